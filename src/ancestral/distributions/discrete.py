@@ -1,0 +1,127 @@
+"""Distributions over the integers 0 .. levels-1: what every likelihood of this library is made of."""
+
+from abc import abstractmethod
+
+import torch
+from torch import Generator, Size, Tensor
+from torch.distributions import Distribution
+
+_CHUNK = 1 << 24
+"""Most probabilities that sampling holds at once."""
+
+
+class Discrete(Distribution):
+    """Independent distributions over 0..levels-1, one for each element of ``batch_shape``.
+
+    A subclass has ``log_prob``; sampling inverts the cumulative distribution at given uniforms, so that the same noise gives the
+    same integers however the probabilities were computed.
+    """
+
+    levels: int
+
+    def __init__(self, levels: int, batch_shape: Size) -> None:
+        self.levels = levels
+        super().__init__(batch_shape, validate_args=False)
+
+    @abstractmethod
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log P(value) in nats, of integers that broadcast with ``batch_shape``."""
+
+    @abstractmethod
+    def __getitem__(self, index: slice | tuple[slice, ...]) -> "Discrete":
+        """The distributions of a part of the batch shape."""
+
+    @abstractmethod
+    def log_pmf(self) -> Tensor:
+        """Log P of every level, ``(*batch_shape, levels)`` nats."""
+
+    @property
+    def mean(self) -> Tensor:
+        """Expected value, in levels."""
+        levels = torch.arange(self.levels, device=self._device, dtype=torch.get_default_dtype())
+        return torch.cat([part.log_pmf().exp().to(levels.dtype) @ levels for part in self._parts()])
+
+    @property
+    def _device(self) -> torch.device:
+        return self[:1].log_pmf().device
+
+    def _parts(self) -> list["Discrete"]:
+        """The distribution cut along the first dimension into pieces whose table of probabilities fits in memory."""
+        n = self.batch_shape[0]
+        step = max(1, _CHUNK // max(1, self.batch_shape.numel() // max(n, 1) * self.levels))
+        return [self[i : i + step] for i in range(0, n, step)]
+
+    def quantile(self, uniforms: Tensor, temperature: float = 1.0) -> Tensor:
+        """The integers at which the cumulative distribution passes ``uniforms`` in [0, 1), int64 ``batch_shape``.
+
+        ``temperature`` sharpens the distribution to P(x)^(1/temperature), renormalised.
+        """
+        parts = self._parts()
+        pieces = uniforms.split([part.batch_shape[0] for part in parts])
+        return torch.cat([_invert(part.log_pmf(), u, temperature) for part, u in zip(parts, pieces, strict=True)])
+
+    def draw(self, temperature: float = 1.0, generator: Generator | None = None) -> Tensor:
+        """One sample of each element, int64 ``batch_shape``."""
+        return self.quantile(torch.rand(self.batch_shape, generator=generator, device=self._device), temperature)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Size | list[int] | tuple[int, ...] = ()) -> Tensor:
+        """Integers of shape ``(*sample_shape, *batch_shape)``, int64."""
+        drawn = torch.stack([self.draw() for _ in range(Size(sample_shape).numel())])
+        return drawn.reshape(*sample_shape, *self.batch_shape)
+
+
+def _invert(log_pmf: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
+    # In float64, and relative to the total, rounding never makes an impossible level possible.
+    probability = torch.softmax(log_pmf.double() / temperature, dim=-1)
+    cumulative = probability.cumsum(-1)
+    threshold = uniforms.double().unsqueeze(-1) * cumulative[..., -1:]
+    # The largest level that is possible caps the index, for uniforms that round up to the total.
+    last = (probability > 0).to(torch.int8).flip(-1).argmax(-1)
+    return (cumulative <= threshold).sum(-1).minimum(log_pmf.shape[-1] - 1 - last)
+
+
+class Categorical(Discrete):
+    """A softmax over the levels.
+
+    Args:
+        logits: ``(*batch_shape, levels)``, unnormalised.
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+        super().__init__(logits.shape[-1], logits.shape[:-1])
+
+    def __getitem__(self, index: slice | tuple[slice, ...]) -> "Categorical":
+        return Categorical(self.logits[index])
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """See ``Discrete.log_prob``."""
+        return self.log_pmf().gather(-1, value.long().unsqueeze(-1)).squeeze(-1)
+
+    def log_pmf(self) -> Tensor:
+        """See ``Discrete.log_pmf``."""
+        return self.logits.log_softmax(-1)
+
+
+class Bernoulli(Discrete):
+    """Two levels, 0 and 1.
+
+    Args:
+        logits: log-odds of 1, ``batch_shape``.
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+        super().__init__(2, logits.shape)
+
+    def __getitem__(self, index: slice | tuple[slice, ...]) -> "Bernoulli":
+        return Bernoulli(self.logits[index])
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """See ``Discrete.log_prob``."""
+        return torch.nn.functional.logsigmoid(torch.where(value > 0, self.logits, -self.logits))
+
+    def log_pmf(self) -> Tensor:
+        """See ``Discrete.log_pmf``."""
+        return torch.nn.functional.logsigmoid(torch.stack((-self.logits, self.logits), -1))

@@ -1,0 +1,106 @@
+"""Continuous distributions integrated over the bins of the levels: logistic mixtures and the normal.
+
+The levels 0..L-1 stand at L equidistant points of [-1, 1]; a level's probability is the mass of its bin, and the first and the last
+bin take the tails (Salimans et al., PixelCNN++, 2017, https://arxiv.org/abs/1701.05517, equation 2). So the mass sums to one.
+"""
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from ancestral.distributions.discrete import Discrete
+
+MIN_LOG_SCALE = -7.0
+"""Log-scales are clamped here, in the loss and in the sampler alike: e^-7 of [-1, 1] is a ninth of a bin of 256 levels."""
+
+
+def log1mexp(x: Tensor) -> Tensor:
+    """log(1 - exp(-x)) for x > 0, accurate at both ends (Mächler, 2012)."""
+    split = 0.6931472
+    # Each branch sees only arguments that it is for: else its infinite gradient times 0 would be NaN.
+    small = torch.log(-torch.expm1(-x.clamp(min=torch.finfo(x.dtype).tiny, max=split)))
+    return torch.where(x < split, small, torch.log1p(-torch.exp(-x.clamp(min=split))))
+
+
+class _Binned(Discrete):
+    """A continuous distribution with a location and a scale, integrated over the bins."""
+
+    loc: Tensor
+    log_scale: Tensor
+
+    def _standardize(self, value: Tensor, loc: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The upper and lower edges of the value's bin, and the bin's width, in units of the scale."""
+        inverse_scale = torch.exp(-log_scale)
+        centered = value.to(loc.dtype) * (2.0 / (self.levels - 1)) - 1.0 - loc
+        half = inverse_scale / (self.levels - 1)
+        middle = centered * inverse_scale
+        return middle + half, middle - half, 2.0 * half
+
+    @abstractmethod
+    def log_prob(self, value: Tensor) -> Tensor:
+        """See ``Discrete.log_prob``."""
+
+    def log_pmf(self) -> Tensor:
+        """See ``Discrete.log_pmf``."""
+        levels = torch.arange(self.levels, device=self.loc.device).view(-1, *[1] * len(self.batch_shape))
+        return self.log_prob(levels.expand(-1, *self.batch_shape)).movedim(0, -1)
+
+
+class DiscretizedLogisticMixture(_Binned):
+    """A mixture of K logistic distributions, integrated over the bins of the levels.
+
+    Args:
+        logits: unnormalised log weights of the components, ``(*batch_shape, K)``.
+        loc: locations in [-1, 1], same shape.
+        log_scale: log-scales in the same units, clamped from below at ``MIN_LOG_SCALE``.
+        levels: L.
+    """
+
+    def __init__(self, logits: Tensor, loc: Tensor, log_scale: Tensor, levels: int) -> None:
+        self.logits, self.loc, self.log_scale = logits, loc, log_scale.clamp(min=MIN_LOG_SCALE)
+        super().__init__(levels, logits.shape[:-1])
+
+    def __getitem__(self, index: slice | tuple[slice, ...]) -> "DiscretizedLogisticMixture":
+        return DiscretizedLogisticMixture(self.logits[index], self.loc[index], self.log_scale[index], self.levels)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """See ``Discrete.log_prob``."""
+        value = value.unsqueeze(-1)
+        upper, lower, width = self._standardize(value, self.loc, self.log_scale)
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)): each factor's logarithm is stable everywhere,
+        # and the last one depends on the scale alone.
+        log_cdf, log_survival = -softplus(-upper), -softplus(lower)
+        first, last = value == 0, value == self.levels - 1
+        inner = log_cdf + log_survival + log1mexp(width)
+        log_mass = torch.where(first, log_cdf, torch.where(last, log_survival, inner))
+        return torch.logsumexp(log_mass + self.logits.log_softmax(-1), dim=-1)
+
+
+class DiscretizedNormal(_Binned):
+    """A normal distribution integrated over the bins of the levels.
+
+    Args:
+        loc: locations in [-1, 1], ``batch_shape``.
+        log_scale: log standard deviations in the same units, clamped from below at ``MIN_LOG_SCALE``.
+        levels: L.
+    """
+
+    def __init__(self, loc: Tensor, log_scale: Tensor, levels: int) -> None:
+        self.loc, self.log_scale = loc, log_scale.clamp(min=MIN_LOG_SCALE)
+        super().__init__(levels, loc.shape)
+
+    def __getitem__(self, index: slice | tuple[slice, ...]) -> "DiscretizedNormal":
+        return DiscretizedNormal(self.loc[index], self.log_scale[index], self.levels)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """See ``Discrete.log_prob``."""
+        upper, lower, _ = self._standardize(value, self.loc, self.log_scale)
+        # The bin is mirrored into the left half, where the logarithm of the normal's cdf is accurate.
+        mirrored = upper + lower > 0
+        a, b = torch.where(mirrored, -lower, upper), torch.where(mirrored, -upper, lower)
+        log_a, log_b = torch.special.log_ndtr(a), torch.special.log_ndtr(b)
+        inner = log_a + log1mexp((log_a - log_b).clamp(min=torch.finfo(a.dtype).tiny))
+        first, last = value == 0, value == self.levels - 1
+        return torch.where(first, torch.special.log_ndtr(upper), torch.where(last, torch.special.log_ndtr(-lower), inner))

@@ -1,0 +1,23 @@
+"""The one error that a user's mistake raises, and the nearest word to a misspelt one."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """What was asked for cannot be done, for a reason that the person asking can mend.
+
+    The message is one line: what was expected and what came, then what to do. The command line prints it and exits with status 2.
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{problem}; {remedy}".replace("\n", " "))
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """The remedy for an unknown word: the nearest known one if there is one, else all of them."""
+    known = sorted(choices)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"choose from {', '.join(known)}"

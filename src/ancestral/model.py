@@ -1,0 +1,151 @@
+"""The contract of every model: what the loop, the commands and the tests may ask of it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ancestral.recipe import Recipe
+from ancestral.spec import Spec
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples and what is known about them."""
+
+    x: Tensor
+    """Integers ``(N, *spec.shape)`` (floats for continuous data)."""
+    labels: Tensor | None = None
+    """Classes ``(N,)``."""
+    context: Tensor | None = None
+    """What a conditional model is conditioned on besides the class, ``(N, ...)``."""
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields that are there, by name."""
+        return {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with ``function`` applied to each tensor."""
+        return Batch(**{name: function(tensor) for name, tensor in self.tensors().items()})
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What one phase of a step minimises."""
+
+    total: Tensor
+    """The scalar to minimise: a mean over the batch."""
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
+    """Scalars to watch, means over the batch; a name ends in its unit unless that is nats."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a training step with a loss and an optimiser of its own (a GAN alternates critic and generator)."""
+
+    name: str
+    parameters: tuple[nn.Parameter, ...]
+    """What the phase's optimiser changes; everything else is frozen meanwhile."""
+    every: int = 1
+    """The phase takes part in each ``every``-th step (lazy regularisers)."""
+    repeat: int = 1
+    """Times that the phase is repeated in a step, each with a batch of its own (n-critic)."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a training with data and a number of steps of its own (tokenizer, then prior)."""
+
+    name: str
+    phases: tuple[Phase, ...]
+    prepare: Callable[[Batch], Batch] | None = None
+    """Transforms the data once, without gradients, before the stage; the result is cached in the run directory."""
+
+
+class Model(nn.Module, ABC):
+    """A deep generative model of discrete data.
+
+    A subclass defines a frozen dataclass ``Config`` whose fields carry docstrings, and ``recipes``, the first of which is the default.
+    """
+
+    Config: ClassVar[Any]
+    recipes: ClassVar[Mapping[str, Recipe]]
+
+    def __init__(self, config: Any, spec: Spec) -> None:
+        super().__init__()
+        self.config = config
+        self.spec = spec
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of training, in order. The names are those of the recipes."""
+        return (Stage("training", (Phase("training", tuple(self.parameters())),)),)
+
+    @abstractmethod
+    def loss(self, batch: Batch, phase: str) -> Loss:
+        """The loss of a phase on a batch that the stage's ``prepare`` has seen."""
+
+    @abstractmethod
+    def sample(self, n: int, labels: Tensor | None = None, *, temperature: float = 1.0, generator: Generator | None = None) -> Tensor:
+        """Draw ``n`` examples: integers ``(n, *spec.shape)``.
+
+        Args:
+            n: how many.
+            labels: classes ``(n,)``; None draws from the model as trained, classes at random where it has them.
+            temperature: 1 samples the model; towards 0 each draw becomes the likeliest value.
+            generator: source of all randomness, on the model's device.
+        """
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+
+class ExactLikelihood(ABC):
+    """A model whose likelihood can be computed."""
+
+    @abstractmethod
+    def log_prob(self, batch: Batch) -> Tensor:
+        """Log p(x) of each example, ``(N,)`` nats, exact."""
+
+
+class LowerBound(ABC):
+    """A model whose likelihood can be bounded from below."""
+
+    @abstractmethod
+    def elbo(self, batch: Batch) -> Tensor:
+        """The evidence lower bound of log p(x) of each example, ``(N,)`` nats, one-sample estimates."""
+
+    @abstractmethod
+    def importance_bound(self, batch: Batch, k: int) -> Tensor:
+        """The k-sample importance-weighted bound (Burda et al., 2015), ``(N,)`` nats; at least the ELBO in expectation."""
+
+
+class Reconstructs(ABC):
+    """A model that compresses an example to something smaller and gets an approximation back."""
+
+    @abstractmethod
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The model's version of ``x``: integers of the same shape."""
+
+
+class Tokenizer(Reconstructs):
+    """A model that turns examples into maps of code indices and back."""
+
+    @abstractmethod
+    def tokenize(self, x: Tensor) -> tuple[Tensor, ...]:
+        """One code map ``(N, M, h, w)`` of int64 indices for each level, coarse to fine."""
+
+    @abstractmethod
+    def detokenize(self, codes: tuple[Tensor, ...]) -> Tensor:
+        """Integers ``(N, *spec.shape)`` decoded from code maps; inverse to ``tokenize`` up to the model's loss."""
+
+    @abstractmethod
+    def code_specs(self) -> tuple[Spec, ...]:
+        """What each code map is: its shape and codebook size."""

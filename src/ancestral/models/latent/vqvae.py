@@ -1,0 +1,216 @@
+"""VQ-VAE (van den Oord et al., Neural Discrete Representation Learning, 2017), https://arxiv.org/abs/1711.00937."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Generator, Tensor
+from torch.nn.functional import mse_loss
+
+from ancestral.distributions.discrete import Discrete
+from ancestral.distributions.likelihood import Likelihood, LikelihoodKind
+from ancestral.errors import UserError
+from ancestral.model import Batch, Loss, LowerBound, Model, Phase, Stage, Tokenizer
+from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
+from ancestral.nn.convolutional import Decoder, Encoder, check_stride
+from ancestral.nn.quantize import FiniteScalarQuantizer, Quantized, Quantizer, ResidualQuantizer, VectorQuantizer
+from ancestral.recipe import Optimization, Recipe
+from ancestral.spec import Spec
+from ancestral.units import bits_per_dim
+
+
+class VQVAE(Model, LowerBound, Tokenizer):
+    r"""Discrete latent model :math:`p(x) = \sum_c p(x \mid c)\, p(c) \ge p(x \mid c(x))\, p(c(x))` with codes c(x) from a quantised encoder.
+
+    Two stages: ``tokenizer`` learns encoder, codebook and decoder; ``prior`` learns p(c) on the codes of the data.
+
+    Shapes: x ``(N, C, H, W)`` integers, codes ``(N, M, H/stride, W/stride)``. Likelihood figures are lower bounds (the code of the encoder
+    is one term of the sum), in nats for each example.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Options of the VQ-VAE."""
+
+        codebook_size: int = 512
+        """K, the number of codes (vector and residual quantizers)."""
+        num_codebooks: int = 1
+        """M, codebooks at each position: parts of the vector, or steps of the residual quantizer."""
+        code_dim: int = 64
+        """D, features of a position that are quantised."""
+        quantizer: Literal["vector", "residual", "finite-scalar"] = "vector"
+        """Nearest code, a sum of M nearest codes, or rounding without a codebook."""
+        scalar_levels: tuple[int, ...] = (8, 8, 8)
+        """Levels of each feature (finite-scalar); their product is the number of codes."""
+        codebook_update: Literal["ema", "gradient"] = "ema"
+        """Codes follow running means (appendix A.1) or the codebook loss (equation 3)."""
+        commitment_weight: float = 0.25
+        """beta of equation 3."""
+        codebook_decay: float = 0.99
+        """gamma of the running means."""
+        kmeans_start: bool = True
+        """Start the codebook at the k-means centres of the first batch."""
+        revive_below: float = 0.05
+        """Codes used less than this share of an even use are moved; 0 never does."""
+        cosine: bool = False
+        """Compare directions instead of distances."""
+        stride: int = 4
+        """Pixels that one code covers, each way."""
+        width: int = 128
+        """Channels of encoder and decoder at the coarsest resolution."""
+        blocks: int = 2
+        """Residual blocks of encoder and decoder."""
+        residual_width: int = 64
+        """Hidden channels of a residual block."""
+        fine_blocks: int = 0
+        """Residual blocks at each finer resolution of the decoder."""
+        likelihood: Literal["mse"] | LikelihoodKind = "logistic-mixture"
+        """Distribution of a value given the codes; mse trains on squared error and gives no likelihood."""
+        components: int = 5
+        """Components of the logistic mixture."""
+        prior: GatedPixelCNN.Config = field(default_factory=GatedPixelCNN.Config)
+        """The model of the code maps."""
+
+        @classmethod
+        def tiny(cls) -> "VQVAE.Config":
+            """Small enough for a test."""
+            return cls(
+                codebook_size=4, code_dim=4, stride=2, width=8, blocks=1, residual_width=4, components=2, prior=GatedPixelCNN.Config.tiny()
+            )
+
+    recipes: ClassVar = {
+        "small": Recipe(
+            source="chosen on Fashion-MNIST for two CPU cores (docs/figures.md)",
+            model=Config(),
+            stages={
+                "tokenizer": Optimization(steps=5000, batch_size=128, learning_rate=1e-3),
+                "prior": Optimization(steps=4000, batch_size=128, learning_rate=1e-3),
+            },
+        ),
+        "cifar10": Recipe(
+            source="van den Oord et al. 2017, section 4.1 (8x8x10 latents, 256-way softmax: the authors, quoted in facts of public issues)",
+            model=Config(
+                width=256, residual_width=256, num_codebooks=10, code_dim=640, codebook_update="gradient", kmeans_start=False, revive_below=0.0,
+                likelihood="categorical", prior=GatedPixelCNN.Config(width=160, layers=12),
+            ),
+            stages={
+                "tokenizer": Optimization(steps=250_000, batch_size=128, learning_rate=2e-4, schedule="constant", warmup=0, gradient_clip=None),
+                "prior": Optimization(steps=250_000, batch_size=128, learning_rate=2e-4, schedule="constant", warmup=0),
+            },
+        ),
+        "imagenet128": Recipe(
+            source="van den Oord et al. 2017, section 4.2: 128x128 to 32x32x1 codes, K=512; squared error",
+            model=Config(width=256, residual_width=256, likelihood="mse", prior=GatedPixelCNN.Config(width=384, layers=20, kernel=5, head=1024)),
+            stages={
+                "tokenizer": Optimization(steps=250_000, batch_size=128, learning_rate=2e-4, schedule="constant", warmup=0, gradient_clip=None),
+                "prior": Optimization(steps=250_000, batch_size=128, learning_rate=2e-4, schedule="constant", warmup=0),
+            },
+        ),
+    }  # fmt: skip
+
+    def __init__(self, config: Config, spec: Spec) -> None:
+        super().__init__(config, spec)
+        if len(spec.shape) != 3:
+            raise UserError(f"expected images (C, H, W), got shape {spec.shape}", "give images")
+        check_stride(config.stride, spec.shape[1:])
+        self.likelihood_of = None if config.likelihood == "mse" else Likelihood(config.likelihood, spec, config.components)
+        self.quantizer = _build_quantizer(config)
+        sizes = dict(width=config.width, stride=config.stride, blocks=config.blocks, residual_width=config.residual_width)
+        self.encoder = Encoder(spec.shape[0], self.quantizer.dim, **sizes)
+        outputs = self.likelihood_of.channels if self.likelihood_of else spec.shape[0]
+        self.decoder = Decoder(self.quantizer.dim, outputs, fine_blocks=config.fine_blocks, **sizes)
+        if self.likelihood_of:
+            self.likelihood_of.initialize(self.decoder.output)
+        self.prior = GatedPixelCNN(config.prior, self.code_specs()[0])
+
+    def code_specs(self) -> tuple[Spec, ...]:
+        """See ``Tokenizer.code_specs``."""
+        _, height, width = self.spec.shape
+        stride = self.config.stride
+        shape = (self.quantizer.num_codebooks, height // stride, width // stride)
+        return (Spec(shape=shape, levels=self.quantizer.codebook_size, classes=self.spec.classes, ordered=False),)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """``tokenizer``, then ``prior`` on the codes."""
+        tokenizer = [*self.encoder.parameters(), *self.quantizer.parameters(), *self.decoder.parameters()]
+        return (
+            Stage("tokenizer", (Phase("tokenizer", tuple(tokenizer)),)),
+            Stage("prior", (Phase("prior", tuple(self.prior.parameters())),), prepare=self._to_codes),
+        )
+
+    def _to_codes(self, batch: Batch) -> Batch:
+        return Batch(self.tokenize(batch.x)[0], batch.labels)
+
+    def encode(self, x: Tensor) -> Quantized:
+        """Quantised features of ``x``: equation 2."""
+        return self.quantizer(self.encoder(self.spec.scale(x)))
+
+    def likelihood(self, z: Tensor) -> Discrete:
+        """p(x|c) given quantised features ``(N, D, h, w)``, batch shape ``(N, *spec.shape)``."""
+        if self.likelihood_of is None:
+            raise UserError("expected a decoder with a likelihood, got one trained on squared error", "train with --model.likelihood logistic-mixture")
+        return self.likelihood_of(self.decoder(z))
+
+    def loss(self, batch: Batch, phase: str) -> Loss:
+        """Equation 3 in bits/dim (or in squared error on the scale of [-1, 1]), or the prior's loss."""
+        if phase == "prior":
+            return self.prior.loss(batch, phase)
+        quantized = self.encode(batch.x)
+        terms = {"commitment": quantized.loss.detach(), "perplexity": quantized.perplexity}
+        if self.likelihood_of is None:
+            error = mse_loss(self.decoder(quantized.z), self.spec.scale(batch.x))
+            return Loss(error + quantized.loss, {"mse": error.detach()} | terms)
+        distortion = -self.likelihood(quantized.z).log_prob(batch.x).flatten(1).sum(1).mean()
+        distortion = bits_per_dim(distortion, self.spec.dims)
+        return Loss(distortion + quantized.loss, {"decoder_bits_per_dim": distortion.detach()} | terms)
+
+    def rate(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
+        """-log p(c) under the prior, ``(N,)`` nats."""
+        return -self.prior.log_prob(Batch(codes, labels))
+
+    def distortion(self, x: Tensor, codes: Tensor) -> Tensor:
+        """-log p(x|c), ``(N,)`` nats."""
+        return -self.likelihood(self.quantizer.decode(codes)).log_prob(x).flatten(1).sum(1)
+
+    def elbo(self, batch: Batch) -> Tensor:
+        """Log p(x|c(x)) + log p(c(x)), a bound as q(c|x) is deterministic and has no entropy; ``(N,)`` nats."""
+        codes = self.tokenize(batch.x)[0]
+        return -self.distortion(batch.x, codes) - self.rate(codes, batch.labels)
+
+    def importance_bound(self, batch: Batch, k: int) -> Tensor:
+        """The ELBO: with a deterministic q(c|x), all k samples are the same code."""
+        return self.elbo(batch)
+
+    @torch.no_grad()
+    def tokenize(self, x: Tensor) -> tuple[Tensor, ...]:
+        """See ``Tokenizer.tokenize``."""
+        return (self.quantizer.encode(self.encoder(self.spec.scale(x))),)
+
+    @torch.no_grad()
+    def detokenize(self, codes: Sequence[Tensor]) -> Tensor:
+        """The mean of p(x|c), rounded to integers."""
+        z = self.quantizer.decode(codes[0])
+        if self.likelihood_of is None:
+            return self.spec.unscale(self.decoder(z))
+        return self.likelihood(z).mean.round().to(self.spec.dtype)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """See ``Reconstructs.reconstruct``."""
+        return self.detokenize(self.tokenize(x))
+
+    @torch.no_grad()
+    def sample(self, n: int, labels: Tensor | None = None, *, temperature: float = 1.0, generator: Generator | None = None) -> Tensor:
+        """See ``Model.sample``: codes from the prior, then the mean of p(x|c), as the paper does; the temperature is the prior's."""
+        return self.detokenize((self.prior.sample(n, labels, temperature=temperature, generator=generator).long(),))
+
+
+def _build_quantizer(config: VQVAE.Config) -> Quantizer:
+    if config.quantizer == "finite-scalar":
+        return FiniteScalarQuantizer(config.scalar_levels)
+    options: dict[str, Any] = dict(
+        num_codebooks=config.num_codebooks, update=config.codebook_update, commitment_weight=config.commitment_weight,
+        decay=config.codebook_decay, kmeans_start=config.kmeans_start, revive_below=config.revive_below, cosine=config.cosine,
+    )  # fmt: skip
+    kind = VectorQuantizer if config.quantizer == "vector" else ResidualQuantizer
+    return kind(config.code_dim, config.codebook_size, **options)

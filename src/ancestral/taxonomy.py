@@ -1,0 +1,120 @@
+"""The taxonomy: one row for each model, by how it represents a distribution and how it learns. Imports no torch."""
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ancestral.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from ancestral.model import Model
+
+Representation = Literal["autoregressive", "latent", "flow", "adversarial"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One model of the taxonomy."""
+
+    name: str
+    """What commands call it."""
+    title: str
+    """What papers call it."""
+    paper: str
+    """Authors, year and arXiv address."""
+    representation: Representation
+    """The family: what stands for the distribution."""
+    learning: str
+    """What training does."""
+    likelihood: Literal["exact", "bound", "none"]
+    """What its figures of likelihood are."""
+    path: str | None = None
+    """``module:Class`` below ``ancestral.models``; None while the model is planned."""
+
+
+FAMILIES: dict[Representation, str] = {
+    "autoregressive": "factorised: p(x) = ∏ p(xᵢ | x₍<ᵢ₎)",
+    "latent": "latent variables: p(x) = ∫ p(x|z) p(z) dz",
+    "flow": "invertible: x = f(z)",
+    "adversarial": "learned against a critic: x = g(z)",
+}
+
+_ML, _VB, _ADV = "maximum likelihood", "variational bound", "adversarial game"
+
+
+def _arxiv(authors: str, number: str) -> str:
+    return f"{authors}, https://arxiv.org/abs/{number}"
+
+
+TAXONOMY: tuple[Row, ...] = (
+    Row(name="pixelrnn", title="PixelRNN", paper=_arxiv("van den Oord et al. 2016", "1601.06759"),
+        representation="autoregressive", learning=_ML, likelihood="exact"),
+    Row(name="pixelcnn", title="PixelCNN", paper=_arxiv("van den Oord et al. 2016", "1601.06759"),
+        representation="autoregressive", learning=_ML, likelihood="exact"),
+    Row(name="gated-pixelcnn", title="Gated PixelCNN", paper=_arxiv("van den Oord et al. 2016", "1606.05328"),
+        representation="autoregressive", learning=_ML, likelihood="exact", path="autoregressive.gated_pixelcnn:GatedPixelCNN"),
+    Row(name="pixelcnnpp", title="PixelCNN++", paper=_arxiv("Salimans et al. 2017", "1701.05517"),
+        representation="autoregressive", learning=_ML, likelihood="exact"),
+    Row(name="pixelsnail", title="PixelSNAIL", paper=_arxiv("Chen et al. 2017", "1712.09763"),
+        representation="autoregressive", learning=_ML, likelihood="exact"),
+    Row(name="wavenet", title="WaveNet", paper=_arxiv("van den Oord et al. 2016", "1609.03499"),
+        representation="autoregressive", learning=_ML, likelihood="exact"),
+    Row(name="vae", title="VAE", paper=_arxiv("Kingma & Welling 2013", "1312.6114"),
+        representation="latent", learning=_VB, likelihood="bound", path="latent.vae:VAE"),
+    Row(name="vqvae", title="VQ-VAE", paper=_arxiv("van den Oord et al. 2017", "1711.00937"),
+        representation="latent", learning=_VB + ", then a learned prior", likelihood="bound", path="latent.vqvae:VQVAE"),
+    Row(name="vqvae2", title="VQ-VAE-2", paper=_arxiv("Razavi et al. 2019", "1906.00446"),
+        representation="latent", learning=_VB + ", then learned priors", likelihood="bound"),
+    Row(name="nice", title="NICE", paper=_arxiv("Dinh et al. 2014", "1410.8516"), representation="flow", learning=_ML, likelihood="bound"),
+    Row(name="realnvp", title="Real NVP", paper=_arxiv("Dinh et al. 2016", "1605.08803"),
+        representation="flow", learning=_ML, likelihood="bound"),
+    Row(name="maf", title="MAF", paper=_arxiv("Papamakarios et al. 2017", "1705.07057"),
+        representation="flow", learning=_ML, likelihood="bound"),
+    Row(name="iaf", title="IAF", paper=_arxiv("Kingma et al. 2016", "1606.04934"), representation="flow", learning=_VB, likelihood="bound"),
+    Row(name="glow", title="Glow", paper=_arxiv("Kingma & Dhariwal 2018", "1807.03039"),
+        representation="flow", learning=_ML, likelihood="bound"),
+    Row(name="gan", title="GAN", paper=_arxiv("Goodfellow et al. 2014", "1406.2661"),
+        representation="adversarial", learning=_ADV, likelihood="none"),
+    Row(name="improved-gan", title="Improved GAN", paper=_arxiv("Salimans et al. 2016", "1606.03498"),
+        representation="adversarial", learning=_ADV, likelihood="none"),
+    Row(name="dcgan", title="DCGAN", paper=_arxiv("Radford et al. 2015", "1511.06434"),
+        representation="adversarial", learning=_ADV, likelihood="none"),
+    Row(name="cgan", title="Conditional GAN", paper=_arxiv("Mirza & Osindero 2014", "1411.1784"),
+        representation="adversarial", learning=_ADV, likelihood="none"),
+    Row(name="wgan", title="WGAN", paper=_arxiv("Arjovsky et al. 2017", "1701.07875"),
+        representation="adversarial", learning=_ADV, likelihood="none"),
+    Row(name="progan", title="ProGAN", paper=_arxiv("Karras et al. 2017", "1710.10196"),
+        representation="adversarial", learning=_ADV, likelihood="none"),
+    Row(name="sagan", title="SAGAN", paper=_arxiv("Zhang et al. 2018", "1805.08318"),
+        representation="adversarial", learning=_ADV, likelihood="none"),
+    Row(name="stylegan", title="StyleGAN", paper=_arxiv("Karras et al. 2018", "1812.04948"),
+        representation="adversarial", learning=_ADV, likelihood="none"),
+    Row(name="biggan", title="BigGAN", paper=_arxiv("Brock et al. 2018", "1809.11096"),
+        representation="adversarial", learning=_ADV, likelihood="none"),
+)  # fmt: skip
+
+
+def row(name: str) -> Row:
+    """The row of a model that exists. Raises UserError for an unknown name or a planned model."""
+    rows = {r.name: r for r in TAXONOMY}
+    built = [r.name for r in TAXONOMY if r.path]
+    found = rows.get(name)
+    if found is None:
+        raise UserError(f"expected the name of a model, got {name!r}", nearest(name, rows))
+    if found.path is None:
+        raise UserError(f"expected a model that is there, got {name} which is planned", f"choose from {', '.join(built)}")
+    return found
+
+
+def model_class(name: str) -> "type[Model]":
+    """The class of a model, imported now. Raises UserError like ``row``."""
+    path = row(name).path
+    assert path is not None
+    module, _, attribute = path.partition(":")
+    found: type[Model] = getattr(importlib.import_module(f"ancestral.models.{module}"), attribute)
+    return found
+
+
+def name_of(cls: "type[Model]") -> str:
+    """The name of the row of a class. Raises KeyError for a class without one."""
+    return {r.path.partition(":")[2]: r.name for r in TAXONOMY if r.path}[cls.__name__]
