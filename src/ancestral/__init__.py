@@ -1,1 +1,53 @@
 """Deep generative models of the classical taxonomy, on your own data, under one honest yardstick."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ancestral.data import ImageOptions, load_data
+    from ancestral.errors import UserError
+    from ancestral.evaluation import evaluate
+    from ancestral.model import Batch, Model
+    from ancestral.nn.quantize import FiniteScalarQuantizer, ResidualQuantizer, VectorQuantizer
+    from ancestral.recipe import Optimization
+    from ancestral.report import write_report
+    from ancestral.runs import Run, load
+    from ancestral.spec import Spec
+    from ancestral.training import TrainingOptions, train
+
+_HOMES = {
+    "Batch": "model", "FiniteScalarQuantizer": "nn.quantize", "ImageOptions": "data", "Model": "model", "Optimization": "recipe",
+    "ResidualQuantizer": "nn.quantize", "Run": "runs", "Spec": "spec", "TrainingOptions": "training", "UserError": "errors",
+    "VectorQuantizer": "nn.quantize", "evaluate": "evaluation", "load": "runs", "load_data": "data", "train": "training",
+    "write_report": "report",
+}  # fmt: skip
+"""Where each public name lives. They are imported when they are asked for, so that ``ancestral --help`` need not wait for torch."""
+
+__all__ = [
+    "Batch",
+    "FiniteScalarQuantizer",
+    "ImageOptions",
+    "Model",
+    "Optimization",
+    "ResidualQuantizer",
+    "Run",
+    "Spec",
+    "TrainingOptions",
+    "UserError",
+    "VectorQuantizer",
+    "evaluate",
+    "load",
+    "load_data",
+    "train",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ancestral' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"ancestral.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,13 +1,20 @@
 """The contract of every model: what the loop, the commands and the tests may ask of it."""
 
+import json
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Generator, Tensor, nn
 
+from ancestral import hub
+from ancestral.configuration import from_json, to_json
+from ancestral.errors import UserError
+from ancestral.files import read_json, read_tensors, replacing, save_tensors
 from ancestral.recipe import Recipe
 from ancestral.spec import Spec
 
@@ -66,6 +73,8 @@ class Stage:
     phases: tuple[Phase, ...]
     prepare: Callable[[Batch], Batch] | None = None
     """Transforms the data once, without gradients, before the stage; the result is cached in the run directory."""
+    samples: bool = True
+    """Whether the model can be sampled while the stage runs."""
 
 
 class Model(nn.Module, ABC):
@@ -101,6 +110,48 @@ class Model(nn.Module, ABC):
             generator: source of all randomness, on the model's device.
         """
 
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``config.json`` and ``model.safetensors`` into ``folder``, the layout of the Hugging Face Hub."""
+        with replacing(Path(folder)) as temporary:
+            temporary.mkdir()
+            config = {"class": type(self).__name__, "config": to_json(self.config), "spec": to_json(self.spec)}
+            (temporary / hub.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            save_tensors(temporary / hub.WEIGHTS, self.state_dict())
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> Self:
+        """Load a model of this class from a folder or from the Hub, in evaluation mode, on the CPU.
+
+        Raises:
+            UserError: there is no model, it is of another class, or its weights are torn or do not fit its configuration.
+        """
+        folder = hub.fetch(str(name))
+        data = read_json(folder / hub.CONFIG)
+        if not isinstance(data, dict) or data.get("class") != cls.__name__:
+            got = data.get("class") if isinstance(data, dict) else data
+            raise UserError(f"expected a {cls.__name__} in {folder}, got {got}", "load it with ancestral.load")
+        model = cls(from_json(cls.Config, data["config"], where="config"), from_json(Spec, data["spec"], where="spec"))
+        model.load_weights(read_tensors(folder / hub.WEIGHTS), str(folder / hub.WEIGHTS))
+        return model.eval()
+
+    def push_to_hub(self, name: str, *, token: str | None = None, private: bool = False) -> str:
+        """Upload the model to the repository ``name`` of the Hub; its address."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(Path(folder) / "model")
+            return hub.push(Path(folder) / "model", name, token=token, private=private)
+
+    def load_weights(self, weights: Mapping[str, Tensor], source: str) -> None:
+        """Load a full state. Raises UserError, naming the first misfit, if it is another model's or configuration's."""
+        own = self.state_dict()
+        missing, foreign = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+        misfits = [k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape]
+        if missing or foreign or misfits:
+            name = (misfits or missing or foreign)[0]
+            got = tuple(weights[name].shape) if name in weights else "none"
+            expected = tuple(own[name].shape) if name in own else "none"
+            raise UserError(f"expected weights for this configuration, got others in {source}: {name} is {got}, not {expected}", "use the configuration that the weights were trained with")
+        self.load_state_dict(dict(weights))
+
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
@@ -122,6 +173,11 @@ class LowerBound(ABC):
     def elbo(self, batch: Batch) -> Tensor:
         """The evidence lower bound of log p(x) of each example, ``(N,)`` nats, one-sample estimates."""
 
+    @property
+    def has_likelihood(self) -> bool:
+        """False if this configuration was trained on something else than a likelihood (a squared error)."""
+        return True
+
     @abstractmethod
     def importance_bound(self, batch: Batch, k: int) -> Tensor:
         """The k-sample importance-weighted bound (Burda et al., 2015), ``(N,)`` nats; at least the ELBO in expectation."""
@@ -133,6 +189,18 @@ class Reconstructs(ABC):
     @abstractmethod
     def reconstruct(self, x: Tensor) -> Tensor:
         """The model's version of ``x``: integers of the same shape."""
+
+
+class ContinuousLatents(Reconstructs):
+    """A model with a vector of real numbers behind each example, standard normal a priori."""
+
+    @abstractmethod
+    def embed(self, x: Tensor) -> Tensor:
+        """The mean latent vector of each example, ``(N, latents)``."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """Integers ``(N, *spec.shape)`` decoded from latent vectors ``(N, latents)``."""
 
 
 class Tokenizer(Reconstructs):
@@ -149,3 +217,15 @@ class Tokenizer(Reconstructs):
     @abstractmethod
     def code_specs(self) -> tuple[Spec, ...]:
         """What each code map is: its shape and codebook size."""
+
+    @abstractmethod
+    def rates(self, codes: tuple[Tensor, ...], labels: Tensor | None = None) -> tuple[Tensor, ...]:
+        """-log p(codes) of each level under its learned prior, given the coarser levels, ``(N,)`` nats each."""
+
+    @abstractmethod
+    def distortion(self, x: Tensor, codes: tuple[Tensor, ...]) -> Tensor:
+        """-log p(x|codes), ``(N,)`` nats."""
+
+    @abstractmethod
+    def code_vectors(self, codes: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The features ``(N, D, h, w)`` that the codes of each level stand for."""

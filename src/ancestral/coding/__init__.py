@@ -1,0 +1,1 @@
+"""Lossless codecs on top of a likelihood."""

@@ -1,0 +1,1 @@
+"""Distributions over integers that torch.distributions lacks."""

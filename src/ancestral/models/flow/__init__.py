@@ -1,0 +1,1 @@
+"""Invertible models: x = f(z)."""

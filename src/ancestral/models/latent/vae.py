@@ -11,14 +11,14 @@ from torch.distributions import Independent, Normal, kl_divergence
 from ancestral.distributions.discrete import Discrete
 from ancestral.distributions.likelihood import Likelihood, LikelihoodKind
 from ancestral.errors import UserError
-from ancestral.model import Batch, Loss, LowerBound, Model, Reconstructs
+from ancestral.model import Batch, ContinuousLatents, Loss, LowerBound, Model
 from ancestral.nn.convolutional import Decoder, Encoder, check_stride
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
 from ancestral.units import bits_per_dim
 
 
-class VAE(Model, LowerBound, Reconstructs):
+class VAE(Model, LowerBound, ContinuousLatents):
     r"""Latent variable model :math:`p(x) = \int p(x \mid z)\, N(z; 0, I)\, dz` with a Gaussian encoder :math:`q(z \mid x)`.
 
     Shapes: x ``(N, C, H, W)`` integers, z ``(N, latents)``. Likelihood figures are lower bounds, in nats for each example.
@@ -155,16 +155,20 @@ class VAE(Model, LowerBound, Reconstructs):
 
     @torch.no_grad()
     def sample(self, n: int, labels: Tensor | None = None, *, temperature: float = 1.0, generator: Generator | None = None) -> Tensor:
-        """See ``Model.sample``. The temperature scales the standard deviation of z and sharpens p(x|z)."""
-        z = torch.randn(n, self.config.latents, device=self.device, generator=generator) * temperature
-        return self.likelihood(z).draw(temperature, generator).to(self.spec.dtype)
+        """See ``Model.sample``: z from the prior, its standard deviation scaled by the temperature, then the mean of p(x|z)."""
+        return self.decode(torch.randn(n, self.config.latents, device=self.device, generator=generator) * temperature)
+
+    @torch.no_grad()
+    def embed(self, x: Tensor) -> Tensor:
+        """The mean of q(z|x), ``(N, latents)``."""
+        return self.posterior(x).mean
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """The mean of p(x|z) at ``(N, latents)``, rounded to integers."""
+        """The mean of p(x|z), rounded to integers."""
         return self.likelihood(z).mean.round().to(self.spec.dtype)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
         """The mean of p(x|z) at the mean of q(z|x), rounded to integers."""
-        return self.decode(self.posterior(x).mean)
+        return self.decode(self.embed(x))

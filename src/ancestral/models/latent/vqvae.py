@@ -135,7 +135,7 @@ class VQVAE(Model, LowerBound, Tokenizer):
         """``tokenizer``, then ``prior`` on the codes."""
         tokenizer = [*self.encoder.parameters(), *self.quantizer.parameters(), *self.decoder.parameters()]
         return (
-            Stage("tokenizer", (Phase("tokenizer", tuple(tokenizer)),)),
+            Stage("tokenizer", (Phase("tokenizer", tuple(tokenizer)),), samples=False),
             Stage("prior", (Phase("prior", tuple(self.prior.parameters())),), prepare=self._to_codes),
         )
 
@@ -165,18 +165,27 @@ class VQVAE(Model, LowerBound, Tokenizer):
         distortion = bits_per_dim(distortion, self.spec.dims)
         return Loss(distortion + quantized.loss, {"decoder_bits_per_dim": distortion.detach()} | terms)
 
-    def rate(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
-        """-log p(c) under the prior, ``(N,)`` nats."""
-        return -self.prior.log_prob(Batch(codes, labels))
+    @property
+    def has_likelihood(self) -> bool:
+        """See ``LowerBound.has_likelihood``."""
+        return self.likelihood_of is not None
 
-    def distortion(self, x: Tensor, codes: Tensor) -> Tensor:
-        """-log p(x|c), ``(N,)`` nats."""
-        return -self.likelihood(self.quantizer.decode(codes)).log_prob(x).flatten(1).sum(1)
+    def rates(self, codes: Sequence[Tensor], labels: Tensor | None = None) -> tuple[Tensor, ...]:
+        """See ``Tokenizer.rates``."""
+        return (-self.prior.log_prob(Batch(codes[0], labels)),)
+
+    def distortion(self, x: Tensor, codes: Sequence[Tensor]) -> Tensor:
+        """See ``Tokenizer.distortion``."""
+        return -self.likelihood(self.quantizer.decode(codes[0])).log_prob(x).flatten(1).sum(1)
+
+    def code_vectors(self, codes: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """See ``Tokenizer.code_vectors``."""
+        return (self.quantizer.decode(codes[0]),)
 
     def elbo(self, batch: Batch) -> Tensor:
-        """Log p(x|c(x)) + log p(c(x)), a bound as q(c|x) is deterministic and has no entropy; ``(N,)`` nats."""
-        codes = self.tokenize(batch.x)[0]
-        return -self.distortion(batch.x, codes) - self.rate(codes, batch.labels)
+        """log p(x|c(x)) + log p(c(x)), a bound as q(c|x) is deterministic and has no entropy; ``(N,)`` nats."""
+        codes = self.tokenize(batch.x)
+        return -self.distortion(batch.x, codes) - self.rates(codes, batch.labels)[0]
 
     def importance_bound(self, batch: Batch, k: int) -> Tensor:
         """The ELBO: with a deterministic q(c|x), all k samples are the same code."""

@@ -1,0 +1,56 @@
+"""``ancestral COMMAND …``: finds the command, and prints a user's mistake as one line."""
+
+import importlib
+import os
+import sys
+
+COMMANDS = {
+    "models": "the taxonomy: every model, what it represents, how it learns",
+    "train": "train a model on your data; the same command again resumes",
+    "sample": "draw from a trained model: a PNG sheet, files or .npz",
+    "reconstruct": "originals beside the model's versions of them",
+    "tokenize": "data to code maps (.npy, .safetensors)",
+    "detokenize": "code maps back to images",
+    "evaluate": "likelihood in bits/dim, reconstruction, use of the codes",
+    "report": "one HTML page about a run",
+    "push": "upload a trained model to the Hugging Face Hub",
+}
+
+USAGE = "usage: ancestral COMMAND [options]\n\n" + "\n".join(f"  {name:<12} {text}" for name, text in COMMANDS.items())
+
+
+def main() -> None:
+    """The console script. Exit status: 0; 2 for a mistake of the user's; 128 + the signal's number after Ctrl-C or SIGTERM."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE + "\n\n`ancestral COMMAND --help` lists a command's options.")
+        sys.exit(0)
+    if arguments[0] == "--version":
+        from importlib.metadata import version  # noqa: PLC0415 - takes longer than the rest of this function
+
+        print(f"ancestral {version('ancestral')}")
+        sys.exit(0)
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command; the exit status."""
+    from ancestral.errors import UserError, nearest  # noqa: PLC0415 - after --help
+
+    try:
+        if arguments[0] not in COMMANDS:
+            raise UserError(f"expected a command, got {arguments[0]}", nearest(arguments[0], COMMANDS))
+        importlib.import_module(f"ancestral.cli.{arguments[0]}").main(arguments[1:])
+    except UserError as error:
+        return fail(str(error))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `ancestral models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def fail(message: str) -> int:
+    """Print a user's mistake; exit status 2."""
+    print(f"ancestral: {message}", file=sys.stderr)
+    return 2

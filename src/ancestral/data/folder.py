@@ -1,0 +1,86 @@
+"""A folder of one's own images."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ancestral.data.pictures import FORMATS, SPLIT_NAMES, TEST, TRAIN, VALIDATION, Pictures
+from ancestral.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tiff", ".tif", ".gif")
+
+
+def folder(path: Path) -> Pictures:
+    """The images under a folder, hidden ones left out, in the order of their paths.
+
+    Folders ``train`` and ``test`` or ``val``/``validation`` at the top are splits. Below that, each folder is a class if all images are in
+    folders and there are at least two; otherwise there are no labels.
+
+    Raises:
+        UserError: there are no images, or the folder seems to have splits and other things beside them.
+    """
+    files = sorted(_images(path), key=lambda file: file.as_posix())
+    if not files:
+        raise UserError(f"folder {path} holds no images (looked for {' '.join(SUFFIXES)})", "check the path")
+    splits = _splits(path, files)
+    given = np.array([SPLIT_NAMES[file.parts[0]] for file in files] if splits else [TRAIN] * len(files), np.int8)
+    inner = [file.parts[1:] if splits else file.parts for file in files]
+    classes = tuple(sorted({parts[0] for parts in inner if len(parts) > 1}))
+    labelled = len(classes) > 1 and all(len(parts) > 1 for parts in inner)
+    position = {name: i for i, name in enumerate(classes)}
+    Image.init()  # before threads do
+    names = tuple(file.as_posix() for file in files)
+    return Pictures(
+        source=str(path),
+        names=names,
+        read=lambda i: Image.open(path / names[i], formats=FORMATS),
+        given=given,
+        key=_key(path, names),
+        labels=np.array([position[parts[0]] for parts in inner], np.int64) if labelled else None,
+        classes=classes if labelled else (),
+    )
+
+
+def _images(root: Path) -> Iterator[Path]:
+    """Paths of images relative to the root. Links are followed, but no folder is entered twice."""
+    seen = set()
+    for folder, inner, files in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            inner.clear()
+            continue
+        seen.add(real)
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        for name in files:
+            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
+                yield (Path(folder) / name).relative_to(root)
+
+
+def _splits(root: Path, files: list[Path]) -> bool:
+    """Whether the folders at the top are splits."""
+    top = {file.parts[0] if len(file.parts) > 1 else "" for file in files}
+    codes = {SPLIT_NAMES[name] for name in top & SPLIT_NAMES.keys()}
+    if TRAIN not in codes:
+        return False
+    others = sorted(top - SPLIT_NAMES.keys())
+    if others and codes & {VALIDATION, TEST}:
+        beside = f"{others[0]}/" if others[0] else "images"
+        found = ", ".join(f"{name}/" for name in sorted(top & SPLIT_NAMES.keys()))
+        raise UserError(f"folder {root} has splits ({found}) and {beside} beside them", "move what is no split to another folder")
+    return not others
+
+
+def _key(root: Path, names: tuple[str, ...]) -> str:
+    """Changes with any path, size or time of change."""
+    digest = hashlib.sha256()
+    for name in names:
+        try:
+            status = (root / name).stat()
+        except OSError:  # a broken link: it will be skipped
+            digest.update(f"{name}\0\0".encode(errors="surrogateescape"))
+        else:
+            digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()

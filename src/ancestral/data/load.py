@@ -1,0 +1,95 @@
+"""The one way in: from the name of a source to a data set."""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from ancestral.data import store
+from ancestral.data.dataset import Dataset
+from ancestral.data.digits import digits
+from ancestral.data.fashion_mnist import fashion_mnist
+from ancestral.data.folder import folder
+from ancestral.data.hub import hub
+from ancestral.data.options import ImageOptions
+from ancestral.data.pictures import SPLITS, TEST, VALIDATION, Pictures
+from ancestral.data.survey import survey
+from ancestral.errors import UserError, nearest
+from ancestral.spec import Spec
+
+MEMORY_LIMIT = 2 * 2**30
+"""Bytes of images up to which a data set is held in memory."""
+CACHE = Path("~/.cache/ancestral/data")
+LAYOUT = 1
+"""Changes when what a cache holds would no longer be what is built today."""
+
+NAMED = {"digits": digits, "fashion-mnist": fashion_mnist}
+"""Sources that have a name; ./digits is a folder."""
+
+
+def load_data(source: str, options: ImageOptions, cache: Path | None = None) -> Dataset:
+    """Load a data set and share it out among train, validation and test, always in the same way.
+
+    Args:
+        source: ``digits``, ``fashion-mnist``, the path of a folder of images, or ``hub:OWNER/NAME``.
+        options: what is done to the images.
+        cache: folder for images that do not fit into memory, which are decoded once; None takes ~/.cache/ancestral/data.
+
+    Raises:
+        UserError: there is no such source, it holds no usable images, sizes differ and no size is asked for, a split would be empty, or the
+            disk is too small.
+    """
+    pictures = find(source)
+    home = (CACHE if cache is None else cache).expanduser() / _key(pictures, options)
+    if not store.is_built(home):
+        target = survey(pictures, options)
+        if len(pictures) * math.prod(target.shape) <= MEMORY_LIMIT:
+            return _dataset(pictures, store.in_memory(pictures, target, options), options)
+        store.build(home, pictures, options, target)
+    return _dataset(pictures, store.mapped(home, pictures), options)
+
+
+def find(source: str) -> Pictures:
+    """The images of a source, not yet decoded. Raises UserError if there is none of this name."""
+    if source in NAMED:
+        return NAMED[source]()
+    if source.startswith("hub:"):
+        return hub(source.removeprefix("hub:"))
+    path = Path(source).expanduser()
+    if source and path.is_dir():
+        return folder(path)
+    if source and path.exists():
+        raise UserError(f"expected a folder of images, got the file {source}", f"give the folder that it is in: {path.parent}")
+    if source.startswith((".", "~")) or "/" in source or "\\" in source:
+        raise UserError(f"there is no folder {source} (looked for {path.absolute()})", "check the path")
+    raise UserError(f"there is no data set {source!r}, nor such a folder in {Path.cwd()}", nearest(source, [*NAMED, "hub:OWNER/NAME"]))
+
+
+def _key(pictures: Pictures, options: ImageOptions) -> str:
+    """Names the cache: by everything that the decoded images and their splits depend on."""
+    drawn = {"flip", "shift"}  # belongs to training
+    relevant = {name: value for name, value in asdict(options).items() if name not in drawn}
+    return hashlib.sha256(json.dumps([LAYOUT, pictures.key, relevant]).encode()).hexdigest()[:32]
+
+
+def _dataset(pictures: Pictures, stored: store.Stored, options: ImageOptions) -> Dataset:
+    made = {"train": "what the other splits leave"}
+    for name, code, share in (("validation", VALIDATION, options.validation), ("test", TEST, options.test)):
+        made[name] = "the source's own" if pictures.has(code) else f"{share:.4g} of train, in the order of a hash of the pixels"
+    shape = tuple(stored.splits["train"].x.shape[1:])
+    return Dataset(
+        source=pictures.source,
+        spec=Spec(shape=shape, levels=stored.levels, classes=len(pictures.classes)),
+        train=stored.splits["train"],
+        validation=stored.splits["validation"],
+        test=stored.splits["test"],
+        classes=pictures.classes,
+        fingerprint=stored.fingerprint,
+        skipped=tuple(f"{pictures.names[i]}: {reason}" for i, reason in sorted(stored.skipped.items())) + pictures.notes,
+        made=made,
+        duplicates=stored.duplicates,
+        names={name: tuple(np.array(pictures.names, object)[stored.rows[name]]) for name in SPLITS},
+    )

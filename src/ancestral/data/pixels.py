@@ -1,0 +1,130 @@
+"""From an image in any of Pillow's modes to integers of the shape and levels that a model is built for."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from ancestral.data.pictures import Pictures
+
+
+@dataclass(frozen=True)
+class Target:
+    """What every image is brought to."""
+
+    size: tuple[int, int]
+    """Height and width."""
+    resize: bool
+    """Whether an image of another size is resized; otherwise it is unusable."""
+    channels: Literal[1, 3]
+    fit: Literal["crop", "stretch"]
+    native: int
+    """Levels of the source."""
+    levels: int
+    """Levels wanted, at most ``native``."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        return (self.channels, *self.size)
+
+
+class UnusableError(Exception):
+    """An image that has to be left out; the message is the reason."""
+
+
+@contextmanager
+def opened(pictures: Pictures, i: int) -> Iterator[Image.Image]:
+    """The i-th image, not yet decoded. Raises UnusableError if it cannot be opened."""
+    with _decoding():
+        image = pictures.read(i)
+    with image:
+        yield image
+
+
+def header(image: Image.Image) -> tuple[tuple[int, int], bool]:
+    """Height and width as seen upright, and whether the image is gray; decodes only images with a palette."""
+    with _decoding():
+        width, height = image.size
+        # Pillow turns TIFF by itself, and would decode a PNG to look for a tag at its end.
+        tagged = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
+        if tagged and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
+            width, height = height, width
+        return (height, width), _is_gray(image)
+
+
+def decode(image: Image.Image, target: Target) -> NDArray[np.uint8]:
+    """The image as integers ``(C, H, W)``. Raises UnusableError."""
+    with _decoding():
+        if target.resize and image.format in {"JPEG", "MPO"}:
+            side = 2 * max(target.size)  # twice the size wanted: decodes photos several times faster and cannot be seen
+            image.draft(None, (side, side))  # None keeps the mode
+        if isinstance(image, ImageFile.ImageFile):
+            image.filename = ""  # keeps Pillow from mapping the file, which misreads TIFF with an orientation (Pillow 13.0)
+        image.load()
+    upright = _eight_bits(image if image.format == "TIFF" else ImageOps.exif_transpose(image))
+    upright = upright.convert("L" if target.channels == 1 else "RGB")
+    height, width = target.size
+    if upright.size != (width, height):
+        if not target.resize:
+            raise UnusableError(f"is {upright.height}x{upright.width}, not {height}x{width}")
+        method = Image.Resampling.LANCZOS
+        crop = target.fit == "crop"
+        upright = ImageOps.fit(upright, (width, height), method) if crop else upright.resize((width, height), method)
+    x = np.asarray(upright)
+    x = x[None] if target.channels == 1 else x.transpose(2, 0, 1)
+    if target.native < 256:
+        x = ((x.astype(np.uint16) * (target.native - 1) + 127) // 255).astype(np.uint8)
+    return quantize(x, target.native, target.levels)
+
+
+def quantize(x: NDArray[np.uint8], native: int, levels: int) -> NDArray[np.uint8]:
+    """Values 0..native-1 to fewer levels, x * levels // native."""
+    return x if levels >= native else (np.arange(native) * levels // native).astype(np.uint8)[x]
+
+
+def to_image(x: NDArray[np.uint8], native: int) -> Image.Image:
+    """A gray image ``(H, W)`` of 0..native-1 as 0..255; ``decode`` takes this back exactly."""
+    return Image.fromarray(x if native == 256 else ((x.astype(np.uint16) * 255 + (native - 1) // 2) // (native - 1)).astype(np.uint8))
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, UnusableError):
+        raise
+    except UnidentifiedImageError:
+        raise UnusableError("not an image that can be read") from None
+    except Exception as error:  # Pillow's decoders raise nearly every type on broken files
+        reason = str(error).strip().splitlines()
+        raise UnusableError(reason[0] if reason else type(error).__name__) from error
+
+
+def _is_gray(image: Image.Image) -> bool:
+    if image.mode == "P":
+        palette = np.asarray(image.getpalette("RGB")).reshape(-1, 3)
+        return bool((palette == palette[:, :1]).all())
+    return image.mode in {"1", "L", "LA", "La", "I", "F"} or image.mode.startswith("I;16")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The image in a mode that converts to L and RGB without loss of range, on white where it is transparent."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        x = np.asarray(image).astype(np.int64)
+        if x.size and (x.min() < 0 or x.max() > 65535):
+            raise UnusableError(f"has values {x.min()}..{x.max()}, not 0..65535")
+        return Image.fromarray(((x + 128) // 257).astype(np.uint8))
+    if image.mode == "F":
+        y = np.asarray(image)
+        if not ((y >= 0) & (y <= 1)).all():
+            raise UnusableError(f"has values {y.min():g}..{y.max():g}, not 0..1")
+        return Image.fromarray(np.rint(y * 255).astype(np.uint8))
+    if image.has_transparency_data:
+        top = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", top.size, "white"), top)
+    return image

@@ -1,0 +1,51 @@
+"""Integers to sheets: images side by side, written as PNG."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ancestral.files import replacing
+from ancestral.spec import Spec
+
+Pixels = npt.NDArray[np.uint8]
+_GAP = 2
+"""Pixels between the images of a sheet."""
+
+
+def to_pixels(x: Tensor, spec: Spec) -> Pixels:
+    """Integers ``(N, C, H, W)`` to pixels 0..255 ``(N, H, W)`` or, of three channels, ``(N, H, W, 3)``."""
+    scaled = x.detach().cpu().double() * (255.0 / (spec.discrete_levels - 1))
+    pixels = scaled.round().clamp(0, 255).numpy().astype(np.uint8)
+    return pixels.transpose(0, 2, 3, 1) if pixels.shape[1] == 3 else pixels[:, 0]
+
+
+def sheet(x: Tensor, spec: Spec, columns: int | None = None) -> Pixels:
+    """Images ``(N, C, H, W)`` side by side, row by row, in nearly a square unless ``columns`` is given."""
+    pixels = to_pixels(x, spec)
+    n, height, width = pixels.shape[:3]
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    result = np.full((rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, *pixels.shape[3:]), 255, np.uint8)
+    for i, image in enumerate(pixels):
+        top, left = _GAP + i // columns * (height + _GAP), _GAP + i % columns * (width + _GAP)
+        result[top : top + height, left : left + width] = image
+    return result
+
+
+def side_by_side(originals: Tensor, versions: Tensor, spec: Spec, columns: int = 8) -> Pixels:
+    """Rows of originals, each above the row of their other versions."""
+    pairs = zip(originals.split(columns), versions.to(originals).split(columns), strict=True)
+    return sheet(torch.cat([row for pair in pairs for row in pair]), spec, columns=columns)
+
+
+def write_png(path: Path, pixels: Pixels, *, enlarge: bool = True) -> None:
+    """Write a sheet, whole or not at all; sheets of tiny images are enlarged by a whole factor."""
+    factor = max(1, 480 // max(pixels.shape[:2])) if enlarge else 1
+    enlarged = pixels.repeat(factor, 0).repeat(factor, 1)
+    with replacing(path) as temporary:
+        Image.fromarray(enlarged).save(temporary, format="PNG", optimize=True)

@@ -1,0 +1,89 @@
+"""Share examples out among train, validation and test by their content alone, so that nothing leaks from one into another."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ancestral.data.options import ImageOptions
+from ancestral.data.pictures import SPLITS, TEST, TRAIN, VALIDATION, Pictures
+from ancestral.errors import UserError
+
+DROPPED = -1
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which examples of the source form which split."""
+
+    rows: Mapping[str, NDArray[np.int64]]
+    """Positions in the source, in the order of each split; those of train are in place wherever the place exists (see ``_compacted``)."""
+    duplicates: int
+    """Examples left out because the same pixels stand in a held-out split of the source's own."""
+
+
+def content_hashes(x: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """A hash ``(N,)`` of each row's values; the key makes its order a permutation that is always the same."""
+    rows = np.ascontiguousarray(x).reshape(len(x), -1)
+    return np.frombuffer(b"".join(hashlib.blake2b(row.data, digest_size=8, key=b"ancestral splits").digest() for row in rows), "<u8")
+
+
+def assign(pictures: Pictures, hashes: NDArray[np.uint64], usable: NDArray[np.bool_], options: ImageOptions) -> Assignment:
+    """Assign each usable example to a split.
+
+    Splits of the source's own are kept: test whole, the others without the examples that a more held-out split has too. Other splits are
+    taken from train, in the order of the content's hash, and equal images together.
+
+    Raises:
+        UserError: a split would be empty.
+    """
+    split = np.where(usable, pictures.given, DROPPED)
+    held_out = (split == TEST) | (split == VALIDATION)
+    leaks = (split == TRAIN) & np.isin(hashes, hashes[held_out])
+    leaks |= (split == VALIDATION) & np.isin(hashes, hashes[split == TEST])
+    split[leaks] = DROPPED
+    if not pictures.has(TEST):
+        _hold_out(split, hashes, TEST, options.test)
+    if not pictures.has(VALIDATION):
+        _hold_out(split, hashes, VALIDATION, options.validation)
+
+    sizes = [int((split == code).sum()) for code in range(len(SPLITS))]
+    if 0 in sizes:
+        got = ", ".join(f"{size} for {name}" for name, size in zip(SPLITS, sizes, strict=True))
+        raise UserError(
+            f"expected examples in every split of {pictures.source}, got {got}, so one would be empty",
+            "give more images that differ: images with the same pixels never stand in two splits",
+        )
+    rows = {name: np.flatnonzero(split == code) for code, name in enumerate(SPLITS)}
+    rows["train"] = _compacted(rows["train"])
+    return Assignment(rows, int(leaks.sum()))
+
+
+def _hold_out(split: NDArray[np.int8], hashes: NDArray[np.uint64], code: int, share: float) -> None:
+    """Move groups of equal images from train to split ``code``: at most ``share`` of train, but one group if there is one to spare."""
+    candidates = split == TRAIN
+    n = int(candidates.sum())
+    wanted = min(max(1, round(share * n)), n - 1)
+    groups, counts = np.unique(hashes[candidates], return_counts=True)
+    chosen, taken = [], 0
+    for group, count in zip(groups, counts.tolist(), strict=True):
+        if taken >= wanted:
+            break
+        if taken + count <= wanted:
+            chosen.append(group)
+            taken += count
+    if not chosen and len(groups) > 1:
+        chosen = [groups[counts.argmin()]]
+    split[candidates & np.isin(hashes, np.asarray(chosen, np.uint64))] = code
+
+
+def _compacted(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The same rows, those at positions beyond ``len(rows)`` in the places of those that are missing.
+
+    So the rows can be brought together inside their own array or file: nothing that is still to be read is ever overwritten.
+    """
+    order = np.arange(len(rows))
+    order[np.setdiff1d(order, rows, assume_unique=True)] = rows[rows >= len(rows)]
+    return order

@@ -1,0 +1,8 @@
+"""Evaluation: likelihood, reconstruction, codes, samples."""
+
+from ancestral.evaluation.evaluate import evaluate
+from ancestral.evaluation.figures import Codebook, Evaluation, Figure
+from ancestral.evaluation.sampling import sample, write_images
+from ancestral.evaluation.tokens import detokenize, read_codes, tokenize, write_codes
+
+__all__ = ["Codebook", "Evaluation", "Figure", "detokenize", "evaluate", "read_codes", "sample", "tokenize", "write_codes", "write_images"]

@@ -1,0 +1,69 @@
+"""Samples of a trained model, in batches, as files."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from ancestral.data.sheets import sheet, to_pixels, write_png
+from ancestral.errors import UserError
+from ancestral.files import replacing
+from ancestral.model import Model
+
+_BATCH = 64
+
+
+def sample(
+    model: Model, n: int, labels: list[int] | None = None, *, temperature: float = 1.0, seed: int = 0, progress: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Draw ``n`` examples in batches: integers ``(n, *shape)`` on the CPU, and their labels ``(n,)`` if any were given.
+
+    Args:
+        model: a trained model.
+        n: how many.
+        labels: classes, repeated in turn until there are ``n``.
+        temperature: 1 samples the model.
+        seed: the same seed gives the same samples on the same machine.
+        progress: show a progress bar.
+
+    Raises:
+        UserError: n < 1, a temperature that is not positive, labels that the model does not have.
+    """
+    if n < 1:
+        raise UserError(f"expected at least 1 sample, got {n}", "raise --n")
+    if not temperature > 0:
+        raise UserError(f"expected a temperature above 0, got {temperature}", "1 samples the model, 0.01 is nearly its mode")
+    classes = None
+    if labels:
+        classes = torch.tensor(labels).repeat(-(-n // len(labels)))[:n]
+        model.spec.check_labels(classes, n)
+    generator = torch.Generator(model.device).manual_seed(seed)
+    starts = range(0, n, _BATCH)
+    parts = []
+    for start in track(starts, "sampling", transient=True) if progress else starts:
+        size = min(_BATCH, n - start)
+        part = None if classes is None else classes[start : start + size].to(model.device)
+        parts.append(model.sample(size, part, temperature=temperature, generator=generator).cpu())
+    return torch.cat(parts), classes
+
+
+def write_images(
+    folder: Path, name: str, x: Tensor, model: Model, labels: Tensor | None = None, *, kind: Literal["sheet", "files", "npz"] = "sheet"
+) -> Path:
+    """Write images as one PNG sheet, as a PNG file each, or as one ``.npz`` with ``x`` and ``labels``; where they are."""
+    if kind == "npz":
+        path = folder / f"{name}.npz"
+        arrays = {"x": x.numpy()} | ({"labels": labels.numpy()} if labels is not None else {})
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        return path
+    if kind == "files":
+        digits = len(str(len(x) - 1))
+        for i, image in enumerate(to_pixels(x, model.spec)):
+            write_png(folder / name / f"{name}-{i:0{digits}d}.png", image, enlarge=False)
+        return folder / name
+    write_png(folder / f"{name}.png", sheet(x, model.spec))
+    return folder / f"{name}.png"

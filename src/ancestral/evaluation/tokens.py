@@ -1,0 +1,80 @@
+"""Code maps as files for use elsewhere, and back."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from ancestral.errors import UserError
+from ancestral.files import read_tensors, replacing, write_tensors
+from ancestral.model import Model, Tokenizer
+
+_BATCH = 250
+
+
+def as_tokenizer(model: Model) -> Tokenizer:
+    """The model as a tokenizer. Raises UserError if it is none."""
+    if not isinstance(model, Tokenizer):
+        raise UserError(f"expected a model with code maps, got {type(model).__name__}", "train a tokenizer: ancestral train vqvae")
+    return model
+
+
+@torch.no_grad()
+def tokenize(model: Model, x: Tensor, *, progress: bool = False) -> tuple[Tensor, ...]:
+    """The code maps of examples ``(N, *shape)``, one ``(N, M, h, w)`` for each level."""
+    tokenizer = as_tokenizer(model)
+    parts = x.split(_BATCH)
+    maps = [tokenizer.tokenize(part.to(model.device)) for part in (track(parts, "tokenizing", transient=True) if progress else parts)]
+    specs = tokenizer.code_specs()
+    return tuple(torch.cat([m[level] for m in maps]).cpu().to(spec.dtype) for level, spec in enumerate(specs))
+
+
+@torch.no_grad()
+def detokenize(model: Model, codes: tuple[Tensor, ...], *, progress: bool = False) -> Tensor:
+    """Examples ``(N, *shape)`` from code maps. Raises UserError for codes that are not of this model's shape and range."""
+    tokenizer = as_tokenizer(model)
+    specs = tokenizer.code_specs()
+    if len(codes) != len(specs):
+        raise UserError(f"expected code maps of {len(specs)} levels, got {len(codes)}", "give the file that tokenize wrote")
+    for spec, level in zip(specs, codes, strict=True):
+        spec.check(level)
+    starts = range(0, len(codes[0]), _BATCH)
+    shown = track(starts, "decoding", transient=True) if progress else starts
+    return torch.cat([tokenizer.detokenize(tuple(c[i : i + _BATCH].to(model.device).long() for c in codes)).cpu() for i in shown])
+
+
+def write_codes(path: Path, codes: tuple[Tensor, ...], labels: Tensor | None = None) -> None:
+    """Write code maps: ``.npy`` (one level, the array alone) or ``.safetensors`` (``level0``, ``level1``, … and ``labels``)."""
+    if path.suffix == ".safetensors":
+        tensors = {f"level{i}": level for i, level in enumerate(codes)}
+        write_tensors(path, tensors | ({"labels": labels} if labels is not None else {}))
+    elif path.suffix == ".npy":
+        if len(codes) > 1:
+            raise UserError(f"expected one level of codes for .npy, got {len(codes)}", "write .safetensors")
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, codes[0].numpy())
+    else:
+        raise UserError(f"expected a file .npy or .safetensors, got {path.name}", "change the ending of --out")
+
+
+def read_codes(path: Path) -> tuple[Tensor, ...]:
+    """Read what ``write_codes`` wrote; nothing is unpickled. Raises UserError for anything else."""
+    if path.suffix == ".safetensors":
+        tensors = read_tensors(path)
+        levels = sorted((name for name in tensors if name.startswith("level")), key=lambda name: int(name.removeprefix("level")))
+        if not levels:
+            raise UserError(f"expected code maps level0, level1, … in {path}, got {', '.join(tensors) or 'nothing'}", "give the file that tokenize wrote")
+        return tuple(tensors[name] for name in levels)
+    if path.suffix != ".npy":
+        raise UserError(f"expected a file .npy or .safetensors, got {path.name}", "give the file that tokenize wrote")
+    try:
+        array = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"expected the file {path}, got nothing there", "check the path") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise UserError(f"expected an array of codes in {path}, got something else ({error})", "give the file that tokenize wrote") from None
+    if not np.issubdtype(array.dtype, np.integer):
+        raise UserError(f"expected integers in {path}, got {array.dtype}", "give the file that tokenize wrote")
+    return (torch.from_numpy(array),)

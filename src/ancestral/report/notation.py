@@ -1,0 +1,107 @@
+"""How the page writes numbers and the names of terms."""
+
+import math
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+_UNITS = {
+    "bits_per_dim": "bits/dim",
+    "bits_per_code": "bits/code",
+    "steps_per_second": "steps/s",
+    "examples_per_second": "examples/s",
+    "nats": "nats",
+    "bits": "bits",
+    "seconds": "s",
+    "db": "dB",
+}
+"""Endings of terms that say the unit."""
+
+_TERMS = {
+    "loss": ("Loss", ""),
+    "distortion": ("Distortion", "nats"),
+    "rate": ("Rate", "nats"),
+    "elbo": ("ELBO", "nats"),
+    "kl": ("KL divergence", "nats"),
+    "psnr": ("PSNR", "dB"),
+    "perplexity": ("Codebook perplexity", "codes"),
+    "learning_rate": ("Learning rate", ""),
+    "steps_per_second": ("Speed", "steps/s"),
+    "examples_per_second": ("Speed", "examples/s"),
+    "bits_per_dim": ("Code length", "bits/dim"),
+    "bits_per_code": ("Codes", "bits/code"),
+    "grad_norm": ("Gradient norm", ""),
+}
+
+
+def term(name: str) -> tuple[str, str]:
+    """The title and the unit ("" if it has none) of a term: ``decoder_bits_per_dim`` is ``("Decoder", "bits/dim")``."""
+    if name in _TERMS:
+        return _TERMS[name]
+    for ending, unit in _UNITS.items():
+        if name.endswith(f"_{ending}"):
+            return _words(name.removesuffix(f"_{ending}")), unit
+    return _words(name), ""
+
+
+def _words(name: str) -> str:
+    words = name.replace("_", " ").replace("/", ", ").strip() or name
+    return words[:1].upper() + words[1:]
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """``digits`` significant digits, thousands set apart, powers of ten where plain figures are hard to read."""
+    if value is None or math.isnan(value):
+        return "not a number"
+    if value == 0 or math.isinf(value):
+        return f"{value:.0f}".replace("inf", "∞").replace("-", "−")
+    exponent = math.floor(math.log10(abs(value)))
+    if exponent < -4 or exponent >= 12:
+        mantissa, power = f"{value:.{max(digits - 2, 0)}e}".split("e")
+        mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+        return f"{mantissa.replace('-', '−')} × 10{str(int(power)).translate(_SUPERSCRIPT)}"
+    places = max(digits - 1 - exponent, 0)
+    written = f"{value:,.{places}f}".replace("-", "−")
+    return written.rstrip("0").rstrip(".") if places and round(value, places) == value else written  # no zeros that nobody measured
+
+
+def with_error(value: float | None, standard_error: float | None) -> tuple[str, str]:
+    """A value and its standard error to two digits, both to the same place; the error is "" if there is none."""
+    if value is None or not math.isfinite(value) or standard_error is None or not (math.isfinite(standard_error) and standard_error > 0):
+        return number(value), ""
+    places = max(1 - math.floor(math.log10(standard_error)), 0)
+    return f"{value:,.{places}f}".replace("-", "−"), f"{standard_error:,.{places}f}"
+
+
+def tick(value: float, step: float) -> str:
+    """A label of an axis whose labels lie ``step`` apart."""
+    if value == 0:
+        return "0"
+    if step >= 1_000_000:
+        return f"{value / 1_000_000:g}M"
+    if abs(value) >= 10_000 and step >= 1_000:
+        return f"{value / 1_000:g}k"
+    if step < 1e-4:
+        return number(value, 3)
+    return f"{value:,.{max(-math.floor(math.log10(step)), 0)}f}".replace("-", "−")
+
+
+def decades(exponents: list[int]) -> list[str]:
+    """Powers of ten as labels of a logarithmic axis: in plain figures while all are short."""
+    if min(exponents, default=0) > -3 and max(exponents, default=0) < 4:
+        return [f"{10.0**e:g}" for e in exponents]
+    return [f"10{str(e).translate(_SUPERSCRIPT)}" if e else "1" for e in exponents]
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the two largest units that say something."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    if seconds < 600:
+        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} d {hours % 24} h"

@@ -1,0 +1,300 @@
+"""What the page of a run says, gathered from the files of its directory alone."""
+
+import json
+import math
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from ancestral.errors import UserError
+from ancestral.report import metrics, notation
+from ancestral.report.curves import line_chart, usage_chart
+from ancestral.report.metrics import Term
+from ancestral.report.pictures import Picture, latest, over_time, picture, progression
+from ancestral.taxonomy import FAMILIES, TAXONOMY
+
+KINDS = {
+    "exact": ("=", "the model’s own likelihood of these data, computed in full"),
+    "bound": ("≤", "what can be guaranteed: the model’s true figure is this good or better"),
+    "estimate": ("≈", "computed from random draws: the true figure may lie on either side"),
+    "measure": ("", "a measurement of something other than likelihood"),
+}
+"""What each kind of figure means, and the sign before its value."""
+
+_LIKELIHOOD = {
+    "exact": "Its likelihood is exact.",
+    "bound": "Its likelihood figures are bounds.",
+    "none": "It has no likelihood.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lede:
+    """What the model is, from its row of the taxonomy."""
+
+    title: str
+    family: str
+    formula: str
+    learning: str
+    likelihood: str
+    paper: str
+    link: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One row of the table of figures."""
+
+    name: str
+    sign: str
+    value: str
+    error: str
+    unit: str
+    kind: str
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A drawing with its title and what it says in words."""
+
+    title: str
+    unit: str
+    svg: Markup
+    summary: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """How far a stage has come, and its charts."""
+
+    name: str
+    steps: int | None
+    reached: int
+    charts: list[Chart]
+    sheets: list[Picture]
+    sheets_in_all: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One row of a table of settings: a nested table's name (value None) or a setting."""
+
+    depth: int
+    name: str
+    value: str | None
+
+
+def write_report(run: Path) -> Path:
+    """Write ``run/report.html`` from the files of the run directory, finished or not, and return its path.
+
+    The page is one file: its pictures and curves are inside it, and it asks nothing of a network. Raises UserError if ``run`` is no run
+    directory, or if one of its files is damaged.
+    """
+    run = Path(run)
+    if not (run / "run.json").is_file():
+        raise UserError(f"expected a run directory, got {run} without run.json", f"train a model with --out {shlex.quote(str(run))}")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((resources.files("ancestral.report") / "report.html.jinja").read_text(encoding="utf-8"))
+    page = run / "report.html"
+    unfinished = run / f".report-{os.getpid()}.html"
+    try:
+        unfinished.write_text(template.render(_context(run)), encoding="utf-8")
+        unfinished.replace(page)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return page
+
+
+def _context(run: Path) -> dict[str, Any]:
+    about = _read(run / "run.json")
+    evaluation = _read(run / "evaluation.json") if (run / "evaluation.json").is_file() else {}
+    lines = metrics.read_lines(run / "metrics.jsonl")
+    spec, data = about.get("spec") or {}, about.get("data") or {}
+    stages = _stages(run, about.get("stages") or {}, lines)
+    order = [stage.name for stage in stages]
+    final, sheets = picture(run / "samples" / "samples.png"), [s.sheets[-1] for s in stages if s.sheets]
+    figures = [_figure(figure) for figure in evaluation.get("figures") or []]
+    return {
+        "run": shlex.quote(str(run)),
+        "name": run.resolve().name,
+        "about": about,
+        "lede": _lede(str(about.get("model", "model"))),
+        "facts": _facts(about, spec, data, stages, lines),
+        "behind": [stage for stage in stages if stage.steps and stage.reached < stage.steps],
+        "figures": figures,
+        "kinds": {kind: KINDS[kind][1] for kind in KINDS if any(figure.kind == kind for figure in figures)},
+        "evaluation": evaluation,
+        "evaluation_time": notation.duration(seconds) if (seconds := evaluation.get("seconds")) else "",
+        "raw_bits": _raw_bits(spec, figures),
+        "samples": final or (sheets[-1] if sheets else None),
+        "reconstructions": picture(run / "samples" / "reconstructions.png") or latest(run / "samples", "reconstructions", order),
+        "latent": picture(run / "samples" / "latent.png"),
+        "interpolations": picture(run / "samples" / "interpolations.png"),
+        "codebooks": _codebooks(evaluation.get("codebooks") or []),
+        "stages": stages,
+        "config": list(_entries(about.get("config") or {})),
+        "optimization": _side_by_side(about.get("stages") or {}),
+        "options": list(_entries({key: about[key] for key in ("options", "images") if about.get(key)})),
+        "data": data,
+        "data_rest": list(_entries({k: v for k, v in data.items() if k not in ("source", "sizes", "classes", "fingerprint", "skipped")})),
+        "versions": about.get("versions") or {},
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"expected JSON in {path}, got {error}", "the file is damaged: restore it, or make it again") from None
+    if not isinstance(content, dict):
+        raise UserError(f"expected a JSON object in {path}, got a {type(content).__name__}", "the file is damaged: make it again")
+    return content
+
+
+def _lede(model: str) -> Lede:
+    row = next((row for row in TAXONOMY if row.name == model), None)
+    if row is None:  # somebody's own model
+        return Lede(title=model, family="", formula="", learning="", likelihood="", paper="", link="")
+    family, _, formula = FAMILIES[row.representation].partition(": ")
+    paper, _, link = row.paper.rpartition(", ")
+    return Lede(
+        title=row.title, family=family[:1].upper() + family[1:], formula=formula, learning=row.learning,
+        likelihood=_LIKELIHOOD[row.likelihood], paper=paper, link=link,
+    )  # fmt: skip
+
+
+def _facts(
+    about: Mapping[str, Any], spec: Mapping[str, Any], data: Mapping[str, Any], stages: Sequence[Stage], lines: list[dict[str, Any]]
+) -> list[tuple[str, str, str]]:
+    """The run in a few words: (what, value, remark)."""
+    facts = []
+    if shape := spec.get("shape"):
+        levels = f"{spec['levels']:,} levels" if spec.get("levels") else "continuous"
+        facts.append(("Example", " × ".join(map(str, shape)), levels + (f", {spec['classes']} classes" if spec.get("classes") else "")))
+    if sizes := data.get("sizes"):
+        split, count = next(iter(sizes.items()))
+        facts.append(("Data", f"{count:,}", f"{split} examples"))
+    if parameters := about.get("parameters"):
+        parts = ", ".join(f"{name} {count:,}" for name, count in parameters.items()) if len(parameters) > 1 else ""
+        facts.append(("Parameters", f"{sum(parameters.values()):,}", parts))
+    if lines:
+        steps = ", ".join(f"{stage.name} {stage.reached:,}" for stage in stages) if len(stages) > 1 else ""
+        facts.append(("Steps", f"{sum(stage.reached for stage in stages):,}", steps))
+    if took := metrics.seconds(lines):
+        facts.append(("Training time", notation.duration(took), str(about.get("machine") or "")))
+    if recipe := about.get("recipe"):
+        facts.append(("Recipe", str(recipe), str(about.get("source") or "")))
+    return facts
+
+
+def _figure(figure: Mapping[str, Any]) -> Figure:
+    kind, unit = str(figure.get("kind") or "measure"), str(figure.get("unit") or "")
+    number = figure.get("value")
+    value, error = notation.with_error(None if number is None else float(number), figure.get("standard_error"))
+    sign = KINDS.get(kind, ("", ""))[0]
+    if kind == "bound" and not unit.startswith("bits/"):
+        sign = ""  # whether more or less is better depends on the quantity; of code lengths, less is
+    return Figure(
+        name=str(figure.get("name") or ""), sign=sign, value=value, error=error, unit=unit, kind=kind, note=str(figure.get("note") or "")
+    )
+
+
+def _raw_bits(spec: Mapping[str, Any], figures: Sequence[Figure]) -> str:
+    """What a value of raw data takes, beside which figures in bits/dim read."""
+    levels = spec.get("levels")
+    return notation.number(math.log2(levels)) if levels and any(figure.unit == "bits/dim" for figure in figures) else ""
+
+
+def _codebooks(codebooks: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    charts = []
+    for i, codebook in enumerate(codebooks, start=1):
+        usage = codebook.get("usage") or []
+        size = int(codebook.get("size") or len(usage))
+        used = int(codebook.get("used") or sum(count > 0 for count in usage))
+        perplexity = codebook.get("perplexity")
+        title = f"Codebook {i}" if len(codebooks) > 1 else "Codebook"
+        charts.append(
+            Chart(
+                title=title,
+                unit="",
+                svg=usage_chart([*usage, *[0] * (size - len(usage))], perplexity, title=f"{title}: uses of each code, sorted"),
+                summary=f"{used:,} of {size:,} codes used"
+                + (f"; perplexity {notation.number(perplexity)}, {perplexity / size:.0%} of even use" if perplexity and size else ""),
+            )
+        )
+    return charts
+
+
+def _stages(run: Path, optimization: Mapping[str, Any], lines: list[dict[str, Any]]) -> list[Stage]:
+    terms, reached, sheets = metrics.by_stage(lines), metrics.last_steps(lines), over_time(run / "samples", "step")
+    stages = []
+    for name in dict.fromkeys([*optimization, *terms, *sheets]):
+        planned = (optimization.get(name) or {}).get("steps")
+        stages.append(
+            Stage(
+                name=name,
+                steps=planned,
+                reached=reached.get(name, 0),
+                charts=[_chart(term) for term in terms.get(name, [])],
+                sheets=progression(sheets.get(name, []), name),
+                sheets_in_all=len(sheets.get(name, [])),
+            )
+        )
+    return stages
+
+
+def _chart(term: Term) -> Chart:
+    title, unit = notation.term(term.name)
+    whole = term.name == "learning_rate" or unit.endswith("/s")
+    return Chart(title=title, unit=unit, svg=line_chart(term.splits, title=title, unit=unit, from_zero=whole), summary=_ends(term))
+
+
+def _ends(term: Term) -> str:
+    """Where the lines end; for validation also where it was least, if that was earlier and less is better; how much is not finite."""
+    words = []
+    for split, points in sorted(term.splits.items(), reverse=True):  # validation first
+        finite = {step: value for step, value in points.items() if math.isfinite(value)}
+        if finite:
+            last = max(finite)
+            words.append(f"{split if len(term.splits) > 1 else 'last'} {notation.number(finite[last])}")
+            least = min(finite, key=lambda step: finite[step])
+            if split == "validation" and (term.name == "loss" or "bits_per_" in term.name) and least < last:
+                words[-1] += f" (least {notation.number(finite[least])} at step {least:,})"
+    wrong = sum(not math.isfinite(value) for points in term.splits.values() for value in points.values())
+    return "; ".join(words) + (f"; {wrong:,} not finite (×)" if wrong else "")
+
+
+def _entries(settings: Mapping[str, Any], depth: int = 0) -> Iterator[Entry]:
+    for name, value in settings.items():
+        nested = isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value)
+        inner = {str(i): item for i, item in enumerate(value)} if nested else value
+        if isinstance(inner, dict) and inner:
+            yield Entry(depth=depth, name=str(name), value=None)
+            yield from _entries(inner, depth + 1)
+        else:
+            yield Entry(depth=depth, name=str(name), value=_setting(value))
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None or value in ({}, []):
+        return "none"
+    if isinstance(value, list):
+        return ", ".join(map(_setting, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _side_by_side(stages: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """The optimisation of the stages as one table: the stages, and a row of values for each setting."""
+    flat = {stage: {e.name: e.value for e in _entries(settings) if e.value is not None} for stage, settings in stages.items()}
+    names = dict.fromkeys(name for settings in flat.values() for name in settings)
+    return list(flat), [(name, [settings.get(name) or "" for settings in flat.values()]) for name in names]

@@ -1,0 +1,61 @@
+"""The sheets of a run as data URIs, with the sizes that the page needs to enlarge them by whole factors."""
+
+import base64
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One PNG of a run, embedded."""
+
+    source: str
+    """``data:image/png;base64,…``"""
+    width: int
+    height: int
+    """Size in pixels."""
+    stage: str = ""
+    step: int = 0
+    """Where in the training it was drawn; "" and 0 for a final picture."""
+
+
+def picture(path: Path, *, stage: str = "", step: int = 0) -> Picture | None:
+    """The PNG at ``path``; None where there is none, or only a part of one."""
+    data = path.read_bytes() if path.is_file() else b""
+    if len(data) < 24 or not data.startswith(_PNG) or b"IEND" not in data[-12:]:
+        return None
+    width, height = struct.unpack(">II", data[16:24])
+    source = f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
+    return Picture(source=source, width=width, height=height, stage=stage, step=step)
+
+
+def over_time(folder: Path, kind: str) -> dict[str, list[tuple[int, Path]]]:
+    """Each stage's sheets named ``STAGE-KIND-STEP.png`` as (step, path), in the order of the steps."""
+    pattern = re.compile(rf"(?P<stage>.+)-{re.escape(kind)}-(?P<step>\d+)\.png")
+    stages: dict[str, list[tuple[int, Path]]] = {}
+    for path in sorted(folder.glob(f"*-{kind}-*.png")):
+        if found := pattern.fullmatch(path.name):
+            stages.setdefault(found["stage"], []).append((int(found["step"]), path))
+    return {stage: sorted(sheets) for stage, sheets in stages.items()}
+
+
+def latest(folder: Path, kind: str, order: list[str]) -> Picture | None:
+    """The last whole sheet of a kind: of the latest stage in ``order`` that has one."""
+    stages = over_time(folder, kind)
+    for stage in sorted(stages, key=lambda name: order.index(name) if name in order else -1, reverse=True):
+        for step, path in reversed(stages[stage]):
+            if found := picture(path, stage=stage, step=step):
+                return found
+    return None
+
+
+def progression(sheets: list[tuple[int, Path]], stage: str, limit: int = 7) -> list[Picture]:
+    """At most ``limit`` of the sheets, the first and the last among them, with the others spread evenly."""
+    parts = max(min(limit, len(sheets)) - 1, 1)
+    chosen = sorted({round(i * (len(sheets) - 1) / parts) for i in range(parts + 1)}) if sheets else []
+    pictures = (picture(sheets[i][1], stage=stage, step=sheets[i][0]) for i in chosen)
+    return [found for found in pictures if found]

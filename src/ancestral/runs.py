@@ -1,0 +1,138 @@
+"""The run directory: the one thing that commands hand to each other."""
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ancestral import hub
+from ancestral.configuration import differences, from_json
+from ancestral.data import Dataset, ImageOptions, load_data
+from ancestral.errors import UserError
+from ancestral.files import read_json, write_json
+from ancestral.model import Model
+from ancestral.spec import Spec
+from ancestral.taxonomy import TAXONOMY, model_class, name_of
+
+_IDENTITY = ("model", "config", "spec", "stages", "images", "result_options", "from")
+"""What makes two runs the same run."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory and what ``run.json`` says of it."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def create(cls, path: Path, manifest: dict[str, Any]) -> "Run":
+        """Begin a run at ``path``, or go on with the same run.
+
+        Raises:
+            UserError: the folder holds another run (the differing options are named) or something else.
+        """
+        if (path / "run.json").exists():
+            run = cls.open(path)
+            differing = [d for key in _IDENTITY for d in differences(run.manifest.get(key), manifest.get(key), key)]
+            there, here = run.manifest["data"], manifest["data"]
+            if there["fingerprint"] != here["fingerprint"]:
+                differing.append(f"data ({there['source']} there, {here['source']} here)" if there["source"] != here["source"] else "the data's content")
+            if differing:
+                shown = ", ".join(differing[:4]) + (f" and {len(differing) - 4} more" if len(differing) > 4 else "")
+                raise UserError(f"expected a new folder or the same run, got {path} which holds a run with other options: {shown}", "choose another --out")
+            return run
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"expected a new or an empty folder, got {path} which holds something else", "choose another --out")
+        write_json(path / "run.json", manifest)
+        return cls(path, manifest)
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Run":
+        """The run at ``path``. Raises UserError if there is none."""
+        path = Path(path)
+        if not (path / "run.json").is_file():
+            raise UserError(f"expected a run directory, got {path} without run.json", "give the --out of an `ancestral train`")
+        manifest = read_json(path / "run.json")
+        if not isinstance(manifest, dict) or "model" not in manifest:
+            raise UserError(f"expected the description of a run in {path / 'run.json'}, got something else", "check the path")
+        return cls(path, manifest)
+
+    @property
+    def model_name(self) -> str:
+        """The model's name in the taxonomy."""
+        return str(self.manifest["model"])
+
+    @property
+    def images(self) -> ImageOptions:
+        """How the images were prepared."""
+        return from_json(ImageOptions, self.manifest["images"], where="images")
+
+    def load_data(self) -> Dataset:
+        """The data that the run was trained on. Raises UserError if they are not there any more or have changed."""
+        data = load_data(self.manifest["data"]["source"], self.images)
+        if data.fingerprint != self.manifest["data"]["fingerprint"]:
+            raise UserError(f"expected the data of the run, got {data.source} which has changed since", "name the data to use with --data")
+        return data
+
+    def load_model(self, device: str | torch.device = "cpu") -> Model:
+        """The trained model, in evaluation mode. Raises UserError while training has not finished a stage."""
+        folder = self.path / "model"
+        if not (folder / hub.CONFIG).is_file():
+            raise UserError(f"expected a trained model in {self.path}, got a run that has not finished a stage", f"go on with: {self.manifest['command']}")
+        return model_class(self.model_name).from_pretrained(folder).to(device)
+
+
+def load(name: str | Path, device: str | torch.device = "cpu") -> Model:
+    """A trained model from a run directory, a ``model/`` folder or the Hugging Face Hub, in evaluation mode.
+
+    Raises:
+        UserError: there is none, or its class is not in the taxonomy.
+    """
+    if (Path(name) / "run.json").is_file():
+        return Run.open(name).load_model(device)
+    folder = hub.fetch(str(name))
+    data = read_json(folder / hub.CONFIG)
+    classes = {r.path.partition(":")[2]: r.name for r in TAXONOMY if r.path}
+    kind = data.get("class") if isinstance(data, dict) else None
+    if kind not in classes:
+        raise UserError(f"expected a model of ancestral in {folder}, got {kind}", f"choose one of class {', '.join(sorted(classes))}")
+    return model_class(classes[kind]).from_pretrained(folder).to(device)
+
+
+def manifest(
+    model: type[Model], *, config: Any, spec: Spec, stages: Any, data: Dataset, images: Any, options: Any, result_options: Any, recipe: str, source: str
+) -> dict[str, Any]:
+    """What ``run.json`` records, from values that are JSON already and the data."""
+    return {
+        "model": name_of(model),
+        "recipe": recipe,
+        "source": source,
+        "config": config,
+        "spec": spec,
+        "stages": stages,
+        "data": data.describe(),
+        "images": images,
+        "options": options,
+        "result_options": result_options,
+        "seed": result_options["seed"],
+        "versions": {
+            "ancestral": importlib.metadata.version("ancestral"),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores" + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""),
+        "command": command(),
+    }
+
+
+def command() -> str:
+    """The command line of this process, as one would type it."""
+    program = Path(sys.argv[0]).name if sys.argv[0] else "python"
+    return shlex.join([program.removesuffix(".py") if program != "__main__.py" else "ancestral", *sys.argv[1:]])

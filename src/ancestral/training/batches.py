@@ -1,0 +1,93 @@
+"""Batch k of a stage, as a pure function of (seed, stage, k)."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from ancestral.model import Batch
+from ancestral.training.randomness import derive
+
+_RESIDENT_BYTES = 4 << 30
+"""Data up to this size move to the GPU once; larger ones are sent batch by batch."""
+
+
+class Batches:
+    """Shuffled batches of data that are indexed, never copied: epoch after epoch without a break, each epoch in a new order.
+
+    Args:
+        data: the examples of a stage: tensors in memory or memory maps.
+        size: examples of a batch, over all processes.
+        seed: what the order depends on, with ``stage``.
+        stage: name of the stage.
+        device: where batches are wanted.
+        rank: this process; it gets the ``rank``-th of ``processes`` equal parts of each batch.
+        processes: number of processes.
+        augment: changes the examples of a batch, given a generator.
+    """
+
+    def __init__(
+        self,
+        data: Batch,
+        size: int,
+        *,
+        seed: int,
+        stage: str,
+        device: torch.device,
+        rank: int = 0,
+        processes: int = 1,
+        augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    ) -> None:
+        resident = device.type != "cpu" and sum(t.numel() * t.element_size() for t in data.tensors().values()) <= _RESIDENT_BYTES
+        self._data = data.map(lambda t: t.to(device)) if resident else data
+        self._size, self._seed, self._stage, self._device = size, seed, stage, device
+        self._part = slice(rank * size // processes, (rank + 1) * size // processes)
+        self._augment = augment
+        self._orders: dict[int, Tensor] = {}
+        # A copy to a GPU or a page fault overlaps with the step; an index into memory is not worth a thread.
+        self._worker = None if resident or device.type == "cpu" else ThreadPoolExecutor(1)
+        self._ahead: dict[int, Future[Batch]] = {}
+
+    def indices(self, k: int) -> Tensor:
+        """The examples of batch k over all processes, ``(size,)``."""
+        n = len(self._data)
+        start, parts, wanted = k * self._size, [], self._size
+        while wanted:
+            epoch, offset = divmod(start, n)
+            part = self._order(epoch)[offset : offset + wanted]
+            parts.append(part)
+            start, wanted = start + len(part), wanted - len(part)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def __getitem__(self, k: int) -> Batch:
+        """This process's part of batch k, on the device."""
+        if self._worker is None:
+            return self._load(k)
+        ready = self._ahead.pop(k, None) or self._worker.submit(self._load, k)
+        self._ahead = {k + 1: self._ahead.get(k + 1) or self._worker.submit(self._load, k + 1)}
+        return ready.result()
+
+    def close(self) -> None:
+        """Stop loading ahead."""
+        if self._worker is not None:
+            self._worker.shutdown(cancel_futures=True)
+
+    def _load(self, k: int) -> Batch:
+        index = self.indices(k)[self._part]
+        pinned = self._device.type == "cuda" and self._data.x.device.type == "cpu"
+        index = index.to(self._data.x.device)
+        batch = self._data.map(lambda t: t[index])
+        if self._augment is not None:
+            generator = torch.Generator(batch.x.device).manual_seed(derive(self._seed, self._stage, "augment", k, self._part.start))
+            batch = Batch(self._augment(batch.x, generator), batch.labels, batch.context)
+        if pinned:
+            batch = batch.map(lambda t: t.pin_memory())
+        return batch.map(lambda t: t.to(self._device, non_blocking=True))
+
+    def _order(self, epoch: int) -> Tensor:
+        if epoch not in self._orders:
+            generator = torch.Generator().manual_seed(derive(self._seed, self._stage, "epoch", epoch))
+            latest = {e: order for e, order in self._orders.items() if e == epoch - 1}
+            self._orders = latest | {epoch: torch.randperm(len(self._data), generator=generator)}
+        return self._orders[epoch]

@@ -1,0 +1,99 @@
+"""Checkpoints: a folder ``checkpoints/STAGE/step-…`` each, written whole or not at all, all of it safetensors and JSON."""
+
+import json
+import shutil
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ancestral.errors import UserError
+from ancestral.files import read_json, read_tensors, replacing, save_tensors
+
+_STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a training after ``step`` steps of ``stage``."""
+
+    stage: str
+    step: int
+    weights: dict[str, Tensor]
+    optimizers: dict[str, dict[str, Tensor]]
+    """By phase: the optimiser's state, flattened to ``INDEX.NAME``."""
+    averages: dict[str, Tensor]
+    seconds: float
+    """Time spent training so far."""
+
+
+def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
+    """Write ``checkpoint`` below ``folder`` and remove the oldest ones of its stage beyond ``keep``."""
+    stage = folder / checkpoint.stage
+    with replacing(stage / f"step-{checkpoint.step:08d}") as temporary:
+        temporary.mkdir()
+        save_tensors(temporary / "model.safetensors", checkpoint.weights)
+        for phase, state in checkpoint.optimizers.items():
+            save_tensors(temporary / f"optimizer-{phase}.safetensors", state)
+        if checkpoint.averages:
+            save_tensors(temporary / "averages.safetensors", checkpoint.averages)
+        state = {"stage": checkpoint.stage, "step": checkpoint.step, "seconds": checkpoint.seconds, "phases": list(checkpoint.optimizers)}
+        (temporary / _STATE).write_text(json.dumps(state | {"averages": bool(checkpoint.averages)}), encoding="utf-8")
+    for old in _steps(stage)[:-keep]:
+        shutil.rmtree(old)
+
+
+def latest(folder: Path, stage: str) -> Checkpoint | None:
+    """The newest checkpoint of ``stage`` that is whole; a torn one is skipped with a warning."""
+    for path in reversed(_steps(folder / stage)):
+        try:
+            return _read(path)
+        except (UserError, KeyError, TypeError) as error:
+            warnings.warn(f"skipped the checkpoint {path}, which is torn: {error}", stacklevel=2)
+    return None
+
+
+def clean(folder: Path) -> None:
+    """Remove what a killed process left half-written."""
+    for leftover in folder.rglob(".*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _steps(stage: Path) -> list[Path]:
+    return sorted(stage.glob("step-*"))
+
+
+def _read(path: Path) -> Checkpoint:
+    state = read_json(path / _STATE)
+    return Checkpoint(
+        stage=state["stage"],
+        step=state["step"],
+        weights=read_tensors(path / "model.safetensors"),
+        optimizers={phase: read_tensors(path / f"optimizer-{phase}.safetensors") for phase in state["phases"]},
+        averages=read_tensors(path / "averages.safetensors") if state["averages"] else {},
+        seconds=state["seconds"],
+    )
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as tensors by name; its options are the configuration's."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": value if isinstance(value, Tensor) else torch.tensor(value)
+        for index, values in state.items()
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
+    """The inverse of ``flatten_optimizer``."""
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in flat.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -1,0 +1,448 @@
+"""The loop: stages, the phases inside a step, and exact resume. It knows no family."""
+
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
+from torch import Tensor, nn
+
+from ancestral.data import Dataset, ImageOptions, augment
+from ancestral.data.sheets import sheet, side_by_side, write_png
+from ancestral.errors import UserError
+from ancestral.files import read_tensors, write_tensors
+from ancestral.model import Batch, Model, Phase, Reconstructs, Stage
+from ancestral.recipe import Optimization
+from ancestral.training import checkpoints
+from ancestral.training.averaging import Average
+from ancestral.training.batches import Batches
+from ancestral.training.checkpoints import Checkpoint
+from ancestral.training.journal import Journal
+from ancestral.training.optimizers import build_optimizer, learning_rate
+from ancestral.training.options import TrainingOptions
+from ancestral.training.randomness import derive, seed_step
+
+_CHECK_EVERY = 25
+"""Steps between looks at the losses on a device that runs ahead of the host."""
+_AGREE_EVERY = 10
+"""Steps between agreements of several processes to stop."""
+_VALIDATION_EXAMPLES = 4096
+_PREPARE_BATCH = 256
+_PICTURES = 64
+
+
+class Interrupted(Exception):
+    """The training was asked to stop (Ctrl-C, SIGTERM), saved, and can go on."""
+
+    def __init__(self, stage: str, step: int, number: int) -> None:
+        self.stage, self.step, self.signal = stage, step, number
+        super().__init__(f"stopped in stage {stage} after step {step}; saved")
+
+
+class Diverged(UserError):
+    """The loss or the weights became NaN or infinite."""
+
+    def __init__(self, stage: str, phase: str, step: int, term: str) -> None:
+        super().__init__(
+            f"expected finite numbers, got NaN or inf in stage {stage}, phase {phase}, step {step}, term {term}",
+            f"the last good checkpoint is kept; try a lower --{stage}.learning-rate in a new folder",
+        )
+
+
+class _Loss(nn.Module):
+    """The loss of a phase as a forward pass, which is what Fabric, DDP and torch.compile wrap."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, labels: Tensor | None, context: Tensor | None, phase: str) -> tuple[Tensor, dict[str, Tensor]]:
+        loss = self.model.loss(Batch(x, labels, context), phase)
+        return loss.total, dict(loss.terms)
+
+
+@dataclass
+class _Pending:
+    """A loss that the host has not looked at yet."""
+
+    phase: str
+    step: int
+    total: Tensor
+    terms: Mapping[str, Tensor]
+
+
+class Trainer:
+    """Trains ``model`` in the run directory ``path``: from the start, or from where the last process left off.
+
+    Args:
+        model: the model, freshly built.
+        data: train, validation and test examples.
+        stages: how each stage is optimised, by name.
+        images: augmentation of the training examples.
+        options: how the training runs.
+        path: the run directory.
+        begin: name of the first stage; the ones before it count as done (the model has their weights).
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        data: Dataset,
+        stages: Mapping[str, Optimization],
+        *,
+        images: ImageOptions,
+        options: TrainingOptions,
+        path: Path,
+        begin: str | None = None,
+    ) -> None:
+        self.model, self.data, self.optimizations = model, data, stages
+        self.images, self.options, self.path = images, options, path
+        self.stages = model.stages()
+        names = [stage.name for stage in self.stages]
+        self.first = names.index(begin) if begin else 0
+        self.fabric = build_fabric(options, unused_parameters=any(len(stage.phases) > 1 for stage in self.stages))
+        self.journal: Journal | None = None
+        self._stopped_by: int | None = None
+        self._seconds = 0.0
+
+    def fit(self) -> None:
+        """Run every stage that is left.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM came; everything is saved.
+            Diverged: the loss is not finite any more.
+        """
+        folder = self.path / "checkpoints"
+        if self._leads:
+            checkpoints.clean(folder)
+        self.fabric.barrier()
+        position, checkpoint = self._find(folder)
+        if checkpoint is not None:
+            self.model.load_weights(checkpoint.weights, str(folder))
+            self._seconds = checkpoint.seconds
+            if self._leads and checkpoint.step < self.optimizations[checkpoint.stage].steps:
+                print(f"going on with stage {checkpoint.stage} after step {checkpoint.step}", flush=True)
+        with self._journal(), self._signals():
+            for index in range(position, len(self.stages)):
+                self._run_stage(index, checkpoint if index == position else None)
+
+    @property
+    def _leads(self) -> bool:
+        return self.fabric.is_global_zero
+
+    def _find(self, folder: Path) -> tuple[int, Checkpoint | None]:
+        """The stage to go on with and its checkpoint."""
+        for index in reversed(range(self.first, len(self.stages))):
+            checkpoint = checkpoints.latest(folder, self.stages[index].name)
+            if checkpoint is not None:
+                return index, checkpoint
+        return self.first, None
+
+    def _run_stage(self, index: int, checkpoint: Checkpoint | None) -> None:
+        stage = self.stages[index]
+        optimization = self.optimizations[stage.name]
+        start = checkpoint.step if checkpoint else 0
+        if start >= optimization.steps:
+            return
+        trained = {id(p) for phase in stage.phases for p in phase.parameters}
+        for p in self.model.parameters():
+            p.requires_grad_(id(p) in trained)
+
+        device = self.fabric.device
+        layout = torch.channels_last if self.options.channels_last else torch.contiguous_format
+        self.model.to(device, memory_format=layout)
+        train, validation = self._prepare(stage)
+        if optimization.batch_size > len(train):
+            raise UserError(
+                f"expected a batch no larger than the {len(train)} training examples, got {optimization.batch_size}",
+                f"lower --{stage.name}.batch-size",
+            )
+        processes = self.fabric.world_size
+        if optimization.batch_size % (processes * optimization.accumulate):
+            raise UserError(
+                f"expected a batch size that {processes} processes x {optimization.accumulate} parts divide, got {optimization.batch_size}",
+                f"change --{stage.name}.batch-size",
+            )
+        draws = sum(phase.repeat for phase in stage.phases)
+        batches = Batches(
+            train, optimization.batch_size, seed=self.options.seed, stage=stage.name, device=device,
+            rank=self.fabric.global_rank, processes=processes, augment=None if stage.prepare else self._augmentation(),
+        )  # fmt: skip
+        loss: nn.Module = _Loss(self.model)
+        if self.options.compile:
+            # Automatic dynamic shapes break in the CPU backend, and shapes never change here.
+            loss = torch.compile(loss, dynamic=False)  # type: ignore[assignment]
+        module = self.fabric.setup_module(loss)
+        optimizers = {phase.name: self.fabric.setup_optimizers(build_optimizer(phase.parameters, optimization)) for phase in stage.phases}
+        average = Average(self.model, optimization.ema) if optimization.ema is not None else None
+        if checkpoint is not None:
+            for name, optimizer in optimizers.items():
+                checkpoints.restore_optimizer(optimizer.optimizer, checkpoint.optimizers[name])
+            if average is not None:
+                average.load(checkpoint.averages)
+        if self.journal:
+            self.journal.rewind(stage.name, start)
+            self.journal.begin_stage(stage.name, start, optimization.steps)
+
+        def save(step: int) -> None:
+            if self._leads:
+                self._check_weights(stage, step)
+                states = {name: checkpoints.flatten_optimizer(optimizer.optimizer) for name, optimizer in optimizers.items()}
+                averages = average.values if average is not None and step < optimization.steps else {}
+                state = Checkpoint(stage.name, step, self.model.state_dict(), states, averages, self._seconds)
+                checkpoints.save(self.path / "checkpoints", state, self.options.keep)
+            self.fabric.barrier()
+
+        every = self.options
+        sums: dict[str, Tensor] = {}
+        pending: list[_Pending] = []
+        counted, clock = 0, time.perf_counter()
+        self.model.train()
+        for step in range(start, optimization.steps):
+            seed_step(device, self.options.seed, stage.name, step, self.fabric.global_rank)
+            rate = learning_rate(optimization, step)
+            draw = step * draws
+            for phase in stage.phases:
+                for _ in range(phase.repeat):
+                    if step % phase.every == 0:
+                        total, terms = self._update(module, optimizers[phase.name], phase, batches[draw], optimization, rate)
+                        pending.append(_Pending(phase.name, step, total, terms))
+                        for name, value in (("loss", total), *terms.items()):
+                            key = name if len(stage.phases) == 1 else f"{phase.name}_{name}"
+                            sums[key] = sums[key] + value if key in sums else value
+                    draw += 1
+            if average is not None:
+                average.update()
+            counted += 1
+            done = step + 1
+
+            due = _due(done, optimization.steps)
+            if device.type == "cpu" or len(pending) >= _CHECK_EVERY or due(1 if done == optimization.steps else every.log_every):
+                _check_losses(stage, pending)
+                pending.clear()
+            if due(every.log_every):
+                elapsed = time.perf_counter() - clock
+                self._seconds += elapsed
+                if self.journal:
+                    means = {name: float(value) / counted for name, value in sums.items()}
+                    extra = {"learning_rate": rate, "steps_per_second": counted / elapsed, "seconds": self._seconds}
+                    self.journal.write(stage.name, done, "train", means | extra, steps=optimization.steps)
+                sums, counted, clock = {}, 0, time.perf_counter()
+            if done == optimization.steps and average is not None:
+                average.replace_weights()
+            stop = self._should_stop(done)
+            if due(every.checkpoint_every) or stop:
+                _check_losses(stage, pending)
+                save(done)
+            if due(every.evaluate_every) or due(every.sample_every):
+                with average.in_place() if average is not None and done < optimization.steps else nullcontext():
+                    if due(every.evaluate_every):
+                        self._evaluate(stage, validation, done, optimization)
+                    if due(every.sample_every):
+                        self._draw(index, validation, done)
+                self.model.train()
+                clock = time.perf_counter()
+            if stop and done < optimization.steps:
+                assert self._stopped_by is not None
+                raise Interrupted(stage.name, done, self._stopped_by)
+        batches.close()
+        if self.journal:
+            self.journal.end_stage()
+        if self._leads:
+            self.model.eval().save_pretrained(self.path / "model")
+        self.fabric.barrier()
+        if self._stopped_by is not None and index + 1 < len(self.stages):
+            raise Interrupted(stage.name, optimization.steps, self._stopped_by)
+
+    def _update(
+        self, module: Any, optimizer: Any, phase: Phase, batch: Batch, optimization: Optimization, rate: float
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """One update of a phase: the loss before it and its terms, means over the accumulated parts."""
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        parts = optimization.accumulate
+        if parts == 1:
+            total, terms = module(batch.x, batch.labels, batch.context, phase.name)
+            self.fabric.backward(total)
+            total = total.detach()
+        else:
+            total, terms = self._accumulate(module, phase, batch, parts)
+        if self.fabric.device.type == "cpu" and not math.isfinite(total.item()):
+            return total, terms  # the weights stay as they are; the loop stops
+        if optimization.gradient_clip is not None:
+            self.fabric.clip_gradients(module, optimizer, max_norm=optimization.gradient_clip, error_if_nonfinite=False)
+        optimizer.step()
+        optimizer.zero_grad()
+        return total, terms
+
+    def _accumulate(self, module: Any, phase: Phase, batch: Batch, parts: int) -> tuple[Tensor, Mapping[str, Tensor]]:
+        total, sums = torch.zeros((), device=self.fabric.device), dict[str, Tensor]()
+        size = len(batch) // parts
+        for i in range(parts):
+            part = batch.map(lambda t, i=i: t[i * size : (i + 1) * size])  # type: ignore[misc]
+            with self.fabric.no_backward_sync(module, enabled=i + 1 < parts):
+                loss, terms = module(part.x, part.labels, part.context, phase.name)
+                self.fabric.backward(loss / parts)
+            total = total + loss.detach() / parts
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + value / parts
+        return total, sums
+
+    def _augmentation(self) -> Callable[[Tensor, torch.Generator], Tensor] | None:
+        if not (self.images.flip or self.images.shift):
+            return None
+        return lambda x, generator: augment(x, self.images, generator)
+
+    def _prepare(self, stage: Stage) -> tuple[Batch, Batch]:
+        """Training and validation examples of the stage; what it prepares is computed once and kept in ``codes/``."""
+        splits = {name: Batch(split.x, split.labels) for name, split in (("train", self.data.train), ("validation", self.data.validation))}
+        if stage.prepare is None:
+            return splits["train"], splits["validation"]
+        file = self.path / "codes" / f"{stage.name}.safetensors"
+        if self._leads and not file.exists():
+            print(f"preparing the data of stage {stage.name}", flush=True)
+            self.model.eval()
+            prepared = {name: transform(batch, stage.prepare, self.fabric.device) for name, batch in splits.items()}
+            write_tensors(file, {f"{name}.{key}": t for name, batch in prepared.items() for key, t in batch.tensors().items()})
+        self.fabric.barrier()
+        tensors = read_tensors(file)
+        train, validation = (
+            Batch(**{key.partition(".")[2]: t for key, t in tensors.items() if key.startswith(f"{name}.")}) for name in ("train", "validation")
+        )
+        return train, validation
+
+    @torch.no_grad()
+    def _evaluate(self, stage: Stage, validation: Batch, step: int, optimization: Optimization) -> None:
+        """Means of the loss and its terms over (the first of) the validation split, with the same noise each time."""
+        if self.journal is None or not len(validation):
+            return
+        self.model.eval()
+        sums: dict[str, float] = {}
+        seen = min(len(validation), _VALIDATION_EXAMPLES)
+        seed_step(self.fabric.device, self.options.seed, stage.name, "validation")
+        for phase in stage.phases:
+            for start in range(0, seen, optimization.batch_size):
+                batch = validation.map(lambda t, start=start: t[start : min(start + optimization.batch_size, seen)].to(self.fabric.device))  # type: ignore[misc]
+                with self.fabric.autocast():
+                    loss = self.model.loss(batch, phase.name)
+                for name, value in {"loss": loss.total, **loss.terms}.items():
+                    key = name if len(stage.phases) == 1 else f"{phase.name}_{name}"
+                    sums[key] = sums.get(key, 0.0) + float(value) * len(batch)
+        means = {name: value / seen for name, value in sums.items()}
+        self.journal.write(stage.name, step, "validation", means, steps=optimization.steps)
+
+    @torch.no_grad()
+    def _draw(self, index: int, validation: Batch, step: int) -> None:
+        """Sheets of samples, and of originals above their reconstructions."""
+        if self.journal is None:
+            return
+        stage, device = self.stages[index], self.fabric.device
+        self.model.eval()
+        pictures = {}
+        if stage.samples:
+            generator = torch.Generator(device).manual_seed(derive(self.options.seed, "pictures"))
+            labels = _labels(self.model, _PICTURES, device)
+            pictures["samples"] = sheet(self.model.sample(_PICTURES, labels, generator=generator), self.model.spec, columns=8)
+        if isinstance(self.model, Reconstructs) and stage.prepare is None:
+            originals = self.data.validation.x[:32].to(device)
+            pictures["reconstructions"] = side_by_side(originals, self.model.reconstruct(originals), self.model.spec)
+        for name, picture in pictures.items():
+            kind = "step" if name == "samples" else name
+            write_png(self.path / "samples" / f"{stage.name}-{kind}-{step:06d}.png", picture)
+            self.journal.picture(f"{stage.name}/{name}", step, picture)
+
+    def _check_weights(self, stage: Stage, step: int) -> None:
+        for phase in stage.phases:
+            finite = torch.stack([p.detach().isfinite().all() for p in phase.parameters]).all()
+            if not bool(finite):
+                raise Diverged(stage.name, phase.name, step, "weights")
+
+    def _should_stop(self, done: int) -> bool:
+        if self.fabric.world_size == 1:
+            return self._stopped_by is not None
+        if done % _AGREE_EVERY:
+            return False
+        number = self.fabric.all_reduce(torch.tensor(float(self._stopped_by or 0), device=self.fabric.device), reduce_op="max")
+        self._stopped_by = int(number) or None  # type: ignore[arg-type]
+        return self._stopped_by is not None
+
+    @contextmanager
+    def _journal(self) -> Iterator[None]:
+        if not self._leads:
+            yield
+            return
+        with Journal(self.path) as self.journal:
+            yield
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end the training after the step, saved; a second one ends it at once."""
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            if self._stopped_by is not None:
+                raise KeyboardInterrupt
+            self._stopped_by = number
+
+        try:
+            before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread: the caller handles signals
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def build_fabric(options: TrainingOptions, *, unused_parameters: bool = False) -> Fabric:
+    """Fabric for one process, or for the processes that torchrun started."""
+    accelerator = "gpu" if options.device == "cuda" else options.device
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("expected a CUDA device, got none", "choose --device auto")
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return Fabric(accelerator=accelerator, devices=1, precision=options.precision)
+    local = int(os.environ["LOCAL_WORLD_SIZE"])
+    strategy = DDPStrategy(find_unused_parameters=unused_parameters, broadcast_buffers=False)
+    nodes = int(os.environ["WORLD_SIZE"]) // local
+    fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=nodes, strategy=strategy, precision=options.precision)
+    fabric.launch()
+    return fabric
+
+
+@torch.no_grad()
+def transform(batch: Batch, function: Callable[[Batch], Batch], device: torch.device) -> Batch:
+    """``function`` of all examples, a part at a time; the result is in memory."""
+    parts = []
+    for start in range(0, len(batch), _PREPARE_BATCH):
+        part = batch.map(lambda t, start=start: t[start : start + _PREPARE_BATCH].to(device))  # type: ignore[misc]
+        parts.append(function(part).map(lambda t: t.cpu()))
+    return Batch(**{name: torch.cat([part.tensors()[name] for part in parts]) for name in parts[0].tensors()})
+
+
+def _labels(model: Model, n: int, device: torch.device) -> Tensor | None:
+    """Each class in turn, a column each, for models with classes."""
+    return torch.arange(n, device=device) % 8 % model.spec.classes if model.spec.classes else None
+
+
+def _due(done: int, steps: int) -> Callable[[int], bool]:
+    """Whether something that happens every so many steps, and at the end of the stage, is due."""
+    return lambda every: done == steps or (every > 0 and done % every == 0)
+
+
+def _check_losses(stage: Stage, pending: list[_Pending]) -> None:
+    """Raise Diverged, naming the first term, if a loss that was not looked at yet is NaN or infinite."""
+    if not pending or bool(torch.stack([p.total for p in pending]).isfinite().all()):
+        return
+    for p in pending:
+        if not bool(p.total.isfinite()):
+            bad = [name for name, value in p.terms.items() if not bool(value.isfinite())]
+            raise Diverged(stage.name, p.phase, p.step, bad[0] if bad else "total")

@@ -1,0 +1,37 @@
+"""The optimiser of a phase and its learning rate at a step."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from ancestral.recipe import Optimization
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], options: Optimization) -> torch.optim.Optimizer:
+    """The optimiser, in its fused form where there is one."""
+    parameters = list(parameters)
+    rate, decay = options.learning_rate, options.weight_decay
+    if options.optimizer == "adam":
+        return torch.optim.Adam(parameters, rate, options.betas, options.eps, decay, fused=True)
+    if options.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, rate, options.betas, options.eps, decay, fused=True)
+    if options.optimizer == "adagrad":
+        return torch.optim.Adagrad(parameters, rate, weight_decay=decay, eps=options.eps)
+    if options.optimizer == "rmsprop":
+        return torch.optim.RMSprop(parameters, rate, weight_decay=decay, eps=options.eps)
+    return torch.optim.SGD(parameters, rate, weight_decay=decay, momentum=options.betas[0])
+
+
+def learning_rate(options: Optimization, step: int) -> float:
+    """The learning rate of ``step``, counted from 0."""
+    rate = options.learning_rate
+    if step < options.warmup:
+        return rate * (step + 1) / options.warmup
+    if options.schedule == "cosine":
+        progress = (step - options.warmup) / max(1, options.steps - options.warmup)
+        return rate * 0.5 * (1 + math.cos(math.pi * progress))
+    if options.schedule == "exponential":
+        return rate * options.decay ** (step - options.warmup)
+    return rate

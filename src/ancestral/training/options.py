@@ -1,0 +1,44 @@
+"""How a training runs: what does not belong to the model, the data or a stage."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ancestral.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """Options of a training."""
+
+    seed: int = 0
+    """Start of all randomness: batches, noise, initial weights."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
+    """Arithmetic of a step. bf16-mixed pays on recent GPUs and slows CPUs down."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to train; auto takes a GPU where there is one."""
+    compile: bool = False
+    """Compile the step with torch.compile: a minute's wait at the start of each stage, faster steps after it."""
+    channels_last: bool = True
+    """Keep images channels-last in memory, which makes convolutions faster on most machines."""
+    log_every: int = 50
+    """Steps between entries of metrics.jsonl and TensorBoard."""
+    evaluate_every: int = 500
+    """Steps between evaluations on the validation split; 0 evaluates at the end of a stage only."""
+    sample_every: int = 1000
+    """Steps between sheets of samples or reconstructions; 0 makes them at the end of a stage only."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints; 0 writes them at the end of a stage only."""
+    keep: int = 2
+    """Checkpoints to keep of the stage in progress."""
+
+    def __post_init__(self) -> None:
+        for name in ("log_every", "keep"):
+            if getattr(self, name) < 1:
+                raise UserError(f"expected {name} of at least 1, got {getattr(self, name)}", f"raise {name}")
+        for name in ("seed", "evaluate_every", "sample_every", "checkpoint_every"):
+            if getattr(self, name) < 0:
+                raise UserError(f"expected {name} of at least 0, got {getattr(self, name)}", f"raise {name}")
+
+
+RESULT_OPTIONS = ("seed", "precision", "compile", "channels_last")
+"""The options that the weights depend on; a resumed training must not change them."""

@@ -1,0 +1,412 @@
+"""The page of a run: one file that needs nothing else, complete for a finished run and honest about an unfinished one."""
+
+import base64
+import json
+import math
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from ancestral.errors import UserError
+from ancestral.report import write_report
+from ancestral.report.curves import line_chart, usage_chart
+from ancestral.report.metrics import by_stage, read_lines, seconds
+from ancestral.report.notation import duration, number, term, with_error
+
+CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+STAGES = {"tokenizer": 5000, "prior": 4000}
+PAPER = "https://arxiv.org/abs/1711.00937"
+
+
+def sheet(path, rows=8, columns=8, noise=0.0, seed=0):
+    """A sheet of real digits, 28 pixels wide like those of a run, the more noise the earlier."""
+    rng = np.random.default_rng(seed)
+    digits = load_digits().images[rng.integers(0, 1797, rows * columns)] * (255 / 16)
+    tiles = np.pad(np.kron(digits, np.ones((1, 3, 3))), ((0, 0), (2, 2), (2, 2)))
+    tiles = (1 - noise) * tiles + noise * rng.uniform(0, 255, tiles.shape)
+    pixels = tiles.reshape(rows, columns, 28, 28).transpose(0, 2, 1, 3).reshape(rows * 28, columns * 28)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def run_json():
+    optimization = {"batch_size": 128, "optimizer": "adam", "betas": [0.9, 0.999], "schedule": "cosine", "gradient_clip": None}
+    encoder = {"hidden": 128, "residual": {"blocks": 2, "units": 32}}
+    prior = {"kind": "gated_pixelcnn", "layers": 12, "channels": 64, "dropout": 0.1}
+    return {
+        "model": "vqvae",
+        "recipe": "small",
+        "source": "van den Oord et al. 2017, section 4.1, with half the hidden units",
+        "config": {
+            "codebook_size": 512, "embedding": 64, "commitment_weight": 0.25, "ema": True, "encoder": encoder, "prior": prior,
+        },
+        "spec": {"shape": [1, 28, 28], "levels": 256, "classes": 10, "ordered": True},
+        "stages": {
+            "tokenizer": {"steps": 5000, "learning_rate": 1e-3, **optimization},
+            "prior": {"steps": 4000, "learning_rate": 3e-4, "ema": 0.999, **optimization},
+        },
+        "data": {
+            "source": "fashion-mnist",
+            "sizes": {"train": 57000, "validation": 3000, "test": 10000},
+            "classes": CLASSES,
+            "fingerprint": "9f2c61f0a4b7d1e85c3390aa7be4d2168e0f5b7c",
+            "skipped": ["broken/a.png: truncated", "broken/b.png: not an image"],
+        },
+        "images": {"size": 28, "crop": "center", "channels": 1},
+        "options": {"precision": "32-true", "device": "cpu", "log_every": 50, "sheets": {"rows": 8, "every": 500}},
+        "versions": {"ancestral": "0.1.0", "torch": "2.8.0+cpu", "python": "3.11.2"},
+        "machine": "2 cores of an AMD EPYC 7B13",
+        "seed": 0,
+        "command": "ancestral train vqvae --data fashion-mnist --out runs/fashion --recipe small",
+        "parameters": {"tokenizer": 812345, "prior": 345678},
+    }  # fmt: skip
+
+
+def metrics_lines():
+    rng, lines, clock = np.random.default_rng(0), [], 0.0
+    for stage, steps in STAGES.items():
+        for step in range(50, steps + 1, 50):
+            clock += 6.2
+            gap = math.exp(-step / 700)
+            line = {"stage": stage, "step": step, "split": "train", "seconds": round(clock, 2)}
+            rate = 1e-3 * 0.5 * (1 + math.cos(math.pi * step / steps)) * min(step / 100, 1)
+            extra = {"learning_rate": rate, "steps_per_second": 8.1 + rng.normal(0, 0.2)}
+            if stage == "tokenizer":
+                bits = 3.02 + 2.4 * gap + rng.normal(0, 0.03)
+                terms = {
+                    "loss": bits * 543.4 + 9,
+                    "decoder_bits_per_dim": bits,
+                    "perplexity": 340 * (1 - gap) + rng.normal(0, 5),
+                    "commitment": 0.02 + 0.3 * gap**4,
+                    "distortion": bits * 543.4,
+                }
+            else:
+                terms = {"loss": 180 + 95 * gap + rng.normal(0, 2), "bits_per_code": 5.3 + 2.8 * gap + rng.normal(0, 0.05)}
+            lines.append(line | terms | extra)
+            if step % 500 == 0:
+                overfit = 1 + 0.012 * max(step - 3000, 0) / 2000
+                lines.append(line | {"split": "validation"} | {name: value * overfit + 0.02 for name, value in terms.items()})
+    return lines  # fmt: skip
+
+
+def evaluation_json():
+    rng = np.random.default_rng(1)
+    usage = np.sort(rng.pareto(1.1, 512) * 400).astype(int)
+    usage[:12] = 0
+    return {
+        "split": "test",
+        "examples": 10000,
+        "figures": [
+            {"name": name, "value": value, "unit": unit, "kind": kind, "note": note, "standard_error": error}
+            for name, value, error, unit, kind, note in (
+                ("honest total", 3.5234, 0.0031, "bits/dim", "bound", "codes under the learned prior + decoder"),
+                ("decoder", 3.0712, 0.0029, "bits/dim", "measure", "of an image, given its codes"),
+                ("codes under the learned prior", 0.3381, 0.0004, "bits/dim", "exact", "5.41 bits for each of 49 codes"),
+                ("importance-weighted", 3.41, None, "bits/dim", "estimate", "64 draws for each example"),
+                ("reconstruction error", 0.00412, None, "MSE", "measure", "values scaled to 0..1"),
+                ("samples a second", 1243.0, None, "1/s", "measure", ""),
+            )
+        ],
+        "codebooks": [{"size": 512, "used": 500, "perplexity": 320.5, "usage": usage.tolist()}],
+        "seconds": 31.0,
+        "command": "ancestral evaluate runs/fashion",
+    }  # fmt: skip
+
+
+def make_run(run: Path) -> Path:
+    """A finished run of a VQ-VAE, as the other commands leave it."""
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "run.json").write_text(json.dumps(run_json()))
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics_lines()))
+    (run / "evaluation.json").write_text(json.dumps(evaluation_json()))
+    samples = run / "samples"
+    for stage, steps in STAGES.items():
+        for step in range(500, steps + 1, 500):
+            sheet(samples / f"{stage}-step-{step:06d}.png", noise=0.75 * math.exp(-step / 900) + 0.02, seed=step)
+    for step in (500, 5000):
+        sheet(samples / f"tokenizer-reconstructions-{step:06d}.png", rows=4, columns=16, seed=step)
+    sheet(samples / "samples.png", seed=1)
+    sheet(samples / "reconstructions.png", rows=6, columns=16, seed=2)
+    sheet(samples / "latent.png", rows=14, columns=14, seed=3)
+    sheet(samples / "interpolations.png", rows=8, columns=10, seed=4)
+    return run
+
+
+class Page(HTMLParser):
+    """The addresses, headings and words of a page, and whether its elements are closed."""
+
+    VOID = frozenset({"meta", "link", "img", "br"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text, self.addresses, self.ids, self.images, self.open = text, [], [], [], []
+        self.elements: list[str] = []
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.elements.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "xlink:href", "srcset", "action", "data", "poster")]
+        if tag == "section":
+            self.ids.append(found["id"])
+        if tag == "img":
+            self.images.append(found)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data):
+        if not {"style", "script"} & set(self.open):
+            self.words += data
+
+
+def page_of(run: Path) -> Page:
+    path = write_report(run)
+    assert path == run / "report.html"
+    page = Page(path.read_text(encoding="utf-8"))
+    assert not page.open, page.open
+    return page
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "fashion")
+
+
+def test_a_finished_run_has_every_section_in_order(run):
+    page = page_of(run)
+    assert page.ids == ["figures", "samples", "reconstructions", "codes", "latent", "curves", "progress", "settings", "data", "reproduce"]
+    assert {f"#{section}" for section in page.ids} <= set(page.addresses)
+    assert "unfinished" not in page.words
+
+
+def test_the_page_is_one_file_that_asks_nothing_of_a_network(run):
+    page = page_of(run)
+    assert [a for a in page.addresses if not a.startswith(("data:", "#"))] == [PAPER]
+    assert page.text.count("http://") + page.text.count("https://") == 1
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest", page.text)
+    assert "default-src 'none'" in page.text
+    assert sorted(p.name for p in run.iterdir()) == ["evaluation.json", "metrics.jsonl", "report.html", "run.json", "samples"]
+
+
+def test_values_appear(run):
+    page = page_of(run)
+    for words in (
+        "VQ-VAE", "on fashion-mnist", "Latent variables", "van den Oord et al. 2017", "1,158,023", "tokenizer 812,345", "57,000",
+        "honest total", "3.5234", "± 0.0031", "bits/dim", "codes under the learned prior + decoder", "raw values take 8",
+        "500 of 512 codes used", "perplexity 320.5", "10,000 examples", "31 s", "commitment_weight", "0.25", "gated_pixelcnn",
+        "9f2c61f0a4b7d1e8", "broken/a.png: truncated", "ancestral train vqvae --data fashion-mnist", "2.8.0+cpu", "AMD EPYC",
+        "5,000 of 5,000 steps", "step 2,500", "Ankle boot",
+    ):  # fmt: skip
+        assert words in page.words, words
+
+
+def test_each_figure_says_its_kind_and_a_bound_on_a_code_length_its_side(run):
+    rows = re.findall(r'<tr role="row">.*?</tr>', page_of(run).text.partition("<tbody")[2].partition("</tbody>")[0])
+    said = [(re.search('class="kind.*?<b>(.*?)</b>', row)[1], (re.search('"sign">(.)<', row) or [None, ""])[1]) for row in rows]
+    assert said == [("bound", "≤"), ("measure", ""), ("exact", "="), ("estimate", "≈"), ("measure", ""), ("measure", "")]
+
+
+def test_pictures_are_those_of_the_run_and_are_described(run):
+    page = page_of(run)
+    embedded = {base64.b64decode(image["src"].partition(",")[2]) for image in page.images}
+    for name in ("samples", "reconstructions", "latent", "interpolations", "prior-step-004000", "tokenizer-step-000500"):
+        assert (run / "samples" / f"{name}.png").read_bytes() in embedded, name
+    assert (run / "samples" / "tokenizer-reconstructions-005000.png").read_bytes() not in embedded
+    assert all(image["alt"] and int(image["width"]) and int(image["height"]) for image in page.images)
+    assert len(page.images) == 4 + 2 * 7
+    assert "7 of 10 sheets" in page.words
+
+
+def test_the_last_sheets_stand_in_for_final_pictures(run):
+    for name in ("samples", "reconstructions", "latent", "interpolations"):
+        (run / "samples" / f"{name}.png").unlink()
+    page = page_of(run)
+    assert "latent" not in page.ids
+    assert "at step 4,000 of stage prior" in page.words
+    assert "at step 5,000 of stage tokenizer" in page.words
+
+
+def test_train_and_validation_share_a_chart(run):
+    page = page_of(run)
+    assert page.text.count('class="line train"') == page.text.count('class="chart"') - 1 == 11  # 7 + 4 terms, and the codebook
+    assert page.text.count('class="line validation"') == 5 + 2
+    assert page.words.count("Learning rate") == 2
+    assert "Code length" not in page.words
+    assert re.search(r"step 5,000: train [\d.,]+, validation [\d.,]+", page.words)
+    assert re.search(r"\(least [\d.,]+ at step 3,\d00\)", page.words)
+
+
+def test_only_run_json_is_enough(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    page = page_of(tmp_path)
+    assert page.ids == ["figures", "reproduce"]
+    assert f"ancestral evaluate {tmp_path}" in page.words
+
+
+def test_an_unfinished_run_says_how_far_it_is_and_how_to_go_on(run):
+    (run / "evaluation.json").unlink()
+    lines = [line for line in metrics_lines() if line["stage"] == "tokenizer" and line["step"] <= 1200]
+    torn = json.dumps(lines[-1] | {"step": 1250})[:40]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + torn)
+    (run / "samples" / "samples.png").write_bytes((run / "samples" / "samples.png").read_bytes()[:300])
+    page = page_of(run)
+    assert "tokenizer stands at step 1,200 of 5,000, prior stands at step 0 of 4,000" in " ".join(page.words.split())
+    assert "ancestral evaluate" in page.words
+    assert "codes" not in page.ids
+    assert "samples" in page.ids
+    assert "data:image/png" in page.text
+
+
+def test_values_that_are_not_finite_leave_gaps_and_are_counted(run):
+    lines = [{"stage": "tokenizer", "step": step, "split": "train", "loss": 2.0 + step / 100} for step in range(1, 21)]
+    lines[4]["loss"], lines[9]["loss"], lines[14]["loss"] = math.nan, math.inf, None
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    evaluation = evaluation_json()
+    evaluation["figures"][0]["value"] = math.nan
+    evaluation["codebooks"] = [{"size": 4, "used": 0, "perplexity": math.nan, "usage": [0, 0, 0, 0]}]
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    page = page_of(run)
+    assert "3 not finite (×)" in page.words
+    assert page.text.count('class="wrong"') == 3
+    assert re.search(r'class="line train"><path d="([^"]*)"', page.text)[1].count("M") == 4
+    assert "not a number" in page.words
+    assert "No code was used." in page.words
+    drawn = "".join(re.findall(r"<(?:path|circle|rect|text)[^>]*>", page.text))
+    assert not re.search(r"\b(nan|inf)\b", drawn)
+
+
+def test_names_are_escaped(run):
+    about = run_json()
+    evil = '<script>alert("x")</script>'
+    about["data"]["classes"][0] = about["data"]["source"] = about["config"]["name"] = about["command"] = evil
+    about["model"] = evil
+    (run / "run.json").write_text(json.dumps(about))
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"stage": evil, "split": evil, "step": 5, evil: 1.0, "seconds": 1}) + "\n")
+    (run / "samples" / "a<b>-step-000001.png").write_bytes((run / "samples" / "samples.png").read_bytes())
+    page = page_of(run)
+    assert page.elements.count("script") == 1
+    assert evil not in page.text
+    assert page.words.count(evil) >= 6
+
+
+def test_a_model_that_the_taxonomy_does_not_know_keeps_its_name(run):
+    (run / "run.json").write_text(json.dumps(run_json() | {"model": "mine"}))
+    page = page_of(run)
+    assert "mine" in page.words
+    assert "https:" not in page.text
+
+
+def test_a_directory_that_is_no_run_is_a_user_error(tmp_path):
+    with pytest.raises(UserError, match=f"expected a run directory, got {re.escape(str(tmp_path))} without run.json"):
+        write_report(tmp_path)
+    with pytest.raises(UserError, match=r"without run\.json"):
+        write_report(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["run.json", "evaluation.json"])
+def test_a_damaged_file_is_a_user_error_and_leaves_the_old_page(run, name):
+    before = write_report(run).read_text()
+    (run / name).write_text('{"model": "vq')
+    with pytest.raises(UserError, match=f"expected JSON in .*{name}"):
+        write_report(run)
+    assert (run / "report.html").read_text() == before
+    assert not list(run.glob(".report*"))
+
+
+def test_writing_a_page_imports_no_torch(run):
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from ancestral.report import write_report
+        write_report(Path(sys.argv[1]))
+        assert "torch" not in sys.modules"""
+    subprocess.run([sys.executable, "-c", code, str(run)], check=True)
+
+
+def test_a_line_goes_where_its_values_are():
+    chart = str(line_chart({"train": {0: 1.0, 50: 2.0, 100: 3.0}}, title="Loss", unit=""))
+    points = [tuple(map(float, p.split())) for p in re.split("[ML]", re.search(r'class="line train"><path d="M([^"]*)"', chart)[1])]
+    ticks = {
+        label: float(y) for y, label in re.findall(r'd="M48 ([\d.]+)H\d+"/><text x="[\d.]+" y="[\d.]+" text-anchor="end">([\d.]+)<', chart)
+    }
+    assert points[1][0] - points[0][0] == pytest.approx(points[2][0] - points[1][0], abs=0.2)
+    assert [y for _, y in points] == pytest.approx([ticks[1], ticks[2], ticks[3]], abs=0.2)  # written with one decimal
+
+
+def test_a_long_series_is_drawn_as_means_that_cover_it():
+    chart = str(line_chart({"train": {step: float(step % 2) for step in range(1, 10001)}}, title="Loss", unit=""))
+    path = re.search(r'class="line train"><path d="([^"]*)"', chart)[1]
+    assert 200 <= path.count("L") < 240
+    assert len(chart) < 60_000
+
+
+def test_an_early_peak_does_not_flatten_the_rest():
+    values = {step: 3.0 + 0.001 * step for step in range(1, 101)} | {1: 250.0}
+    assert ">250" not in re.sub(r"step.*?<", "", str(line_chart({"train": values}, title="Loss", unit="")))
+
+
+@pytest.mark.parametrize("points", [{}, {5: 1.0}, {5: 0.0, 6: 0.0}, {0: -1.0}, {1: 1e-9, 2: 1e9}, {1: 1e-320, 2: 1.0}, {1: math.nan}])
+def test_degenerate_series_are_drawn(points):
+    assert not re.search(r"\b(nan|inf)\b", str(line_chart({"train": points}, title="Loss", unit="nats")).replace("not finite", ""))
+
+
+@pytest.mark.parametrize("counts", [[1], [5, 5, 5], [0, 7], list(range(10_000)), [10, 100, 1000]])
+def test_usage_covers_the_codes_that_are_used(counts):
+    chart = str(usage_chart(counts, 2.0, title="Codebook"))
+    used = sum(count > 0 for count in counts)
+    assert float(re.findall(r"H([\d.]+)", re.search('class="area" d="(.*?)"', chart)[1])[-1]) == pytest.approx(
+        48 + (320 - 48 - 12) * used / len(counts), abs=0.1
+    )
+    assert ("never used" in chart) == (used < len(counts))
+
+
+def test_of_a_step_logged_twice_the_later_line_counts(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(
+        '{"stage": "all", "step": 2, "loss": 1}\n{"stage": "all", "step": 1, "loss": 2}\n{"stage": "all", "step": 2, "loss": 3}\n[]\nx\n\n'
+    )
+    assert by_stage(read_lines(path))["all"][0].splits == {"train": {1: 2.0, 2: 3.0}}
+
+
+def test_the_clock_may_start_again():
+    assert seconds([{"seconds": s} for s in (1.0, 50.0, 49.9, 100.0, 2.0, 30.0)] + [{}]) == 130.0
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(3.52341, "3.523"), (0.25, "0.25"), (0.2500004, "0.2500"),
+     (1234567.0, "1,234,567"), (1e-3, "0.001"), (3e-5, "3 × 10⁻⁵"), (-2.5, "−2.5"), (0.0, "0"),
+     (math.nan, "not a number"), (-math.inf, "−∞"), (9.9996, "10.000"), (2e13, "2 × 10¹³")],
+)  # fmt: skip
+def test_numbers(value, written):
+    assert number(value) == written
+
+
+def test_a_standard_error_decides_the_places():
+    assert with_error(3.52341, 0.0031) == ("3.5234", "0.0031")
+    assert with_error(1234.5, 12.0) == ("1,234", "12")
+    assert with_error(3.5, None) == ("3.5", "")
+    assert with_error(None, 0.1) == ("not a number", "")
+
+
+def test_names_of_terms():
+    assert term("decoder_bits_per_dim") == ("Decoder", "bits/dim")
+    assert term("rate") == ("Rate", "nats")
+    assert term("steps_per_second") == ("Speed", "steps/s")
+    assert term("gradient_penalty") == ("Gradient penalty", "")
+
+
+def test_durations():
+    assert [duration(s) for s in (31.0, 90, 3500, 5400, 200_000)] == ["31 s", "1 min 30 s", "58 min", "1 h 30 min", "2 d 7 h"]
