@@ -339,7 +339,8 @@ def test_a_line_goes_where_its_values_are():
     chart = str(line_chart({"train": {0: 1.0, 50: 2.0, 100: 3.0}}, title="Loss", unit=""))
     points = [tuple(map(float, p.split())) for p in re.split("[ML]", re.search(r'class="line train"><path d="M([^"]*)"', chart)[1])]
     ticks = {
-        label: float(y) for y, label in re.findall(r'd="M48 ([\d.]+)H\d+"/><text x="[\d.]+" y="[\d.]+" text-anchor="end">([\d.]+)<', chart)
+        float(label): float(y)
+        for y, label in re.findall(r'd="M48 ([\d.]+)H\d+"/><text x="[\d.]+" y="[\d.]+" text-anchor="end">([\d.]+)<', chart)
     }
     assert points[1][0] - points[0][0] == pytest.approx(points[2][0] - points[1][0], abs=0.2)
     assert [y for _, y in points] == pytest.approx([ticks[1], ticks[2], ticks[3]], abs=0.2)  # written with one decimal

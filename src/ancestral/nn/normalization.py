@@ -1,0 +1,56 @@
+"""Batch normalisation over the batch of all processes."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation (Ioffe & Szegedy, 2015, https://arxiv.org/abs/1502.03167) of ``(N, C, *grid)``, synchronised.
+
+    In training, means and variances are those of the batch of all processes, on any device (torch.nn.SyncBatchNorm is for GPUs alone),
+    so that two processes with half a batch each compute what one does with the whole.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise each channel."""
+        if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return super().forward(x)
+        dims = [0, *range(2, x.dim())]
+        count = float(x.numel() // x.shape[1] * dist.get_world_size())
+        mean = _AllReduce.apply(x.float().sum(dims)) / count
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        centered = x.float() - mean.view(shape)
+        variance = _AllReduce.apply(centered.square().sum(dims)) / count
+        with torch.no_grad():
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            assert self.num_batches_tracked is not None
+            assert self.momentum is not None
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / max(count - 1, 1)), self.momentum)
+        y = centered * (variance + self.eps).rsqrt().view(shape)
+        if self.affine:
+            y = y * self.weight.view(shape) + self.bias.view(shape)
+        return y.to(x.dtype)
+
+    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's name
+        if input.dim() < 2:
+            raise ValueError(f"expected (N, C, ...), got {input.dim()} dimensions")
+
+
+class _AllReduce(torch.autograd.Function):
+    """The sum over all processes; the gradient of a sum is the sum of the gradients."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
