@@ -157,6 +157,15 @@ class Model(nn.Module, ABC):
         """Where the parameters are."""
         return next(self.parameters()).device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the parameters are."""
+        return next(self.parameters()).dtype
+
+    def scale(self, x: Tensor) -> Tensor:
+        """The model's input for integers ``x``: ``spec.scale`` in the parameters' dtype."""
+        return self.spec.scale(x, self.dtype)
+
 
 class ExactLikelihood(ABC):
     """A model whose likelihood can be computed."""

@@ -268,6 +268,24 @@ def test_an_unfinished_run_says_how_far_it_is_and_how_to_go_on(run):
     assert "data:image/png" in page.text
 
 
+def test_a_finished_stage_need_not_have_logged_its_last_step(run):
+    (run / "metrics.jsonl").write_text(
+        "".join(json.dumps({"stage": stage, "step": step, "loss": 1.0}) + "\n" for stage, n in STAGES.items() for step in range(0, n, 300))
+    )
+    assert "unfinished" not in page_of(run).words
+    (run / "metrics.jsonl").unlink()  # a run that was handed on without its log
+    assert "unfinished" not in page_of(run).words
+
+
+def test_a_path_gives_the_title_its_last_folder(run):
+    about = run_json()
+    about["data"]["source"] = "/data/photographs/herbarium"
+    (run / "run.json").write_text(json.dumps(about))
+    page = page_of(run)
+    assert "VQ-VAE on herbarium" in page.words
+    assert "/data/photographs/herbarium" in page.words
+
+
 def test_values_that_are_not_finite_leave_gaps_and_are_counted(run):
     lines = [{"stage": "tokenizer", "step": step, "split": "train", "loss": 2.0 + step / 100} for step in range(1, 21)]
     lines[4]["loss"], lines[9]["loss"], lines[14]["loss"] = math.nan, math.inf, None

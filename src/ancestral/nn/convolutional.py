@@ -6,20 +6,28 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from ancestral.errors import UserError
+from ancestral.nn.normalization import BatchNorm
 
 
 class ResidualBlock(nn.Module):
-    """ReLU, 3x3 convolution, ReLU, 1x1 convolution, added to the input ``(N, width, H, W)`` (van den Oord et al., 2017, section 4.1)."""
+    """ReLU, 3x3 convolution, ReLU, 1x1 convolution, added to the input ``(N, width, H, W)`` (van den Oord et al., 2017, section 4.1).
 
-    def __init__(self, width: int, hidden: int) -> None:
+    With ``normalize``, batch normalisation follows the 3x3 convolution.
+    """
+
+    def __init__(self, width: int, hidden: int, normalize: bool = False) -> None:
         super().__init__()
         self.branch = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(width, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, width, 1)
+            nn.ReLU(), nn.Conv2d(width, hidden, 3, padding=1), *_norm(hidden, normalize), nn.ReLU(), nn.Conv2d(hidden, width, 1)
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, width, H, W)`` to the same shape."""
         return x + self.branch(x)
+
+
+def _norm(width: int, normalize: bool) -> list[nn.Module]:
+    return [BatchNorm(width)] if normalize else []
 
 
 def check_stride(stride: int, grid: tuple[int, ...]) -> None:
@@ -41,15 +49,17 @@ def _widths(width: int, stride: int) -> list[int]:
 class Encoder(nn.Sequential):
     """``(N, in_channels, H, W)`` to ``(N, out_channels, H/stride, W/stride)``: 4x4 convolutions of stride 2, then residual blocks."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, width: int, stride: int, blocks: int, residual_width: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, width: int, stride: int, blocks: int, residual_width: int, normalize: bool = False
+    ) -> None:
         layers: list[nn.Module] = []
         widths = _widths(width, stride)
         channels = in_channels
         for wider in widths[1:]:
-            layers += [nn.Conv2d(channels, wider, 4, stride=2, padding=1), nn.ReLU()]
+            layers += [nn.Conv2d(channels, wider, 4, stride=2, padding=1), *_norm(wider, normalize), nn.ReLU()]
             channels = wider
-        layers.append(nn.Conv2d(channels, width, 3, padding=1))
-        layers += [ResidualBlock(width, residual_width) for _ in range(blocks)]
+        layers += [nn.Conv2d(channels, width, 3, padding=1), *_norm(width, normalize)]
+        layers += [ResidualBlock(width, residual_width, normalize) for _ in range(blocks)]
         super().__init__(*layers, nn.ReLU(), nn.Conv2d(width, out_channels, 1))
 
 
@@ -60,14 +70,15 @@ class Decoder(nn.Sequential):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, width: int, stride: int, blocks: int, residual_width: int, fine_blocks: int = 0
-    ) -> None:
-        layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 3, padding=1)]
-        layers += [ResidualBlock(width, residual_width) for _ in range(blocks)]
+        self, in_channels: int, out_channels: int, *, width: int, stride: int, blocks: int, residual_width: int, fine_blocks: int = 0,
+        normalize: bool = False,
+    ) -> None:  # fmt: skip
+        layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 3, padding=1), *_norm(width, normalize)]
+        layers += [ResidualBlock(width, residual_width, normalize) for _ in range(blocks)]
         widths = _widths(width, stride)
         for coarse, fine in pairwise(reversed(widths)):
-            layers += [nn.ReLU(), nn.ConvTranspose2d(coarse, fine, 4, stride=2, padding=1)]
-            layers += [ResidualBlock(fine, fine) for _ in range(fine_blocks)]
+            layers += [nn.ReLU(), nn.ConvTranspose2d(coarse, fine, 4, stride=2, padding=1), *_norm(fine, normalize)]
+            layers += [ResidualBlock(fine, fine, normalize) for _ in range(fine_blocks)]
         super().__init__(*layers, nn.ReLU(), nn.Conv2d(widths[0], out_channels, 1))
 
     @property

@@ -7,9 +7,9 @@ alone: features ``(N, D, *grid)`` in, a ``Quantized`` out.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
@@ -31,7 +31,7 @@ class Quantized:
     loss: Tensor
     """What the quantizer adds to the loss: a scalar mean over all features, its weights applied."""
     usage: Tensor
-    """Times that this batch (of all processes) used each code, ``(M, codebook_size)``."""
+    """Times that this batch (in training: of all processes) used each code, ``(M, codebook_size)``."""
 
     @property
     def perplexity(self) -> Tensor:
@@ -69,12 +69,17 @@ class Quantizer(nn.Module, ABC):
         if z.dim() < 2 or z.shape[1] != self.dim:
             raise UserError(f"expected features (N, {self.dim}, ...), got {tuple(z.shape)}", "put the channels second")
 
+    def _check_codes(self, codes: Tensor) -> None:
+        if codes.dim() < 2 or codes.shape[1] != self.num_codebooks:
+            raise UserError(f"expected codes (N, {self.num_codebooks}, ...), got {tuple(codes.shape)}", "put the codebooks second")
+
 
 class VectorQuantizer(Quantizer):
     """Nearest-neighbour quantisation with one or several learned codebooks.
 
     The D features of a position are cut into ``num_codebooks`` equal parts, each with a codebook of its own. The statistics of the codebook
-    are those of the whole batch of all processes, so that every process keeps the same codebook.
+    are those of the whole batch of all processes, so that every process keeps the same codebook if all start from the same one and hold
+    equally many features. It draws no random numbers after construction.
 
     Args:
         dim: D.
@@ -86,10 +91,10 @@ class VectorQuantizer(Quantizer):
         decay: gamma of the running means.
         kmeans_start: set the codebook to the k-means centres of the first batch.
         revive_below: codes used less than this share of an even use (by running mean) are moved to features of the batch; 0 never does.
-        cosine: normalise features and codes to length 1.
+        cosine: normalise features and codes to length 1 (in each part). Gradients pass straight through to the normalised features.
 
     Raises:
-        UserError: K < 2, or M does not divide D.
+        UserError: K < 2, M does not divide D, or an option is out of range.
     """
 
     codebook: Tensor
@@ -116,6 +121,10 @@ class VectorQuantizer(Quantizer):
             raise UserError(f"expected a codebook of at least 2 codes, got {codebook_size}", "try 512")
         if num_codebooks < 1 or dim % num_codebooks:
             raise UserError(f"expected a number of codebooks that divides {dim} features, got {num_codebooks}", "choose a divisor")
+        if update not in ("ema", "gradient"):
+            raise UserError(f"expected update ema or gradient, got {update!r}", "choose one of them")
+        if not 0 <= decay < 1 or not 0 <= revive_below < 1:
+            raise UserError(f"expected 0 <= decay, revive_below < 1, got {decay} and {revive_below}", "try 0.99 and 0.05")
         self.dim, self.codebook_size, self.num_codebooks = dim, codebook_size, num_codebooks
         self.update, self.commitment_weight, self.decay = update, commitment_weight, decay
         self.revive_below, self.cosine = revive_below, cosine
@@ -144,8 +153,7 @@ class VectorQuantizer(Quantizer):
         self._check(z)
         learns = self.training and torch.is_grad_enabled()
         with torch.autocast(z.device.type, enabled=False):
-            rows = z.movedim(1, -1).reshape(-1, self.num_codebooks, self.dim // self.num_codebooks)
-            rows = rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows
+            rows = _widen(z).movedim(1, -1).reshape(-1, self.num_codebooks, self.dim // self.num_codebooks)
             if self.cosine:
                 rows = normalize(rows, dim=-1)
             if learns and not self._has_started():
@@ -167,14 +175,19 @@ class VectorQuantizer(Quantizer):
 
     def decode(self, codes: Tensor) -> Tensor:
         """See ``Quantizer.decode``."""
-        parts = [embedding(part.long(), table) for part, table in zip(codes.unbind(1), self.codebook, strict=True)]
-        return torch.cat(parts, -1).movedim(-1, 1)
+        self._check_codes(codes)
+        return torch.cat([embedding(part.long(), self._table(m)) for m, part in enumerate(codes.unbind(1))], -1).movedim(-1, 1)
+
+    def _table(self, m: int) -> Tensor:
+        """Codebook ``m`` as it quantises, ``(K, width)``."""
+        if self.update == "gradient" and self.cosine:
+            # Cloned: the gradient of the norm needs these values after a revival has overwritten some of them.
+            return normalize(self.codebook[m].clone(), dim=-1)
+        return self.codebook[m]
 
     def _quantize(self, rows: Tensor, m: int) -> tuple[Tensor, Tensor, Tensor]:
         """Codes, straight-through vectors and loss of ``rows`` ``(n, width)`` under codebook ``m``."""
-        table = self.codebook[m].to(rows.dtype)
-        if self.cosine:
-            table = normalize(table, dim=-1)
+        table = self._table(m).to(rows.dtype)
         codes = nearest_codes(rows.detach(), table.detach())
         chosen = embedding(codes, table)
         quantized, commitment = _StraightThrough.apply(rows, chosen.detach())
@@ -188,13 +201,17 @@ class VectorQuantizer(Quantizer):
             self._known_started = bool(self.started)  # reads the device until it is true, never after
         return self._known_started
 
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._known_started = False
+
     @torch.no_grad()
     def _start(self, rows: Tensor) -> None:
         """k-means on the rows of all processes; the running sums become centre x count."""
         rows = _gather(rows)
         for m in range(self.num_codebooks):
             centers, counts = kmeans(rows[:, m], self.codebook_size, cosine=self.cosine)
-            _broadcast(centers)
+            _broadcast(centers, counts)
             self.codebook[m].copy_(centers)
             self.counts[m].copy_(counts)
             if self.update == "ema":
@@ -204,43 +221,48 @@ class VectorQuantizer(Quantizer):
 
     @torch.no_grad()
     def _learn(self, rows: Tensor, codes: Tensor, usage: Tensor) -> Tensor:
-        """Update running means, codebook and dead codes from the batch of all processes; the usage in that batch."""
-        processes = _processes()
-        total = len(rows) * processes
-        sums = torch.stack([_sum_by_code(rows[:, m], codes[:, m], self.codebook_size) for m in range(self.num_codebooks)])
-        candidates = self._candidates(rows, total)
-        sums, candidates, usage = _sum_over_processes(sums, candidates, usage)
-
-        self.counts.lerp_(usage, 1 - self.decay)
+        """Update running means, codebook and dead codes from the batch of all processes, and return its usage."""
+        # Everything that processes must agree on is summed over them in one message.
+        news = {"usage": usage}
         if self.update == "ema":
-            self.sums.lerp_(sums.to(self.sums.dtype), 1 - self.decay)
+            news["sums"] = torch.stack([_sum_by_code(rows[:, m], codes[:, m], self.codebook_size) for m in range(self.num_codebooks)])
+        if self.revive_below > 0:
+            news["candidates"] = self._candidates(rows)
+        news = _sum_over_processes(news)
+
+        self.counts.lerp_(news["usage"], 1 - self.decay)
+        if self.update == "ema":
+            self.sums.lerp_(news["sums"].to(self.sums.dtype), 1 - self.decay)
             n = self.counts.sum(-1, keepdim=True)
             # Laplace smoothing (appendix A.1) divides; the raw counts stay as they are.
             smoothed = (self.counts + 1e-5) / (n + self.codebook_size * 1e-5) * n
             codebook = self.sums / smoothed.unsqueeze(-1)
             self.codebook.copy_(normalize(codebook, dim=-1) if self.cosine else codebook)
         if self.revive_below > 0:
-            self._revive(candidates.to(self.codebook.dtype), total / self.codebook_size)
+            self._revive(news["candidates"].to(self.codebook.dtype))
         self.updates += 1
-        return usage
+        return news["usage"]
 
-    def _candidates(self, rows: Tensor, total: int) -> Tensor:
-        """A row of the whole batch for each code, ``(M, K, width)``; zero where another process holds the row."""
-        # The pick hashes code and update number: the same on every process, the same after a resume, and no host synchronisation.
-        code = torch.arange(self.codebook_size, device=rows.device)
-        pick = ((code + 1) * 2654435761 + (self.updates + 1) * 40503 * 65537) % 4294967291 % total
-        first = _rank() * len(rows)
-        local = (pick - first).clamp(0, len(rows) - 1)
-        here = ((pick >= first) & (pick < first + len(rows))).unsqueeze(-1).to(rows.dtype)
-        return torch.stack([rows[local, m] * here for m in range(self.num_codebooks)])
+    def _candidates(self, rows: Tensor) -> Tensor:
+        """A row of the batch of all processes for each code, ``(M, K, width)``; zero where another process holds the row."""
+        # A function of code and update number: the same on every process and after a resume, and no host synchronisation.
+        picks = _spread(self.codebook_size, len(rows) * _processes(), self.updates) - _rank() * len(rows)
+        candidates = rows[picks.clamp(0, len(rows) - 1)].transpose(0, 1)
+        if _processes() == 1:
+            return candidates
+        here = (picks >= 0) & (picks < len(rows))
+        return candidates * here.unsqueeze(-1).to(rows.dtype)
 
-    def _revive(self, candidates: Tensor, even: float) -> None:
+    def _revive(self, candidates: Tensor) -> None:
         """Move dead codes to ``candidates`` with the count of an even use, sums included, else the next mean would undo it."""
+        # The mean of the running counts is what even use would give each code, also while the running means are young.
+        even = self.counts.mean(-1, keepdim=True)
         dead = self.counts < self.revive_below * even
-        self.counts.masked_fill_(dead, even)
-        self.codebook.copy_(torch.where(dead.unsqueeze(-1), candidates, self.codebook))
+        self.counts.copy_(torch.where(dead, even, self.counts))
+        dead, even = dead.unsqueeze(-1), even.unsqueeze(-1)
+        self.codebook.copy_(torch.where(dead, candidates, self.codebook))
         if self.update == "ema":
-            self.sums.copy_(torch.where(dead.unsqueeze(-1), candidates * even, self.sums))
+            self.sums.copy_(torch.where(dead, candidates * even, self.sums))
 
 
 class ResidualQuantizer(Quantizer):
@@ -251,28 +273,33 @@ class ResidualQuantizer(Quantizer):
         codebook_size: K of each.
         num_codebooks: how many.
         options: passed to each ``VectorQuantizer``.
+
+    Raises:
+        UserError: no codebook, ``cosine`` (what a unit vector leaves over of a unit vector is none), or what ``VectorQuantizer`` refuses.
     """
 
     def __init__(self, dim: int, codebook_size: int, *, num_codebooks: int = 4, **options: Any) -> None:
         super().__init__()
         if num_codebooks < 1:
             raise UserError(f"expected at least 1 codebook, got {num_codebooks}", "try 4")
+        if options.get("cosine"):
+            raise UserError("expected a residual quantizer without cosine, since what is left over has a length", "set cosine to False")
         self.dim, self.codebook_size, self.num_codebooks = dim, codebook_size, num_codebooks
         self.quantizers = nn.ModuleList(VectorQuantizer(dim, codebook_size, **options) for _ in range(num_codebooks))
 
     def forward(self, z: Tensor) -> Quantized:
         """See ``Quantizer.forward``."""
         self._check(z)
-        residual, total = z, torch.zeros_like(z)
+        residual = _widen(z)
         parts: list[Quantized] = []
-        for quantizer in self.quantizers:
-            part = quantizer(residual)
-            parts.append(part)
-            total = total + part.z.detach()
-            residual = residual - part.z.detach()
-        # Straight through the sum: the residuals' own gradients come from the commitment terms.
+        for quantizer in self._steps():
+            parts.append(quantizer(residual))
+            residual = residual - parts[-1].z.detach()
+        # Straight through the first step alone, whose gradient is the identity: the others would count it again. What reaches z of every
+        # step is its commitment term.
+        quantized = sum((part.z.detach() for part in parts[1:]), parts[0].z)
         return Quantized(
-            z + (total - z).detach(),
+            quantized.to(z.dtype),
             torch.cat([part.codes for part in parts], 1),
             torch.stack([part.loss for part in parts]).sum(),
             torch.cat([part.usage for part in parts]),
@@ -280,8 +307,13 @@ class ResidualQuantizer(Quantizer):
 
     def decode(self, codes: Tensor) -> Tensor:
         """See ``Quantizer.decode``. Fewer code maps than quantizers give a coarser result."""
-        features = [quantizer.decode(part) for quantizer, part in zip(self.quantizers, codes.split(1, 1), strict=False)]
-        return torch.stack(features).sum(0)
+        if codes.dim() < 2 or not 1 <= codes.shape[1] <= self.num_codebooks:
+            raise UserError(f"expected codes (N, 1 to {self.num_codebooks}, ...), got {tuple(codes.shape)}", "put the codebooks second")
+        features = [quantizer.decode(part) for quantizer, part in zip(self._steps(), codes.split(1, 1), strict=False)]
+        return sum(features[1:], features[0])
+
+    def _steps(self) -> Iterator[VectorQuantizer]:
+        return cast(Iterator[VectorQuantizer], iter(self.quantizers))
 
 
 class FiniteScalarQuantizer(Quantizer):
@@ -308,23 +340,26 @@ class FiniteScalarQuantizer(Quantizer):
         """See ``Quantizer.forward``. The loss is 0."""
         self._check(z)
         with torch.autocast(z.device.type, enabled=False):
-            rows = z.movedim(1, -1)
-            rows = rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows
-            half = (self.levels - 1) * (1 + 1e-3) / 2
+            rows = _widen(z).movedim(1, -1)
+            half = (self.levels - 1).to(rows.dtype) * (1 + 1e-3) / 2
             # An even number of levels is rounded around a half, so that all of them can be reached.
-            offset = torch.where(self.levels % 2 == 0, 0.5, 0.0)
+            offset = (self.levels % 2 == 0).to(rows.dtype) / 2
             bounded = (rows + torch.atanh(offset / half)).tanh() * half - offset
-            rounded = bounded + (bounded.round() - bounded).detach()
+            rounded = bounded.detach().round()
             width = self.levels // 2
-            codes = ((rounded.detach() + width) * self.basis).sum(-1).round().long()
-        usage = _histogram(codes, self.codebook_size).to(rows.dtype).unsqueeze(0)
+            # In integers: float32 would merge codes above 2^24.
+            codes = ((rounded.long() + width) * self.basis).sum(-1)
+            # Straight through the rounding. Adding a zero that carries the gradient leaves the value exactly that of ``decode``.
+            quantized = (rounded + (bounded - bounded.detach())) / width
+        usage = _histogram(codes.flatten(), self.codebook_size).to(rows.dtype).unsqueeze(0)
         if self.training and torch.is_grad_enabled():
-            (usage,) = _sum_over_processes(usage)
-        return Quantized((rounded / width).movedim(-1, 1).to(z.dtype), codes.unsqueeze(1), rows.new_zeros(()), usage)
+            usage = _sum_over_processes({"usage": usage})["usage"]
+        return Quantized(quantized.movedim(-1, 1).to(z.dtype), codes.unsqueeze(1), rows.new_zeros(()), usage)
 
     def decode(self, codes: Tensor) -> Tensor:
         """See ``Quantizer.decode``."""
-        digits = codes.squeeze(1).unsqueeze(-1) // self.basis % self.levels
+        self._check_codes(codes)
+        digits = codes.long().movedim(1, -1) // self.basis % self.levels
         width = self.levels // 2
         return ((digits - width).to(torch.get_default_dtype()) / width).movedim(-1, 1)
 
@@ -353,27 +388,41 @@ def kmeans(rows: Tensor, k: int, *, iterations: int = 10, cosine: bool = False) 
     Starts from rows spread evenly over the input; an empty cluster starts again from another row.
     """
     n = len(rows)
-    picks = torch.arange(k, device=rows.device) * 2654435761 % 4294967291
-    centers = rows[picks % n]
+    centers = rows[_spread(k, n, 0, rows.device)]
     counts = rows.new_ones(k)
     for iteration in range(iterations):
         codes = nearest_codes(rows, centers)
         counts = _histogram(codes, k).to(rows.dtype)
         means = _sum_by_code(rows, codes, k) / counts.clamp(min=1).unsqueeze(-1)
-        restart = rows[(picks + (iteration + 1) * 7919) % n]
-        centers = torch.where((counts > 0).unsqueeze(-1), means, restart)
+        centers = torch.where((counts > 0).unsqueeze(-1), means, rows[_spread(k, n, iteration + 1, rows.device)])
         centers = normalize(centers, dim=-1) if cosine else centers
     # A code that ended empty keeps a count of one, so that its running mean is its centre.
     return centers, counts.clamp(min=1)
 
 
+def _widen(z: Tensor) -> Tensor:
+    """In at least float32: distances and running means need more than the 8 bits of bfloat16."""
+    return z.float() if z.dtype in (torch.bfloat16, torch.float16) else z
+
+
+def _spread(count: int, total: int, turn: int | Tensor, device: torch.device | None = None) -> Tensor:
+    """``count`` of the places 0 ... total - 1, spread over all, none twice while count <= total; others at every ``turn``."""
+    # A stride without a common factor meets every place once before any twice; one near the golden section of the total also keeps the
+    # places apart and off the columns of an image.
+    stride = next(stride for stride in range(max(1, round(total * 0.618)), 2 * total + 1) if math.gcd(stride, total) == 1)
+    device = turn.device if isinstance(turn, Tensor) else device
+    return (torch.arange(count, device=device) * stride + turn * 2654435761) % total
+
+
 def _histogram(codes: Tensor, size: int) -> Tensor:
-    flat = codes.flatten()
-    return torch.zeros(size, dtype=torch.int64, device=codes.device).scatter_add_(0, flat, torch.ones_like(flat))
+    return torch.zeros(size, dtype=torch.int64, device=codes.device).scatter_add_(0, codes, torch.ones_like(codes))
 
 
 def _sum_by_code(rows: Tensor, codes: Tensor, size: int) -> Tensor:
-    """The sum of the rows of each code, ``(size, D)``."""
+    """The sum of the rows of each code, ``(size, D)``, always added in the same order."""
+    if rows.device.type == "cpu":
+        return rows.new_zeros(size, rows.shape[1]).scatter_add_(0, codes.unsqueeze(-1).expand_as(rows), rows)
+    # A scatter on CUDA adds in the order in which its threads happen to arrive; the gradient of an embedding sorts the codes first.
     total: Tensor = torch.ops.aten.embedding_dense_backward(rows, codes, size, -1, False)
     return total
 
@@ -386,25 +435,26 @@ def _rank() -> int:
     return dist.get_rank() if _processes() > 1 else 0
 
 
-def _sum_over_processes(*tensors: Tensor) -> list[Tensor]:
+def _sum_over_processes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The sums of the tensors over all processes, in one message."""
     if _processes() == 1:
-        return list(tensors)
-    message = torch.cat([tensor.flatten().float() for tensor in tensors])
+        return tensors
+    message = torch.cat([tensor.flatten() for tensor in tensors.values()])  # of the widest dtype among them
     dist.all_reduce(message)
-    parts = message.split([tensor.numel() for tensor in tensors])
-    return [part.view_as(tensor).to(tensor.dtype) for part, tensor in zip(parts, tensors, strict=True)]
+    parts = message.split([tensor.numel() for tensor in tensors.values()])
+    return {name: part.view_as(tensor).to(tensor.dtype) for part, (name, tensor) in zip(parts, tensors.items(), strict=True)}
 
 
 def _gather(rows: Tensor) -> Tensor:
     """The rows of all processes, in the order of their ranks."""
     if _processes() == 1:
         return rows
-    gathered = [torch.empty_like(rows) for _ in range(_processes())]
+    gathered = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(_processes())]
     dist.all_gather(gathered, rows.contiguous())
     return torch.cat(gathered)
 
 
-def _broadcast(tensor: Tensor) -> None:
+def _broadcast(*tensors: Tensor) -> None:
     if _processes() > 1:
-        dist.broadcast(tensor, 0)
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)

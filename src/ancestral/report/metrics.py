@@ -79,9 +79,9 @@ def seconds(lines: Iterable[dict[str, Any]]) -> float:
     return total + high
 
 
-def last_steps(lines: Iterable[dict[str, Any]]) -> dict[str, int]:
-    """The last step that each stage logged."""
-    reached: dict[str, int] = {}
+def progress(lines: Iterable[dict[str, Any]]) -> dict[str, tuple[int, int]]:
+    """For each stage the last step that it logged, and how many steps lie between its last two."""
+    steps: dict[str, set[int]] = {}
     for line in lines:
-        reached[line["stage"]] = max(line["step"], reached.get(line["stage"], 0))
-    return reached
+        steps.setdefault(line["stage"], set()).add(line["step"])
+    return {stage: (max(logged), max(logged) - max(logged - {max(logged)}, default=0)) for stage, logged in steps.items()}

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -78,6 +78,8 @@ class Stage:
     name: str
     steps: int | None
     reached: int
+    behind: bool
+    """Whether steps are left: more than those that a finished stage may leave unlogged."""
     charts: list[Chart]
     sheets: list[Picture]
     sheets_in_all: int
@@ -128,7 +130,7 @@ def _context(run: Path) -> dict[str, Any]:
         "about": about,
         "lede": _lede(str(about.get("model", "model"))),
         "facts": _facts(about, spec, data, stages, lines),
-        "behind": [stage for stage in stages if stage.steps and stage.reached < stage.steps],
+        "behind": [stage for stage in stages if stage.behind and (lines or not evaluation)],
         "figures": figures,
         "kinds": {kind: KINDS[kind][1] for kind in KINDS if any(figure.kind == kind for figure in figures)},
         "evaluation": evaluation,
@@ -143,6 +145,7 @@ def _context(run: Path) -> dict[str, Any]:
         "config": list(_entries(about.get("config") or {})),
         "optimization": _side_by_side(about.get("stages") or {}),
         "options": list(_entries({key: about[key] for key in ("options", "images") if about.get(key)})),
+        "source": _short(str(data.get("source") or "")),
         "data": data,
         "data_rest": list(_entries({k: v for k, v in data.items() if k not in ("source", "sizes", "classes", "fingerprint", "skipped")})),
         "versions": about.get("versions") or {},
@@ -169,6 +172,11 @@ def _lede(model: str) -> Lede:
         title=row.title, family=family[:1].upper() + family[1:], formula=formula, learning=row.learning,
         likelihood=_LIKELIHOOD[row.likelihood], paper=paper, link=link,
     )  # fmt: skip
+
+
+def _short(source: str) -> str:
+    """A data set's name as it is; of a path the last folder."""
+    return PurePath(source).name or source if source.startswith(("/", ".", "~")) or "\\" in source else source
 
 
 def _facts(
@@ -234,15 +242,17 @@ def _codebooks(codebooks: Sequence[Mapping[str, Any]]) -> list[Chart]:
 
 
 def _stages(run: Path, optimization: Mapping[str, Any], lines: list[dict[str, Any]]) -> list[Stage]:
-    terms, reached, sheets = metrics.by_stage(lines), metrics.last_steps(lines), over_time(run / "samples", "step")
+    terms, progress, sheets = metrics.by_stage(lines), metrics.progress(lines), over_time(run / "samples", "step")
     stages = []
     for name in dict.fromkeys([*optimization, *terms, *sheets]):
         planned = (optimization.get(name) or {}).get("steps")
+        reached, interval = progress.get(name, (0, 1))
         stages.append(
             Stage(
                 name=name,
                 steps=planned,
-                reached=reached.get(name, 0),
+                reached=reached,
+                behind=planned is not None and planned - reached >= interval,
                 charts=[_chart(term) for term in terms.get(name, [])],
                 sheets=progression(sheets.get(name, []), name),
                 sheets_in_all=len(sheets.get(name, [])),

@@ -139,7 +139,7 @@ class GatedPixelCNN(Model, ExactLikelihood):
 
     def _features(self, x: Tensor) -> Tensor:
         if self.embedding is None:
-            return self.spec.scale(x, self.first_vertical.weight.dtype)
+            return self.scale(x)
         channel = torch.arange(x.shape[1], device=x.device).view(-1, 1, 1)
         vectors = self.embedding(x.long() + channel * self.spec.discrete_levels)  # (N, C, H, W, E)
         return vectors.movedim(-1, 2).flatten(1, 2)

@@ -110,12 +110,12 @@ class VAE(Model, LowerBound, ContinuousLatents):
     @property
     def prior(self) -> Independent[Normal]:
         """p(z), a standard normal of event shape ``(latents,)``."""
-        zeros = torch.zeros(self.config.latents, device=self.device)
+        zeros = torch.zeros(self.config.latents, device=self.device, dtype=self.dtype)
         return Independent(Normal(zeros, torch.ones_like(zeros), validate_args=False), 1, validate_args=False)
 
     def posterior(self, x: Tensor) -> Independent[Normal]:
         """q(z|x), a diagonal normal of batch shape ``(N,)``."""
-        mean, log_std = self.encoder(self.spec.scale(x)).float().chunk(2, dim=1)
+        mean, log_std = self.encoder(self.scale(x)).to(self.dtype).chunk(2, dim=1)
         # exp(-7) is far below any posterior width that pays; the bounds keep an early step from overflowing.
         return Independent(Normal(mean, log_std.clamp(-7, 7).exp(), validate_args=False), 1, validate_args=False)
 
@@ -156,7 +156,7 @@ class VAE(Model, LowerBound, ContinuousLatents):
     @torch.no_grad()
     def sample(self, n: int, labels: Tensor | None = None, *, temperature: float = 1.0, generator: Generator | None = None) -> Tensor:
         """See ``Model.sample``: z from the prior, its standard deviation scaled by the temperature, then the mean of p(x|z)."""
-        return self.decode(torch.randn(n, self.config.latents, device=self.device, generator=generator) * temperature)
+        return self.decode(torch.randn(n, self.config.latents, device=self.device, dtype=self.dtype, generator=generator) * temperature)
 
     @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.nn.functional import mse_loss
 
 from ancestral.distributions.discrete import Discrete
@@ -14,6 +14,7 @@ from ancestral.errors import UserError
 from ancestral.model import Batch, Loss, LowerBound, Model, Phase, Stage, Tokenizer
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from ancestral.nn.convolutional import Decoder, Encoder, check_stride
+from ancestral.nn.normalization import BatchNorm
 from ancestral.nn.quantize import FiniteScalarQuantizer, Quantized, Quantizer, ResidualQuantizer, VectorQuantizer
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
@@ -65,6 +66,8 @@ class VQVAE(Model, LowerBound, Tokenizer):
         """Hidden channels of a residual block."""
         fine_blocks: int = 0
         """Residual blocks at each finer resolution of the decoder."""
+        batch_norm: bool = True
+        """Batch normalisation in encoder and decoder and of the features: faster, and the features cannot drift away from their codes."""
         likelihood: Literal["mse"] | LikelihoodKind = "logistic-mixture"
         """Distribution of a value given the codes; mse trains on squared error and gives no likelihood."""
         components: int = 5
@@ -91,7 +94,7 @@ class VQVAE(Model, LowerBound, Tokenizer):
         "cifar10": Recipe(
             source="van den Oord et al. 2017, section 4.1 (8x8x10 latents, 256-way softmax: the authors, quoted in facts of public issues)",
             model=Config(
-                width=256, residual_width=256, num_codebooks=10, code_dim=640, codebook_update="gradient", kmeans_start=False, revive_below=0.0,
+                width=256, residual_width=256, batch_norm=False, num_codebooks=10, code_dim=640, codebook_update="gradient", kmeans_start=False, revive_below=0.0,
                 likelihood="categorical", prior=GatedPixelCNN.Config(width=160, layers=12),
             ),
             stages={
@@ -101,7 +104,7 @@ class VQVAE(Model, LowerBound, Tokenizer):
         ),
         "imagenet128": Recipe(
             source="van den Oord et al. 2017, section 4.2: 128x128 to 32x32x1 codes, K=512; squared error",
-            model=Config(width=256, residual_width=256, likelihood="mse", prior=GatedPixelCNN.Config(width=384, layers=20, kernel=5, head=1024)),
+            model=Config(width=256, residual_width=256, batch_norm=False, likelihood="mse", prior=GatedPixelCNN.Config(width=384, layers=20, kernel=5, head=1024)),
             stages={
                 "tokenizer": Optimization(steps=250_000, batch_size=128, learning_rate=2e-4, schedule="constant", warmup=0, gradient_clip=None),
                 "prior": Optimization(steps=250_000, batch_size=128, learning_rate=2e-4, schedule="constant", warmup=0),
@@ -116,8 +119,13 @@ class VQVAE(Model, LowerBound, Tokenizer):
         check_stride(config.stride, spec.shape[1:])
         self.likelihood_of = None if config.likelihood == "mse" else Likelihood(config.likelihood, spec, config.components)
         self.quantizer = _build_quantizer(config)
-        sizes = dict(width=config.width, stride=config.stride, blocks=config.blocks, residual_width=config.residual_width)
-        self.encoder = Encoder(spec.shape[0], self.quantizer.dim, **sizes)
+        sizes: dict[str, Any] = {
+            "width": config.width, "stride": config.stride, "blocks": config.blocks, "residual_width": config.residual_width,
+            "normalize": config.batch_norm,
+        }  # fmt: skip
+        self.encoder = nn.Sequential(Encoder(spec.shape[0], self.quantizer.dim, **sizes))
+        if config.batch_norm:
+            self.encoder.append(BatchNorm(self.quantizer.dim, affine=False))
         outputs = self.likelihood_of.channels if self.likelihood_of else spec.shape[0]
         self.decoder = Decoder(self.quantizer.dim, outputs, fine_blocks=config.fine_blocks, **sizes)
         if self.likelihood_of:
@@ -144,7 +152,7 @@ class VQVAE(Model, LowerBound, Tokenizer):
 
     def encode(self, x: Tensor) -> Quantized:
         """Quantised features of ``x``: equation 2."""
-        return self.quantizer(self.encoder(self.spec.scale(x)))
+        return self.quantizer(self.encoder(self.scale(x)))
 
     def likelihood(self, z: Tensor) -> Discrete:
         """p(x|c) given quantised features ``(N, D, h, w)``, batch shape ``(N, *spec.shape)``."""
@@ -159,7 +167,7 @@ class VQVAE(Model, LowerBound, Tokenizer):
         quantized = self.encode(batch.x)
         terms = {"commitment": quantized.loss.detach(), "perplexity": quantized.perplexity}
         if self.likelihood_of is None:
-            error = mse_loss(self.decoder(quantized.z), self.spec.scale(batch.x))
+            error = mse_loss(self.decoder(quantized.z), self.scale(batch.x))
             return Loss(error + quantized.loss, {"mse": error.detach()} | terms)
         distortion = -self.likelihood(quantized.z).log_prob(batch.x).flatten(1).sum(1).mean()
         distortion = bits_per_dim(distortion, self.spec.dims)
@@ -194,7 +202,7 @@ class VQVAE(Model, LowerBound, Tokenizer):
     @torch.no_grad()
     def tokenize(self, x: Tensor) -> tuple[Tensor, ...]:
         """See ``Tokenizer.tokenize``."""
-        return (self.quantizer.encode(self.encoder(self.spec.scale(x))),)
+        return (self.quantizer.encode(self.encoder(self.scale(x))),)
 
     @torch.no_grad()
     def detokenize(self, codes: Sequence[Tensor]) -> Tensor:

@@ -1,0 +1,41 @@
+"""Every row of the taxonomy keeps the contract; a new model is tested the moment it has a row."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+from ancestral.taxonomy import FAMILIES, TAXONOMY, model_class, name_of
+from ancestral.testing import check_model
+
+BUILT = [row.name for row in TAXONOMY if row.path]
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_model_keeps_the_contract(name):
+    check_model(model_class(name))
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_row_agrees_with_the_class(name):
+    from ancestral.model import ExactLikelihood, LowerBound
+
+    cls = model_class(name)
+    row = next(row for row in TAXONOMY if row.name == name)
+    assert name_of(cls) == name
+    assert {"exact": issubclass(cls, ExactLikelihood), "bound": issubclass(cls, LowerBound), "none": True}[row.likelihood]
+    assert f"models.{row.representation}." in cls.__module__
+    assert row.paper.rsplit("/", 1)[1] in inspect.getmodule(cls).__doc__, "the file names another paper than the taxonomy"
+
+
+def test_taxonomy_has_every_system_of_the_design_once():
+    names = [row.name for row in TAXONOMY]
+    assert len(names) == len(set(names)) == 23
+    assert {row.representation for row in TAXONOMY} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["models"], ["--version"]])
+def test_command_line_starts_without_torch(arguments):
+    code = f"import sys; sys.argv = ['ancestral', *{arguments!r}]\nfrom ancestral.cli.main import main\ntry: main()\nexcept SystemExit as e: assert not e.code\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -1,0 +1,83 @@
+"""Two processes with half a batch each end with the codebook of one process with the whole batch."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ancestral.nn.quantize import FiniteScalarQuantizer, ResidualQuantizer, VectorQuantizer
+
+STEPS = 6
+# A high threshold and a fast decay: codes are revived in every case that allows it.
+CASES = {
+    "running means": lambda: VectorQuantizer(6, 16, kmeans_start=False, revive_below=0),
+    "k-means start": lambda: VectorQuantizer(6, 16, revive_below=0),
+    "revival": lambda: VectorQuantizer(6, 16, kmeans_start=False, revive_below=0.6, decay=0.5),
+    "all, two codebooks": lambda: VectorQuantizer(6, 16, num_codebooks=2, revive_below=0.6, decay=0.5),
+    "cosine": lambda: VectorQuantizer(6, 16, cosine=True, revive_below=0.6, decay=0.5),
+    "gradient": lambda: VectorQuantizer(6, 16, update="gradient", revive_below=0.6, decay=0.5),
+    "residual": lambda: ResidualQuantizer(6, 16, num_codebooks=2, revive_below=0.6, decay=0.5),
+    "finite scalar": lambda: FiniteScalarQuantizer((4, 3, 2, 2, 2, 2)),
+}
+
+
+def train(name: str, share: slice, processes: int) -> dict[str, Tensor]:
+    """The state after some steps on a share of each batch, the usages of the last step, and how often codes were revived."""
+    torch.manual_seed(0)
+    q = CASES[name]().double()
+    parameters = list(q.parameters())
+    for step in range(STEPS):
+        z = torch.randn(8, 6, 5, generator=torch.Generator().manual_seed(step), dtype=torch.float64)[share]
+        out = q(z)
+        if parameters:
+            q.zero_grad()
+            out.loss.backward()
+            for parameter in parameters:
+                if processes > 1:
+                    dist.all_reduce(parameter.grad)
+                with torch.no_grad():
+                    parameter -= parameter.grad / processes
+    return {key: value.clone() for key, value in q.state_dict().items()} | {"usage": out.usage}
+
+
+def work(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    timeout = timedelta(seconds=60)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timeout)
+    torch.save({name: train(name, slice(rank * 4, rank * 4 + 4), 2) for name in CASES}, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
+    folder: Path = tmp_path_factory.mktemp("gloo")
+    torch.multiprocessing.spawn(work, (str(folder),), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.xdist_group("gloo")
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_equal_one(name, halves):
+    whole = train(name, slice(None), 1)
+    for key, value in whole.items():
+        # The sums of the halves are added in another order than that of the whole: float64 rounding over a few steps.
+        torch.testing.assert_close(halves[0][name][key], value, rtol=1e-9, atol=1e-12, msg=lambda m, key=key: f"{key}: {m}")
+        assert torch.equal(halves[0][name][key], halves[1][name][key]), key
+
+
+@pytest.mark.parametrize("name", ["revival", "all, two codebooks", "cosine", "gradient"])
+def test_the_cases_do_revive_codes(name):
+    moved = []
+    revive = VectorQuantizer._revive
+
+    def spy(self: nn.Module, candidates: Tensor) -> None:
+        moved.append(int((self.counts < self.revive_below * self.counts.mean(-1, keepdim=True)).sum()))
+        revive(self, candidates)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VectorQuantizer, "_revive", spy)
+        train(name, slice(None), 1)
+    assert sum(moved) > 0
