@@ -110,6 +110,8 @@ class Trainer:
         names = [stage.name for stage in self.stages]
         self.first = names.index(begin) if begin else 0
         self.fabric = build_fabric(options, unused_parameters=any(len(stage.phases) > 1 for stage in self.stages))
+        for name, optimization in stages.items():
+            self._check(name, optimization)
         self.journal: Journal | None = None
         self._stopped_by: int | None = None
         self._seconds = 0.0
@@ -134,6 +136,15 @@ class Trainer:
         with self._journal(), self._signals():
             for index in range(position, len(self.stages)):
                 self._run_stage(index, checkpoint if index == position else None)
+
+    def _check(self, stage: str, optimization: Optimization) -> None:
+        """Raise UserError if the batches of a stage cannot be had."""
+        size, examples, parts = optimization.batch_size, len(self.data.train), self.fabric.world_size * optimization.accumulate
+        if size > examples:
+            raise UserError(f"expected a batch no larger than the {examples} training examples, got {size}", f"lower --{stage}.batch-size")
+        if size % parts:
+            problem = f"expected a batch size that {self.fabric.world_size} processes x {optimization.accumulate} parts divide, got {size}"
+            raise UserError(problem, f"change --{stage}.batch-size")
 
     @property
     def _leads(self) -> bool:
@@ -161,17 +172,7 @@ class Trainer:
         layout = torch.channels_last if self.options.channels_last else torch.contiguous_format
         self.model.to(device, memory_format=layout)
         train, validation = self._prepare(stage)
-        if optimization.batch_size > len(train):
-            raise UserError(
-                f"expected a batch no larger than the {len(train)} training examples, got {optimization.batch_size}",
-                f"lower --{stage.name}.batch-size",
-            )
         processes = self.fabric.world_size
-        if optimization.batch_size % (processes * optimization.accumulate):
-            raise UserError(
-                f"expected a batch size that {processes} processes x {optimization.accumulate} parts divide, got {optimization.batch_size}",
-                f"change --{stage.name}.batch-size",
-            )
         draws = sum(phase.repeat for phase in stage.phases)
         batches = Batches(
             train, optimization.batch_size, seed=self.options.seed, stage=stage.name, device=device,
@@ -240,9 +241,6 @@ class Trainer:
             if done == optimization.steps and average is not None:
                 average.replace_weights()
             stop = self._should_stop(done)
-            if due(every.checkpoint_every) or stop:
-                _check_losses(stage, pending)
-                save(done)
             if due(every.evaluate_every) or due(every.sample_every):
                 with average.in_place() if average is not None and done < optimization.steps else nullcontext():
                     if due(every.evaluate_every):
@@ -251,15 +249,18 @@ class Trainer:
                         self._draw(index, validation, done)
                 self.model.train()
                 clock = time.perf_counter()
+            # The checkpoint comes last: a process killed before it repeats what a step brings with it, one killed after it lacks nothing.
+            if due(every.checkpoint_every) or stop:
+                _check_losses(stage, pending)
+                if self._leads and done == optimization.steps:
+                    self.model.eval().save_pretrained(self.path / "model")
+                save(done)
             if stop and done < optimization.steps:
                 assert self._stopped_by is not None
                 raise Interrupted(stage.name, done, self._stopped_by)
         batches.close()
         if self.journal:
             self.journal.end_stage()
-        if self._leads:
-            self.model.eval().save_pretrained(self.path / "model")
-        self.fabric.barrier()
         if self._stopped_by is not None and index + 1 < len(self.stages):
             raise Interrupted(stage.name, optimization.steps, self._stopped_by)
 

@@ -1,0 +1,352 @@
+"""The loop: exact resume, checkpoints, phases, accumulation, averaging, and what happens when things go wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import ancestral
+from ancestral.data import ImageOptions, load_data
+from ancestral.errors import UserError
+from ancestral.model import Batch, Loss, Model, Phase, Stage
+from ancestral.recipe import Optimization
+from ancestral.spec import Spec
+from ancestral.training import Diverged, TrainingOptions, train
+from ancestral.training.averaging import Average
+from ancestral.training.batches import Batches
+from ancestral.training.loop import Trainer
+from ancestral.training.optimizers import learning_rate
+
+STEPS = {"tokenizer": 24, "prior": 16}
+TINY = {"codebook_size": 8, "code_dim": 4, "stride": 2, "width": 8, "blocks": 1, "residual_width": 4, "components": 2,
+        "prior": {"width": 8, "layers": 2, "head": 8, "dropout": 0.1}}  # fmt: skip
+OPTIONS = TrainingOptions(device="cpu", checkpoint_every=4, evaluate_every=8, sample_every=0, log_every=4)
+
+
+def tiny_vqvae(out, *, options=OPTIONS, steps=STEPS, ema=0.9, **kwargs):
+    stages = {name: {"steps": n, "batch_size": 16, "warmup": 2, "ema": ema} for name, n in steps.items()}
+    return train("vqvae", data="digits", out=out, config=TINY, stages=stages, options=options, **kwargs)
+
+
+def command(out):
+    flags = [f"--{stage}.{name}={value}" for stage, n in STEPS.items()
+             for name, value in {"steps": n, "batch-size": 16, "warmup": 2, "ema": 0.9}.items()]  # fmt: skip
+    flags += [f"--model.{'prior.' if k == 'prior' else ''}{n.replace('_', '-')}={v}"
+              for k, values in TINY.items() for n, v in (values.items() if isinstance(values, dict) else [(k, values)])]  # fmt: skip
+    flags += ["--device=cpu", "--checkpoint-every=4", "--evaluate-every=8", "--sample-every=0", "--log-every=4"]
+    return [sys.executable, "-c", "from ancestral.cli.main import main; main()", "train", "vqvae", "--data=digits", f"--out={out}", *flags]
+
+
+def weights(run):
+    return (Path(run) / "model" / "model.safetensors").read_bytes()
+
+
+def metrics(run):
+    lines = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "steps_per_second")} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    tiny_vqvae(out)
+    return out
+
+
+def start_and_stop(out, stage, number):
+    """Run the command line in a process of its own and send it a signal once ``stage`` has a checkpoint."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    with (out.parent / "output.txt").open("wb") as output:
+        process = subprocess.Popen(command(out), stdout=output, stderr=subprocess.STDOUT, env=environment)
+        deadline = time.monotonic() + 120
+        while not list((out / "checkpoints" / stage).glob("step-*")):
+            assert process.poll() is None, (out.parent / "output.txt").read_text()
+            assert time.monotonic() < deadline, "no checkpoint in two minutes"
+            time.sleep(0.002)
+        process.send_signal(number)
+        code = process.wait(timeout=60)
+    return code, (out.parent / "output.txt").read_text()
+
+
+@pytest.mark.parametrize("stage", list(STEPS))
+def test_killed_run_resumes_to_the_same_weights(undisturbed, tmp_path, stage):
+    out = tmp_path / "run"
+    code, _ = start_and_stop(out, stage, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    tiny_vqvae(out)
+    assert weights(out) == weights(undisturbed)
+    assert metrics(out) == metrics(undisturbed)
+    assert not list(out.rglob(".*.tmp")), "half-written files are left"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_saves_and_tells_how_to_go_on(undisturbed, tmp_path, number):
+    out = tmp_path / "run"
+    code, output = start_and_stop(out, "tokenizer", number)
+    assert code == 128 + number
+    assert "saved; go on with: " in output
+    assert f"--out={out}" in output
+    assert "Traceback" not in output
+    tiny_vqvae(out)
+    assert weights(out) == weights(undisturbed)
+
+
+def test_complete_run_is_left_alone(undisturbed, tmp_path):
+    before = {p: p.stat().st_mtime_ns for p in (undisturbed / "checkpoints").rglob("*")} | {undisturbed: weights(undisturbed)}
+    tiny_vqvae(undisturbed)
+    assert before == {p: p.stat().st_mtime_ns for p in (undisturbed / "checkpoints").rglob("*")} | {undisturbed: weights(undisturbed)}
+
+
+def test_torn_checkpoint_is_skipped_with_a_warning(undisturbed, tmp_path):
+    out = tmp_path / "run"
+    tiny_vqvae(out)
+    last = sorted((out / "checkpoints" / "prior").iterdir())[-1]
+    torn = last / "model.safetensors"
+    torn.write_bytes(torn.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match=r"torn"):
+        tiny_vqvae(out)
+    assert weights(out) == weights(undisturbed)
+
+
+def test_only_the_last_checkpoints_are_kept(undisturbed):
+    assert [p.name for p in sorted((undisturbed / "checkpoints" / "prior").iterdir())] == ["step-00000012", "step-00000016"]
+
+
+def test_other_options_in_the_same_folder_are_an_error_that_names_them(undisturbed):
+    with pytest.raises(UserError, match=r"stages\.prior\.steps \(16 there, 17 here\)"):
+        tiny_vqvae(undisturbed, steps=STEPS | {"prior": 17})
+    with pytest.raises(UserError, match=r"seed \(0 there, 1 here\)"):
+        tiny_vqvae(undisturbed, options=TrainingOptions(device="cpu", seed=1))
+
+
+def test_folder_with_something_else_is_an_error(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="holds something else"):
+        tiny_vqvae(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_batch_larger_than_the_data_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="no larger than the 1536 training examples, got 5000"):
+        train("vqvae", data="digits", out=tmp_path / "run", config=TINY, stages={"tokenizer": {"batch_size": 5000}}, options=OPTIONS)
+    assert not (tmp_path / "run").exists(), "the mended command must find the folder free"
+
+
+def test_another_prior_on_an_earlier_tokenizer(undisturbed, tmp_path):
+    run = tiny_vqvae(tmp_path / "run", steps=STEPS | {"prior": 8}, start_from=undisturbed)
+    old, new = load_file(undisturbed / "model" / "model.safetensors"), load_file(run.path / "model" / "model.safetensors")
+    same = {name for name in old if torch.equal(old[name], new[name])}
+    assert {name for name in old if name.split(".")[0] in ("encoder", "quantizer", "decoder")} <= same
+    assert any(name.startswith("prior") for name in old.keys() - same)
+    assert not (run.path / "checkpoints" / "tokenizer").exists()
+
+
+def test_tokenizer_of_another_size_is_an_error(undisturbed, tmp_path):
+    with pytest.raises(UserError, match="leave the options of that stage"):
+        train("vqvae", data="digits", out=tmp_path / "run", config=TINY | {"width": 16}, start_from=undisturbed, options=OPTIONS)
+
+
+class Toy(Model):
+    """Learns one number by two phases; can be told to diverge."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        nan_at: int = -1
+
+    recipes = {}  # noqa: RUF012
+
+    def __init__(self, config, spec):
+        super().__init__(config, spec)
+        self.a = nn.Parameter(torch.zeros(()))
+        self.b = nn.Parameter(torch.zeros(()))
+        self.register_buffer("calls", torch.zeros(2))
+
+    def stages(self):
+        return (Stage("training", (Phase("critic", (self.a,), repeat=2), Phase("generator", (self.b,), every=2))),)
+
+    def loss(self, batch, phase):
+        if self.training:
+            self.calls[0 if phase == "critic" else 1] += 1
+        p = self.a if phase == "critic" else self.b
+        total = (p - batch.x.float().mean() / 16).square() + 0.0 * torch.randn(())
+        distance = total.detach()
+        if self.calls[0] == self.config.nan_at:
+            distance = distance * torch.nan
+            total = total * torch.nan
+        return Loss(total, {"distance": distance})
+
+    def sample(self, n, labels=None, *, temperature=1.0, generator=None):
+        return torch.zeros(n, *self.spec.shape, dtype=torch.uint8)
+
+
+def fit_toy(out, nan_at=-1, steps=6, checkpoint_every=2, **changes):
+    data = load_data("digits", ImageOptions())
+    toy = Toy(Toy.Config(nan_at=nan_at), data.spec)
+    optimization = Optimization(steps=steps, batch_size=8, warmup=0, **changes)
+    options = TrainingOptions(device="cpu", checkpoint_every=checkpoint_every, sample_every=0, evaluate_every=0, log_every=1)
+    Trainer(toy, data, {"training": optimization}, images=ImageOptions(), options=options, path=out).fit()
+    return toy
+
+
+def test_phases_alternate_as_they_say(tmp_path):
+    toy = fit_toy(tmp_path)
+    assert toy.calls.tolist() == [12, 3]
+    assert toy.a != 0
+    assert toy.b != 0
+
+
+def test_nan_stops_at_once_and_names_stage_phase_step_and_term(tmp_path):
+    with pytest.raises(Diverged, match=r"stage training, phase critic, step 3, term distance"):
+        fit_toy(tmp_path, nan_at=7)
+    steps = sorted(p.name for p in (tmp_path / "checkpoints" / "training").iterdir())
+    assert steps == ["step-00000002"], "the last good checkpoint is the one before"
+    saved = load_file(tmp_path / "checkpoints" / "training" / steps[-1] / "model.safetensors")
+    assert all(value.isfinite().all() for value in saved.values())
+
+
+def test_accumulation_equals_the_whole_batch(tmp_path):
+    whole, parts = fit_toy(tmp_path / "whole"), fit_toy(tmp_path / "parts", accumulate=4)
+    assert parts.calls[0] == 4 * whole.calls[0]
+    # The gradient of the toy is linear in the mean of x, so that the mean over equal parts is that of the whole up to rounding.
+    torch.testing.assert_close(parts.a, whole.a)
+    torch.testing.assert_close(parts.b, whole.b)
+
+
+def test_batches_are_a_function_of_seed_stage_and_number():
+    data = Batch(torch.arange(10).view(10, 1), torch.arange(10))
+    make = lambda **kw: Batches(data, 4, **({"seed": 0, "stage": "s", "device": torch.device("cpu")} | kw))  # noqa: E731
+    batches = make()
+    seen = torch.cat([batches[k].x.flatten() for k in range(5)])
+    assert sorted(seen[:10].tolist()) == list(range(10)), "an epoch sees every example once"
+    assert sorted(seen[10:].tolist()) == list(range(10))
+    assert not torch.equal(seen[:10], seen[10:])
+    assert torch.equal(make()[3].x, batches[3].x), "batch 3 does not depend on having drawn 0..2"
+    assert not torch.equal(make(seed=1)[3].x, batches[3].x)
+    assert not torch.equal(make(stage="t")[3].x, batches[3].x)
+    halves = [make(rank=rank, processes=2)[3] for rank in (0, 1)]
+    assert torch.equal(torch.cat([h.x for h in halves]), batches[3].x)
+    assert torch.equal(batches[3].labels, batches[3].x.flatten())
+
+
+def test_augmentation_is_a_function_of_the_batch_number():
+    data = Batch(torch.arange(64, dtype=torch.uint8).view(4, 1, 4, 4))
+    flip = lambda x, generator: x if torch.rand((), generator=generator) < 0.5 else x.flip(-1)  # noqa: E731
+    one, two = (Batches(data, 2, seed=0, stage="s", device=torch.device("cpu"), augment=flip) for _ in range(2))
+    _ = [two[k] for k in range(7)]
+    assert torch.equal(one[7].x, two[7].x)
+
+
+def test_average_starts_from_the_weights_and_follows_them():
+    layer = nn.Linear(2, 1)
+    start = layer.weight.detach().clone()
+    average = Average(layer, 0.9)
+    assert torch.equal(average.values["weight"], start)
+    with torch.no_grad():
+        layer.weight += 1
+    average.update()
+    torch.testing.assert_close(average.values["weight"], start + 0.1)
+    with average.in_place():
+        torch.testing.assert_close(layer.weight.detach(), start + 0.1)
+    torch.testing.assert_close(layer.weight.detach(), start + 1)
+
+
+def test_learning_rates():
+    cosine = Optimization(steps=110, warmup=10, learning_rate=1.0, schedule="cosine")
+    assert learning_rate(cosine, 0) == pytest.approx(0.1)
+    assert learning_rate(cosine, 9) == pytest.approx(1.0)
+    assert learning_rate(cosine, 60) == pytest.approx(0.5)
+    assert learning_rate(cosine, 110) == pytest.approx(0.0)
+    exponential = Optimization(steps=110, warmup=10, learning_rate=1.0, schedule="exponential", decay=0.5)
+    assert learning_rate(exponential, 12) == pytest.approx(0.25)
+    assert learning_rate(Optimization(steps=110, warmup=0, schedule="constant"), 77) == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "expected steps of at least 1, got 0"),
+        ({"batch_size": 10, "accumulate": 3}, "expected accumulate to divide the batch size, got 3 and 10"),
+        ({"learning_rate": -1.0}, "expected a positive learning rate, got -1.0"),
+        ({"ema": 1.0}, r"expected an ema decay in \[0, 1\), got 1.0"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(UserError, match=message):
+        Optimization(**options)
+
+
+def test_unknown_names_get_the_nearest(tmp_path):
+    for arguments, message in [
+        ({"model": "vqvea"}, "did you mean vqvae"),
+        ({"model": "glow"}, "is planned; choose from"),
+        ({"recipe": "cifar"}, "did you mean cifar10"),
+        ({"config": {"codebok_size": 3}}, "got model.codebok_size; did you mean codebook_size"),
+        ({"stages": {"prio": {}}}, "did you mean prior"),
+        ({"config": {"codebook_size": 1}}, "at least 2 codes, got 1"),
+        ({"config": {"stride": 3}}, "power of 2, got 3"),
+        ({"config": {"stride": 16}}, "stride 16 divides, got 8x8"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            train(**({"model": "vqvae", "data": "digits", "out": tmp_path / "run"} | arguments))
+    assert not (tmp_path / "run").exists()
+
+
+def test_full_disk_is_an_error_that_says_so(tmp_path, monkeypatch):
+    from ancestral import files
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "save_file", full)
+    with pytest.raises(UserError, match="got a full disk; free some space and give the same command again"):
+        tiny_vqvae(tmp_path / "run")
+    monkeypatch.undo()
+    tiny_vqvae(tmp_path / "run", steps={"tokenizer": 24, "prior": 16})
+
+
+def test_resuming_on_changed_data_is_an_error(tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    for i in range(40):
+        Image.fromarray(torch.randint(256, (8, 8), generator=generator).to(torch.uint8).numpy()).save(folder / f"{i}.png")
+    arguments = {"data": str(folder), "out": tmp_path / "run", "config": TINY, "options": OPTIONS}
+    stages = {name: {"steps": 2, "batch_size": 4} for name in STEPS}
+    train("vqvae", stages=stages, **arguments)
+    Image.new("L", (8, 8), 7).save(folder / "0.png")
+    with pytest.raises(UserError, match="the data's content"):
+        train("vqvae", stages=stages, **arguments)
+
+
+def test_public_names_are_there():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in ancestral.__all__:
+            assert getattr(ancestral, name) is not None
+    with pytest.raises(AttributeError):
+        _ = ancestral.nonsense
+
+
+def test_spec_rejects_what_it_is_not():
+    spec = Spec(shape=(1, 2, 2), levels=4, classes=3)
+    for x, labels, message in [
+        (torch.zeros(1, 1, 2, 3, dtype=torch.uint8), None, "shape"),
+        (torch.full((1, 1, 2, 2), 4), None, r"0\.\.3, got 4\.\.4"),
+        (torch.zeros(1, 1, 2, 2), None, "expected integers"),
+        (torch.zeros(1, 1, 2, 2, dtype=torch.uint8), torch.tensor([3]), r"labels 0\.\.2, got 3\.\.3"),
+        (torch.zeros(1, 1, 2, 2, dtype=torch.uint8), torch.tensor([1, 1]), "expected 1 labels"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            spec.check(x, labels)
