@@ -143,7 +143,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
-    parser.add_argument("--repeats", type=int, default=11, help="timed repeats at the smallest size; fewer at larger ones")
+    parser.add_argument("--repeats", type=int, default=31, help="timed repeats at the smallest size; fewer at larger ones, at least 3")
     parser.add_argument("--channels-last", action="store_true", help="features in channels-last memory, whose row view is free")
     parser.add_argument("--skip-peer", action="store_true", help="leave the peer out")
     parser.add_argument("--skip-peer-largest", action="store_true", help="leave the peer out at the largest size, where it takes GBs")
@@ -171,7 +171,7 @@ def main() -> None:
         if not args.skip_peer and not (args.skip_peer_largest and (n, k) == SIZES[-1]):
             jobs["peer"] = peer_step(n, k, device)
         work = n * k / (SIZES[0][0] * SIZES[0][1])
-        ms = interleaved(jobs, max(3, round(args.repeats / work**0.5)))
+        ms = interleaved(jobs, max(3, round(args.repeats / work)))
         peer = (f"{ms['peer']:.1f}", f"{ms['peer'] / ms['ours']:.1f}") if "peer" in ms else ("-", "-")
         row = (f"{n} x {k}", f"{ms['bare']:.2f}", f"{ms['ours']:.2f}", f"{ms['ours'] / ms['bare']:.2f}", *peer)
         row += (f"{own_process_mib(n, k, 'ours', args):.0f}", f"{bound_mib(n, k):.0f}")

@@ -57,7 +57,9 @@ def _convert(hint: Any, value: Any, where: str, base: Any) -> Any:
         return from_json(typing.cast(Any, hint), value, where=where, base=base)
     if origin is typing.Literal:
         if value not in arguments:
-            raise UserError(f"expected {where} to be one of {', '.join(map(str, arguments))}, got {value!r}", nearest(str(value), map(str, arguments)))
+            raise UserError(
+                f"expected {where} to be one of {', '.join(map(str, arguments))}, got {value!r}", nearest(str(value), map(str, arguments))
+            )
         return value
     if origin is tuple:
         return _convert_tuple(arguments, value, where)

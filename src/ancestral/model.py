@@ -149,7 +149,10 @@ class Model(nn.Module, ABC):
             name = (misfits or missing or foreign)[0]
             got = tuple(weights[name].shape) if name in weights else "none"
             expected = tuple(own[name].shape) if name in own else "none"
-            raise UserError(f"expected weights for this configuration, got others in {source}: {name} is {got}, not {expected}", "use the configuration that the weights were trained with")
+            raise UserError(
+                f"expected weights for this configuration, got others in {source}: {name} is {got}, not {expected}",
+                "use the configuration that the weights were trained with",
+            )
         self.load_state_dict(dict(weights))
 
     @property

@@ -43,10 +43,15 @@ class Run:
             differing = [d for key in _IDENTITY for d in differences(run.manifest.get(key), manifest.get(key), key)]
             there, here = run.manifest["data"], manifest["data"]
             if there["fingerprint"] != here["fingerprint"]:
-                differing.append(f"data ({there['source']} there, {here['source']} here)" if there["source"] != here["source"] else "the data's content")
+                differing.append(
+                    f"data ({there['source']} there, {here['source']} here)" if there["source"] != here["source"] else "the data's content"
+                )
             if differing:
                 shown = ", ".join(differing[:4]) + (f" and {len(differing) - 4} more" if len(differing) > 4 else "")
-                raise UserError(f"expected a new folder or the same run, got {path} which holds a run with other options: {shown}", "choose another --out")
+                raise UserError(
+                    f"expected a new folder or the same run, got {path} which holds a run with other options: {shown}",
+                    "choose another --out",
+                )
             return run
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(f"expected a new or an empty folder, got {path} which holds something else", "choose another --out")
@@ -85,7 +90,10 @@ class Run:
         """The trained model, in evaluation mode. Raises UserError while training has not finished a stage."""
         folder = self.path / "model"
         if not (folder / hub.CONFIG).is_file():
-            raise UserError(f"expected a trained model in {self.path}, got a run that has not finished a stage", f"go on with: {self.manifest['command']}")
+            raise UserError(
+                f"expected a trained model in {self.path}, got a run that has not finished a stage",
+                f"go on with: {self.manifest['command']}",
+            )
         return model_class(self.model_name).from_pretrained(folder).to(device)
 
 
@@ -107,7 +115,17 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> Model:
 
 
 def manifest(
-    model: type[Model], *, config: Any, spec: Spec, stages: Any, data: Dataset, images: Any, options: Any, result_options: Any, recipe: str, source: str
+    model: type[Model],
+    *,
+    config: Any,
+    spec: Spec,
+    stages: Any,
+    data: Dataset,
+    images: Any,
+    options: Any,
+    result_options: Any,
+    recipe: str,
+    source: str,
 ) -> dict[str, Any]:
     """What ``run.json`` records, from values that are JSON already and the data."""
     return {
@@ -127,7 +145,8 @@ def manifest(
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores" + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores"
+        + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""),
         "command": command(),
     }
 

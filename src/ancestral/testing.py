@@ -142,7 +142,7 @@ def check_exact_likelihood(model: Model) -> None:
 
 
 def check_lower_bound(model: Model) -> None:
-    """exp of a lower bound sums to at most one over all examples; the importance-weighted bound is no lower than the ELBO."""
+    """Exp of a lower bound sums to at most one over all examples; the importance-weighted bound is no lower than the ELBO."""
     if not isinstance(model, LowerBound) or not model.has_likelihood:
         return
     model.double().eval()
@@ -241,4 +241,6 @@ def _check_chi_square(observed: Tensor, expected: Tensor) -> None:
     expected = torch.cat([expected[common], expected[~common].sum(0, keepdim=True)]).clamp(min=1e-9)
     statistic = float(((observed - expected).square() / expected).sum())
     freedom = len(observed) - 1
-    assert statistic < freedom + 5 * math.sqrt(2 * freedom) + 5, f"samples do not follow the likelihood (chi-square {statistic:.0f}, {freedom} cells)"
+    assert statistic < freedom + 5 * math.sqrt(2 * freedom) + 5, (
+        f"samples do not follow the likelihood (chi-square {statistic:.0f}, {freedom} cells)"
+    )

@@ -19,7 +19,7 @@ from ancestral.runs import load
 
 @dataclass(frozen=True)
 class Options:
-    """Measure a trained model: likelihood in bits/dim, reconstruction, use of the codes. Writes evaluation.json and pictures into the run."""
+    """Measure a trained model: likelihood, reconstruction, use of the codes. Writes evaluation.json and pictures into the run."""
 
     run: Annotated[str, tyro.conf.Positional]
     """Run directory, model folder or Hub name."""

@@ -21,7 +21,7 @@ def parse(options: type[T], arguments: list[str], command: str, default: T | Non
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(options, prog=f"ancestral {command}", args=arguments, default=default)
+            return tyro.cli(options, prog=f"ancestral {command}", args=arguments, default=default)  # type: ignore[return-value]
     except SystemExit as stop:
         if stop.code in (0, None):
             raise

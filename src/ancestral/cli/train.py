@@ -19,9 +19,11 @@ from ancestral.recipe import Optimization
 from ancestral.runs import Run, command
 from ancestral.taxonomy import TAXONOMY, model_class
 from ancestral.training import Interrupted, TrainingOptions, train
-from ancestral.training.train import find_recipe
+from ancestral.training.begin import find_recipe
 
-_HELP = "usage: ancestral train MODEL --data DATA --out FOLDER [options]\n\nMODEL is one of {models}; `ancestral train MODEL --help` lists its options."
+_HELP = """usage: ancestral train MODEL --data DATA --out FOLDER [options]
+
+MODEL is one of {models}; `ancestral train MODEL --help` lists its options."""
 
 
 def main(arguments: list[str]) -> None:
@@ -37,7 +39,17 @@ def main(arguments: list[str]) -> None:
     options: Any = parse(type(default), rest, f"train {name}", default)
     stages = {field: getattr(options, field) for field in find_recipe(cls, options.recipe)[1].stages}
     if options.print_config:
-        print(json.dumps({"model": to_json(options.model), "stages": to_json(stages), "images": to_json(options.images), "options": to_json(options.options)}, indent=2))
+        print(
+            json.dumps(
+                {
+                    "model": to_json(options.model),
+                    "stages": to_json(stages),
+                    "images": to_json(options.images),
+                    "options": to_json(options.options),
+                },
+                indent=2,
+            )
+        )
         return
     for required in ("data", "out"):
         if getattr(options, required) is None:
@@ -50,7 +62,9 @@ def main(arguments: list[str]) -> None:
     except Interrupted as stop:
         print(f"\n{stop}; go on with: {command()}", flush=True)
         sys.exit(128 + stop.signal if stop.signal in (signal.SIGINT, signal.SIGTERM) else 1)
-    print(f"the run {run.path} is complete; next: ancestral sample {run.path} · ancestral evaluate {run.path} · ancestral report {run.path}")
+    print(
+        f"the run {run.path} is complete; next: ancestral sample {run.path} · ancestral evaluate {run.path} · ancestral report {run.path}"
+    )
 
 
 def _default(cls: type[Model], arguments: list[str]) -> Any:
@@ -94,4 +108,3 @@ def _default(cls: type[Model], arguments: list[str]) -> Any:
     )
     made.__doc__ = f"Train {cls.__name__}: {(cls.__doc__ or '').strip().splitlines()[0]}"
     return made()
-

@@ -1,7 +1,7 @@
 """Evaluation: likelihood, reconstruction, codes, samples."""
 
-from ancestral.evaluation.evaluate import evaluate
 from ancestral.evaluation.figures import Codebook, Evaluation, Figure
+from ancestral.evaluation.measure import evaluate
 from ancestral.evaluation.sampling import sample, write_images
 from ancestral.evaluation.tokens import detokenize, read_codes, tokenize, write_codes
 

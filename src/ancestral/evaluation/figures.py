@@ -26,7 +26,9 @@ class Figure:
     """Of the mean over the examples."""
 
     @classmethod
-    def bits_per_dim(cls, name: str, nats: Tensor, dims: int, *, kind: Literal["exact", "bound", "estimate", "measure"], note: str = "") -> "Figure":
+    def bits_per_dim(
+        cls, name: str, nats: Tensor, dims: int, *, kind: Literal["exact", "bound", "estimate", "measure"], note: str = ""
+    ) -> "Figure":
         """The mean of negative log-likelihoods ``(N,)`` nats, in bits/dim of ``dims`` values."""
         values = units.bits_per_dim(nats.double(), dims)
         error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
@@ -67,7 +69,9 @@ class Evaluation:
         return json.loads(json.dumps(asdict(self)))
 
     def __str__(self) -> str:
-        table = Table(title=f"{self.model} on {self.data}, {self.split} split, {self.examples:,} examples", title_justify="left", title_style="bold")
+        table = Table(
+            title=f"{self.model} on {self.data}, {self.split} split, {self.examples:,} examples", title_justify="left", title_style="bold"
+        )
         table.add_column("figure")
         table.add_column("value", justify="right")
         table.add_column("unit")

@@ -5,11 +5,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from ancestral.data.sheets import sheet, to_pixels, write_png
 from ancestral.errors import UserError
+from ancestral.evaluation.progress import watched
 from ancestral.files import replacing
 from ancestral.model import Model
 
@@ -43,7 +43,7 @@ def sample(
     generator = torch.Generator(model.device).manual_seed(seed)
     starts = range(0, n, _BATCH)
     parts = []
-    for start in track(starts, "sampling", transient=True) if progress else starts:
+    for start in watched(starts, "sampling", show=progress):
         size = min(_BATCH, n - start)
         part = None if classes is None else classes[start : start + size].to(model.device)
         parts.append(model.sample(size, part, temperature=temperature, generator=generator).cpu())

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from ancestral.errors import UserError
+from ancestral.evaluation.progress import watched
 from ancestral.files import read_tensors, replacing, write_tensors
 from ancestral.model import Model, Tokenizer
 
@@ -26,7 +26,7 @@ def tokenize(model: Model, x: Tensor, *, progress: bool = False) -> tuple[Tensor
     """The code maps of examples ``(N, *shape)``, one ``(N, M, h, w)`` for each level."""
     tokenizer = as_tokenizer(model)
     parts = x.split(_BATCH)
-    maps = [tokenizer.tokenize(part.to(model.device)) for part in (track(parts, "tokenizing", transient=True) if progress else parts)]
+    maps = [tokenizer.tokenize(part.to(model.device)) for part in watched(parts, "tokenizing", show=progress)]
     specs = tokenizer.code_specs()
     return tuple(torch.cat([m[level] for m in maps]).cpu().to(spec.dtype) for level, spec in enumerate(specs))
 
@@ -41,7 +41,7 @@ def detokenize(model: Model, codes: tuple[Tensor, ...], *, progress: bool = Fals
     for spec, level in zip(specs, codes, strict=True):
         spec.check(level)
     starts = range(0, len(codes[0]), _BATCH)
-    shown = track(starts, "decoding", transient=True) if progress else starts
+    shown = watched(starts, "decoding", show=progress)
     return torch.cat([tokenizer.detokenize(tuple(c[i : i + _BATCH].to(model.device).long() for c in codes)).cpu() for i in shown])
 
 
@@ -65,7 +65,10 @@ def read_codes(path: Path) -> tuple[Tensor, ...]:
         tensors = read_tensors(path)
         levels = sorted((name for name in tensors if name.startswith("level")), key=lambda name: int(name.removeprefix("level")))
         if not levels:
-            raise UserError(f"expected code maps level0, level1, … in {path}, got {', '.join(tensors) or 'nothing'}", "give the file that tokenize wrote")
+            raise UserError(
+                f"expected code maps level0, level1, … in {path}, got {', '.join(tensors) or 'nothing'}",
+                "give the file that tokenize wrote",
+            )
         return tuple(tensors[name] for name in levels)
     if path.suffix != ".npy":
         raise UserError(f"expected a file .npy or .safetensors, got {path.name}", "give the file that tokenize wrote")
@@ -74,7 +77,9 @@ def read_codes(path: Path) -> tuple[Tensor, ...]:
     except FileNotFoundError:
         raise UserError(f"expected the file {path}, got nothing there", "check the path") from None
     except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"expected an array of codes in {path}, got something else ({error})", "give the file that tokenize wrote") from None
+        raise UserError(
+            f"expected an array of codes in {path}, got something else ({error})", "give the file that tokenize wrote"
+        ) from None
     if not np.issubdtype(array.dtype, np.integer):
         raise UserError(f"expected integers in {path}, got {array.dtype}", "give the file that tokenize wrote")
     return (torch.from_numpy(array),)

@@ -37,7 +37,9 @@ def check_stride(stride: int, grid: tuple[int, ...]) -> None:
     if any(size % stride for size in grid):
         sizes = "x".join(map(str, grid))
         fitting = "x".join(str(max(1, round(size / stride)) * stride) for size in grid)
-        raise UserError(f"expected an image that stride {stride} divides, got {sizes}", f"resize the images to {fitting} or choose another stride")
+        raise UserError(
+            f"expected an image that stride {stride} divides, got {sizes}", f"resize the images to {fitting} or choose another stride"
+        )
 
 
 def _widths(width: int, stride: int) -> list[int]:

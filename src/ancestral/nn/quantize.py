@@ -158,7 +158,9 @@ class VectorQuantizer(Quantizer):
                 rows = normalize(rows, dim=-1)
             if learns and not self._has_started():
                 self._start(rows.detach())
-            parts = [self._quantize(rows[:, m], m) for m in range(self.num_codebooks)]
+            # A single part is a view in the backward pass too, where an index would copy it into zeros.
+            inputs = rows.unbind(1) if self.num_codebooks > 1 else (rows.squeeze(1),)
+            parts = [self._quantize(part, m) for m, part in enumerate(inputs)]
             codes = torch.stack([codes for codes, _, _ in parts], 1)
             usage = torch.stack([_histogram(c, self.codebook_size) for c in codes.unbind(1)]).to(self.counts.dtype)
             if learns:

@@ -36,12 +36,12 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
     with replacing(stage / f"step-{checkpoint.step:08d}") as temporary:
         temporary.mkdir()
         save_tensors(temporary / "model.safetensors", checkpoint.weights)
-        for phase, state in checkpoint.optimizers.items():
-            save_tensors(temporary / f"optimizer-{phase}.safetensors", state)
+        for phase, tensors in checkpoint.optimizers.items():
+            save_tensors(temporary / f"optimizer-{phase}.safetensors", tensors)
         if checkpoint.averages:
             save_tensors(temporary / "averages.safetensors", checkpoint.averages)
-        state = {"stage": checkpoint.stage, "step": checkpoint.step, "seconds": checkpoint.seconds, "phases": list(checkpoint.optimizers)}
-        (temporary / _STATE).write_text(json.dumps(state | {"averages": bool(checkpoint.averages)}), encoding="utf-8")
+        description = {"stage": checkpoint.stage, "step": checkpoint.step, "seconds": checkpoint.seconds, "phases": list(checkpoint.optimizers)}
+        (temporary / _STATE).write_text(json.dumps(description | {"averages": bool(checkpoint.averages)}), encoding="utf-8")
     for old in _steps(stage)[:-keep]:
         shutil.rmtree(old)
 

@@ -62,7 +62,10 @@ class Journal:
         self._last_line = time.monotonic()
         if self.console.is_terminal:
             self._progress = Progress(
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}  {task.fields[status]}"), console=self.console
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total}  {task.fields[status]}"),
+                console=self.console,
             )
             self._progress.start()
             self._task = self._progress.add_task(stage, completed=step, total=steps, status="")
@@ -88,7 +91,7 @@ class Journal:
 
     def _show(self, stage: str, step: int, split: str, values: Mapping[str, float], steps: int) -> None:
         hidden = ("seconds", "learning_rate", "steps_per_second", "loss")
-        terms = "  ".join(f"{name.replace('_bits_per_dim', '').replace('bits_per_dim', 'loss')} {value:.4g}{' bits/dim' if 'bits_per_dim' in name else ''}" for name, value in values.items() if name not in hidden)
+        terms = "  ".join(_readable(name, value) for name, value in values.items() if name not in hidden)
         if split != "train":
             self.say(f"{stage} {step}/{steps}  {split}: {terms}")
             return
@@ -100,6 +103,12 @@ class Journal:
         elif time.monotonic() - self._last_line >= _PLAIN_SECONDS or step >= steps:
             self._last_line = time.monotonic()
             self.say(f"{stage} {step}/{steps}  {status}")
+
+
+def _readable(name: str, value: float) -> str:
+    if name.endswith("bits_per_dim"):
+        return f"{name.removesuffix('bits_per_dim').rstrip('_') or 'loss'} {value:.4g} bits/dim"
+    return f"{name.replace('_', ' ')} {value:.4g}"
 
 
 def _clock(seconds: float) -> str:

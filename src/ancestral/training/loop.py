@@ -6,14 +6,14 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from ancestral.data import Dataset, ImageOptions, augment
@@ -78,6 +78,54 @@ class _Pending:
     step: int
     total: Tensor
     terms: Mapping[str, Tensor]
+
+
+@dataclass(kw_only=True)
+class _Work:
+    """A stage at work."""
+
+    stage: Stage
+    optimization: Optimization
+    device: torch.device
+    batches: Batches
+    validation: Batch
+    module: Any
+    optimizers: Mapping[str, Any]
+    average: Average | None
+    pending: list[_Pending] = field(default_factory=list)
+    sums: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
+    """Sum of each term since the last entry of the journal, and how many were added."""
+    steps: int = 0
+    """Steps since then."""
+    clock: float = 0.0
+
+    def term(self, phase: Phase, name: str) -> str:
+        """What a term is called in the journal."""
+        return name if len(self.stage.phases) == 1 else f"{phase.name}_{name}"
+
+    def count(self, phase: Phase, step: int, total: Tensor, terms: Mapping[str, Tensor]) -> None:
+        """Note a loss and its terms, without looking at them: that would wait for the device."""
+        self.pending.append(_Pending(phase.name, step, total, terms))
+        for name, value in (("loss", total), *terms.items()):
+            key = self.term(phase, name)
+            before, n = self.sums.get(key, (0.0, 0))
+            self.sums[key] = (before + value, n + 1)
+
+    def check_losses(self) -> None:
+        """Raise Diverged, naming the first term, if a loss that was not looked at yet is NaN or infinite."""
+        pending, self.pending = self.pending, []
+        if not pending or bool(torch.stack([p.total for p in pending]).isfinite().all()):
+            return
+        for p in pending:
+            if not bool(p.total.isfinite()):
+                bad = [name for name, value in p.terms.items() if not bool(value.isfinite())]
+                raise Diverged(self.stage.name, p.phase, p.step, bad[0] if bad else "total")
+
+    def check_weights(self, step: int) -> None:
+        """Raise Diverged if a weight is NaN or infinite."""
+        for phase in self.stage.phases:
+            if not bool(torch.stack([p.detach().isfinite().all() for p in phase.parameters]).all()):
+                raise Diverged(self.stage.name, phase.name, step, "weights")
 
 
 class Trainer:
@@ -159,137 +207,165 @@ class Trainer:
         return self.first, None
 
     def _run_stage(self, index: int, checkpoint: Checkpoint | None) -> None:
+        """Run what is left of a stage."""
         stage = self.stages[index]
-        optimization = self.optimizations[stage.name]
+        steps = self.optimizations[stage.name].steps
         start = checkpoint.step if checkpoint else 0
-        if start >= optimization.steps:
+        if start >= steps:
             return
+        work = self._begin(stage, checkpoint)
+        if self.journal:
+            self.journal.rewind(stage.name, start)
+            self.journal.begin_stage(stage.name, start, steps)
+        self.model.train()
+        work.clock = time.perf_counter()
+        for step in range(start, steps):
+            self._step(work, step)
+            done = step + 1
+            due = _due(done, steps)
+            if work.device.type == "cpu" or len(work.pending) >= _CHECK_EVERY or due(self.options.log_every):
+                work.check_losses()
+            if due(self.options.log_every):
+                self._log(work, done)
+            if done == steps and work.average is not None:
+                work.average.replace_weights()
+            stop = self._should_stop(done)
+            if due(self.options.evaluate_every) or due(self.options.sample_every):
+                self._look(work, done, due)
+            # The checkpoint comes last: a process killed before it repeats what a step brings with it, one killed after it lacks nothing.
+            if due(self.options.checkpoint_every) or stop:
+                self._save(work, done)
+            if stop and (done < steps or index + 1 < len(self.stages)):
+                assert self._stopped_by is not None
+                raise Interrupted(stage.name, done, self._stopped_by)
+        work.batches.close()
+        if self.journal:
+            self.journal.end_stage()
+
+    def _begin(self, stage: Stage, checkpoint: Checkpoint | None) -> "_Work":
+        """Everything that the steps of a stage need, as it was at the checkpoint."""
+        optimization, device = self.optimizations[stage.name], self.fabric.device
         trained = {id(p) for phase in stage.phases for p in phase.parameters}
         for p in self.model.parameters():
             p.requires_grad_(id(p) in trained)
-
-        device = self.fabric.device
-        layout = torch.channels_last if self.options.channels_last else torch.contiguous_format
-        self.model.to(device, memory_format=layout)
+        self.model.to(device)
+        if self.options.channels_last:
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         train, validation = self._prepare(stage)
-        processes = self.fabric.world_size
-        draws = sum(phase.repeat for phase in stage.phases)
         batches = Batches(
-            train, optimization.batch_size, seed=self.options.seed, stage=stage.name, device=device,
-            rank=self.fabric.global_rank, processes=processes, augment=None if stage.prepare else self._augmentation(),
-        )  # fmt: skip
+            train,
+            optimization.batch_size,
+            seed=self.options.seed,
+            stage=stage.name,
+            device=device,
+            rank=self.fabric.global_rank,
+            processes=self.fabric.world_size,
+            augment=None if stage.prepare else self._augmentation(),
+        )
         loss: nn.Module = _Loss(self.model)
         if self.options.compile:
             # Automatic dynamic shapes break in the CPU backend, and shapes never change here.
             loss = torch.compile(loss, dynamic=False)  # type: ignore[assignment]
-        module = self.fabric.setup_module(loss)
-        optimizers = {phase.name: self.fabric.setup_optimizers(build_optimizer(phase.parameters, optimization)) for phase in stage.phases}
-        average = Average(self.model, optimization.ema) if optimization.ema is not None else None
+        work = _Work(
+            stage=stage,
+            optimization=optimization,
+            device=device,
+            batches=batches,
+            validation=validation,
+            module=self.fabric.setup_module(loss),
+            optimizers={p.name: self.fabric.setup_optimizers(build_optimizer(p.parameters, optimization)) for p in stage.phases},
+            average=Average(self.model, optimization.ema) if optimization.ema is not None else None,
+        )
         if checkpoint is not None:
-            for name, optimizer in optimizers.items():
+            for name, optimizer in work.optimizers.items():
                 checkpoints.restore_optimizer(optimizer.optimizer, checkpoint.optimizers[name])
-            if average is not None:
-                average.load(checkpoint.averages)
-        if self.journal:
-            self.journal.rewind(stage.name, start)
-            self.journal.begin_stage(stage.name, start, optimization.steps)
+            if work.average is not None:
+                work.average.load(checkpoint.averages)
+        return work
 
-        def save(step: int) -> None:
-            if self._leads:
-                self._check_weights(stage, step)
-                states = {name: checkpoints.flatten_optimizer(optimizer.optimizer) for name, optimizer in optimizers.items()}
-                averages = average.values if average is not None and step < optimization.steps else {}
-                state = Checkpoint(stage.name, step, self.model.state_dict(), states, averages, self._seconds)
-                checkpoints.save(self.path / "checkpoints", state, self.options.keep)
-            self.fabric.barrier()
+    def _step(self, work: "_Work", step: int) -> None:
+        """One step: the phases in turn, each as often as it says, each time with a batch of its own."""
+        stage = work.stage
+        seed_step(work.device, self.options.seed, stage.name, step, self.fabric.global_rank)
+        rate = learning_rate(work.optimization, step)
+        draw = step * sum(phase.repeat for phase in stage.phases)
+        for phase in stage.phases:
+            for repeat in range(phase.repeat if step % phase.every == 0 else 0):
+                total, terms = self._update(work, phase, work.batches[draw + repeat], rate)
+                work.count(phase, step, total, terms)
+            draw += phase.repeat
+        work.steps += 1
+        if work.average is not None:
+            work.average.update()
 
-        every = self.options
-        sums: dict[str, Tensor] = {}
-        pending: list[_Pending] = []
-        counted, clock = 0, time.perf_counter()
-        self.model.train()
-        for step in range(start, optimization.steps):
-            seed_step(device, self.options.seed, stage.name, step, self.fabric.global_rank)
-            rate = learning_rate(optimization, step)
-            draw = step * draws
-            for phase in stage.phases:
-                for _ in range(phase.repeat):
-                    if step % phase.every == 0:
-                        total, terms = self._update(module, optimizers[phase.name], phase, batches[draw], optimization, rate)
-                        pending.append(_Pending(phase.name, step, total, terms))
-                        for name, value in (("loss", total), *terms.items()):
-                            key = name if len(stage.phases) == 1 else f"{phase.name}_{name}"
-                            sums[key] = sums[key] + value if key in sums else value
-                    draw += 1
-            if average is not None:
-                average.update()
-            counted += 1
-            done = step + 1
-
-            due = _due(done, optimization.steps)
-            if device.type == "cpu" or len(pending) >= _CHECK_EVERY or due(1 if done == optimization.steps else every.log_every):
-                _check_losses(stage, pending)
-                pending.clear()
-            if due(every.log_every):
-                elapsed = time.perf_counter() - clock
-                self._seconds += elapsed
-                if self.journal:
-                    means = {name: float(value) / counted for name, value in sums.items()}
-                    extra = {"learning_rate": rate, "steps_per_second": counted / elapsed, "seconds": self._seconds}
-                    self.journal.write(stage.name, done, "train", means | extra, steps=optimization.steps)
-                sums, counted, clock = {}, 0, time.perf_counter()
-            if done == optimization.steps and average is not None:
-                average.replace_weights()
-            stop = self._should_stop(done)
-            if due(every.evaluate_every) or due(every.sample_every):
-                with average.in_place() if average is not None and done < optimization.steps else nullcontext():
-                    if due(every.evaluate_every):
-                        self._evaluate(stage, validation, done, optimization)
-                    if due(every.sample_every):
-                        self._draw(index, validation, done)
-                self.model.train()
-                clock = time.perf_counter()
-            # The checkpoint comes last: a process killed before it repeats what a step brings with it, one killed after it lacks nothing.
-            if due(every.checkpoint_every) or stop:
-                _check_losses(stage, pending)
-                if self._leads and done == optimization.steps:
-                    self.model.eval().save_pretrained(self.path / "model")
-                save(done)
-            if stop and done < optimization.steps:
-                assert self._stopped_by is not None
-                raise Interrupted(stage.name, done, self._stopped_by)
-        batches.close()
-        if self.journal:
-            self.journal.end_stage()
-        if self._stopped_by is not None and index + 1 < len(self.stages):
-            raise Interrupted(stage.name, optimization.steps, self._stopped_by)
-
-    def _update(
-        self, module: Any, optimizer: Any, phase: Phase, batch: Batch, optimization: Optimization, rate: float
-    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def _update(self, work: "_Work", phase: Phase, batch: Batch, rate: float) -> tuple[Tensor, Mapping[str, Tensor]]:
         """One update of a phase: the loss before it and its terms, means over the accumulated parts."""
+        optimization, optimizer = work.optimization, work.optimizers[phase.name]
         for group in optimizer.param_groups:
             group["lr"] = rate
-        parts = optimization.accumulate
-        if parts == 1:
-            total, terms = module(batch.x, batch.labels, batch.context, phase.name)
+        if len(work.stage.phases) > 1:
+            active = {id(p) for p in phase.parameters}
+            for other in work.stage.phases:
+                for p in other.parameters:
+                    p.requires_grad_(id(p) in active)
+        if optimization.accumulate == 1:
+            total, terms = work.module(batch.x, batch.labels, batch.context, phase.name)
             self.fabric.backward(total)
             total = total.detach()
         else:
-            total, terms = self._accumulate(module, phase, batch, parts)
-        if self.fabric.device.type == "cpu" and not math.isfinite(total.item()):
+            total, terms = self._accumulate(work.module, phase, batch, optimization.accumulate)
+        if work.device.type == "cpu" and not math.isfinite(total.item()):
             return total, terms  # the weights stay as they are; the loop stops
         if optimization.gradient_clip is not None:
-            self.fabric.clip_gradients(module, optimizer, max_norm=optimization.gradient_clip, error_if_nonfinite=False)
+            self.fabric.clip_gradients(work.module, optimizer, max_norm=optimization.gradient_clip, error_if_nonfinite=False)
         optimizer.step()
         optimizer.zero_grad()
         return total, terms
+
+    def _log(self, work: "_Work", done: int) -> None:
+        """Means since the last entry."""
+        elapsed = time.perf_counter() - work.clock
+        self._seconds += elapsed
+        if self.journal:
+            means = {name: float(value) / n for name, (value, n) in work.sums.items()}
+            extra = {
+                "learning_rate": learning_rate(work.optimization, done - 1),
+                "steps_per_second": work.steps / elapsed,
+                "seconds": self._seconds,
+            }
+            self.journal.write(work.stage.name, done, "train", means | extra, steps=work.optimization.steps)
+        work.sums, work.steps, work.clock = {}, 0, time.perf_counter()
+
+    def _look(self, work: "_Work", done: int, due: Callable[[int], bool]) -> None:
+        """Evaluate and draw with the averaged weights."""
+        with work.average.in_place() if work.average is not None and done < work.optimization.steps else nullcontext():
+            if due(self.options.evaluate_every):
+                self._evaluate(work, done)
+            if due(self.options.sample_every):
+                self._draw(work.stage, done)
+        self.model.train()
+        work.clock = time.perf_counter()
+
+    def _save(self, work: "_Work", done: int) -> None:
+        """A checkpoint, and at the end of a stage the model; only of finite weights."""
+        work.check_losses()
+        if self._leads:
+            work.check_weights(done)
+            last = done == work.optimization.steps
+            if last:
+                self.model.eval().save_pretrained(self.path / "model")
+                self.model.train()
+            optimizers = {name: checkpoints.flatten_optimizer(optimizer.optimizer) for name, optimizer in work.optimizers.items()}
+            averages = work.average.values if work.average is not None and not last else {}
+            state = Checkpoint(work.stage.name, done, self.model.state_dict(), optimizers, averages, self._seconds)
+            checkpoints.save(self.path / "checkpoints", state, self.options.keep)
+        self.fabric.barrier()
 
     def _accumulate(self, module: Any, phase: Phase, batch: Batch, parts: int) -> tuple[Tensor, Mapping[str, Tensor]]:
         total, sums = torch.zeros((), device=self.fabric.device), dict[str, Tensor]()
         size = len(batch) // parts
         for i in range(parts):
-            part = batch.map(lambda t, i=i: t[i * size : (i + 1) * size])  # type: ignore[misc]
+            part = _part(batch, i * size, (i + 1) * size, self.fabric.device)
             with self.fabric.no_backward_sync(module, enabled=i + 1 < parts):
                 loss, terms = module(part.x, part.labels, part.context, phase.name)
                 self.fabric.backward(loss / parts)
@@ -317,55 +393,50 @@ class Trainer:
         self.fabric.barrier()
         tensors = read_tensors(file)
         train, validation = (
-            Batch(**{key.partition(".")[2]: t for key, t in tensors.items() if key.startswith(f"{name}.")}) for name in ("train", "validation")
+            Batch(**{key.partition(".")[2]: t for key, t in tensors.items() if key.startswith(f"{name}.")})
+            for name in ("train", "validation")
         )
         return train, validation
 
     @torch.no_grad()
-    def _evaluate(self, stage: Stage, validation: Batch, step: int, optimization: Optimization) -> None:
+    def _evaluate(self, work: "_Work", step: int) -> None:
         """Means of the loss and its terms over (the first of) the validation split, with the same noise each time."""
-        if self.journal is None or not len(validation):
+        seen = min(len(work.validation), _VALIDATION_EXAMPLES)
+        if self.journal is None or not seen:
             return
         self.model.eval()
         sums: dict[str, float] = {}
-        seen = min(len(validation), _VALIDATION_EXAMPLES)
-        seed_step(self.fabric.device, self.options.seed, stage.name, "validation")
-        for phase in stage.phases:
-            for start in range(0, seen, optimization.batch_size):
-                batch = validation.map(lambda t, start=start: t[start : min(start + optimization.batch_size, seen)].to(self.fabric.device))  # type: ignore[misc]
+        seed_step(work.device, self.options.seed, work.stage.name, "validation")
+        size = work.optimization.batch_size
+        for phase in work.stage.phases:
+            for start in range(0, seen, size):
+                batch = _part(work.validation, start, min(start + size, seen), work.device)
                 with self.fabric.autocast():
                     loss = self.model.loss(batch, phase.name)
                 for name, value in {"loss": loss.total, **loss.terms}.items():
-                    key = name if len(stage.phases) == 1 else f"{phase.name}_{name}"
+                    key = work.term(phase, name)
                     sums[key] = sums.get(key, 0.0) + float(value) * len(batch)
         means = {name: value / seen for name, value in sums.items()}
-        self.journal.write(stage.name, step, "validation", means, steps=optimization.steps)
+        self.journal.write(work.stage.name, step, "validation", means, steps=work.optimization.steps)
 
     @torch.no_grad()
-    def _draw(self, index: int, validation: Batch, step: int) -> None:
+    def _draw(self, stage: Stage, step: int) -> None:
         """Sheets of samples, and of originals above their reconstructions."""
         if self.journal is None:
             return
-        stage, device = self.stages[index], self.fabric.device
+        device = self.fabric.device
         self.model.eval()
         pictures = {}
         if stage.samples:
             generator = torch.Generator(device).manual_seed(derive(self.options.seed, "pictures"))
             labels = _labels(self.model, _PICTURES, device)
-            pictures["samples"] = sheet(self.model.sample(_PICTURES, labels, generator=generator), self.model.spec, columns=8)
+            pictures["step"] = sheet(self.model.sample(_PICTURES, labels, generator=generator), self.model.spec, columns=8)
         if isinstance(self.model, Reconstructs) and stage.prepare is None:
             originals = self.data.validation.x[:32].to(device)
             pictures["reconstructions"] = side_by_side(originals, self.model.reconstruct(originals), self.model.spec)
         for name, picture in pictures.items():
-            kind = "step" if name == "samples" else name
-            write_png(self.path / "samples" / f"{stage.name}-{kind}-{step:06d}.png", picture)
+            write_png(self.path / "samples" / f"{stage.name}-{name}-{step:06d}.png", picture)
             self.journal.picture(f"{stage.name}/{name}", step, picture)
-
-    def _check_weights(self, stage: Stage, step: int) -> None:
-        for phase in stage.phases:
-            finite = torch.stack([p.detach().isfinite().all() for p in phase.parameters]).all()
-            if not bool(finite):
-                raise Diverged(stage.name, phase.name, step, "weights")
 
     def _should_stop(self, done: int) -> bool:
         if self.fabric.world_size == 1:
@@ -422,11 +493,13 @@ def build_fabric(options: TrainingOptions, *, unused_parameters: bool = False) -
 @torch.no_grad()
 def transform(batch: Batch, function: Callable[[Batch], Batch], device: torch.device) -> Batch:
     """``function`` of all examples, a part at a time; the result is in memory."""
-    parts = []
-    for start in range(0, len(batch), _PREPARE_BATCH):
-        part = batch.map(lambda t, start=start: t[start : start + _PREPARE_BATCH].to(device))  # type: ignore[misc]
-        parts.append(function(part).map(lambda t: t.cpu()))
+    starts = range(0, len(batch), _PREPARE_BATCH)
+    parts = [function(_part(batch, i, i + _PREPARE_BATCH, device)).map(lambda t: t.cpu()) for i in starts]
     return Batch(**{name: torch.cat([part.tensors()[name] for part in parts]) for name in parts[0].tensors()})
+
+
+def _part(batch: Batch, start: int, stop: int, device: torch.device) -> Batch:
+    return batch.map(lambda t: t[start:stop].to(device))
 
 
 def _labels(model: Model, n: int, device: torch.device) -> Tensor | None:
@@ -437,13 +510,3 @@ def _labels(model: Model, n: int, device: torch.device) -> Tensor | None:
 def _due(done: int, steps: int) -> Callable[[int], bool]:
     """Whether something that happens every so many steps, and at the end of the stage, is due."""
     return lambda every: done == steps or (every > 0 and done % every == 0)
-
-
-def _check_losses(stage: Stage, pending: list[_Pending]) -> None:
-    """Raise Diverged, naming the first term, if a loss that was not looked at yet is NaN or infinite."""
-    if not pending or bool(torch.stack([p.total for p in pending]).isfinite().all()):
-        return
-    for p in pending:
-        if not bool(p.total.isfinite()):
-            bad = [name for name, value in p.terms.items() if not bool(value.isfinite())]
-            raise Diverged(stage.name, p.phase, p.step, bad[0] if bad else "total")

@@ -151,9 +151,7 @@ class GatedPixelCNN(Model, ExactLikelihood):
     def log_prob(self, batch: Batch) -> Tensor:
         """Log p(x|c), or without labels log of the mean of p(x|c) over the classes; ``(N,)`` nats."""
         if self._classes and batch.labels is None:
-            by_class = [
-                self.log_prob(Batch(batch.x, torch.full((len(batch),), c, device=batch.x.device))) for c in range(self._classes)
-            ]
+            by_class = [self.log_prob(Batch(batch.x, torch.full((len(batch),), c, device=batch.x.device))) for c in range(self._classes)]
             return torch.stack(by_class).logsumexp(0) - math.log(self._classes)
         return self.conditionals(batch.x, batch.labels).log_prob(batch.x).flatten(1).sum(1)
 

@@ -22,12 +22,13 @@ from ancestral.units import bits_per_dim
 
 
 class VQVAE(Model, LowerBound, Tokenizer):
-    r"""Discrete latent model :math:`p(x) = \sum_c p(x \mid c)\, p(c) \ge p(x \mid c(x))\, p(c(x))` with codes c(x) from a quantised encoder.
+    r"""Discrete latent model :math:`p(x) = \sum_c p(x \mid c)\, p(c)` with codes from a quantised encoder.
 
+    Its bound is the one term of the sum that the encoder's code :math:`c(x)` makes: :math:`p(x) \ge p(x \mid c(x))\, p(c(x))`.
     Two stages: ``tokenizer`` learns encoder, codebook and decoder; ``prior`` learns p(c) on the codes of the data.
 
-    Shapes: x ``(N, C, H, W)`` integers, codes ``(N, M, H/stride, W/stride)``. Likelihood figures are lower bounds (the code of the encoder
-    is one term of the sum), in nats for each example.
+    Shapes: x ``(N, C, H, W)`` integers, codes ``(N, M, H/stride, W/stride)``. Likelihood figures are lower bounds, in nats for each
+    example.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -157,7 +158,9 @@ class VQVAE(Model, LowerBound, Tokenizer):
     def likelihood(self, z: Tensor) -> Discrete:
         """p(x|c) given quantised features ``(N, D, h, w)``, batch shape ``(N, *spec.shape)``."""
         if self.likelihood_of is None:
-            raise UserError("expected a decoder with a likelihood, got one trained on squared error", "train with --model.likelihood logistic-mixture")
+            raise UserError(
+                "expected a decoder with a likelihood, got one trained on squared error", "train with --model.likelihood logistic-mixture"
+            )
         return self.likelihood_of(self.decoder(z))
 
     def loss(self, batch: Batch, phase: str) -> Loss:
@@ -191,7 +194,7 @@ class VQVAE(Model, LowerBound, Tokenizer):
         return (self.quantizer.decode(codes[0]),)
 
     def elbo(self, batch: Batch) -> Tensor:
-        """log p(x|c(x)) + log p(c(x)), a bound as q(c|x) is deterministic and has no entropy; ``(N,)`` nats."""
+        """Log p(x|c(x)) + log p(c(x)), a bound as q(c|x) is deterministic and has no entropy; ``(N,)`` nats."""
         codes = self.tokenize(batch.x)
         return -self.distortion(batch.x, codes) - self.rates(codes, batch.labels)[0]
 

@@ -31,7 +31,7 @@ def find_recipe(cls: type[Model], name: str | None) -> tuple[str, Recipe]:
 def build(cls: type[Model], config: Any, spec: Any, seed: int) -> Model:
     """A model whose initial weights depend on ``seed`` alone; the caller's random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(derive(seed, "weights"))
+        torch.default_generator.manual_seed(derive(seed, "weights"))
         return cls(config, spec)
 
 
@@ -69,7 +69,9 @@ def train(
     images, options = images or ImageOptions(), options or TrainingOptions()
     base = Run.open(start_from) if start_from is not None else None
     default = from_json(cls.Config, base.manifest["config"], where="model") if base and base.model_name == model else chosen.model
-    config = default if config is None else from_json(cls.Config, config, where="model", base=default) if isinstance(config, Mapping) else config
+    config = (
+        default if config is None else from_json(cls.Config, config, where="model", base=default) if isinstance(config, Mapping) else config
+    )
     optimizations = _optimizations(chosen, stages or {})
 
     dataset = load_data(data, images)

@@ -1,17 +1,18 @@
 """Evaluate a model on data: likelihood on the one yardstick, reconstruction, codes."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from ancestral.data import Dataset, ImageOptions, Split
 from ancestral.errors import UserError
 from ancestral.evaluation.data import resolve, take_split
 from ancestral.evaluation.figures import Codebook, Evaluation, Figure
+from ancestral.evaluation.progress import watched
 from ancestral.model import Batch, ExactLikelihood, LowerBound, Model, Reconstructs, Tokenizer
 from ancestral.nn.quantize import perplexity
 from ancestral.runs import command, load
@@ -58,9 +59,12 @@ def evaluate(
     started = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        runner = _Runner(network, examples, device, progress)
-        figures = [*_likelihood(network, runner, importance_samples), *_reconstruction(network, runner)]
-        codebooks = _codebooks(network, runner)
+        run = _Runner(examples, device, progress)
+        if isinstance(network, Tokenizer):
+            figures, codebooks = _tokenizer(network, network, run)
+        else:
+            figures, codebooks = _likelihood(network, run, importance_samples), []
+        figures += _reconstruction(network, run)
     return Evaluation(
         model=name, data=dataset.source, split=split, examples=len(examples.x), figures=figures, codebooks=codebooks,
         seconds=time.perf_counter() - started, command=command(),
@@ -70,14 +74,13 @@ def evaluate(
 class _Runner:
     """Applies functions to the examples, batch after batch."""
 
-    def __init__(self, model: Model, examples: Split, device: str | torch.device, progress: bool) -> None:
-        self.model, self.examples, self.device, self.progress = model, examples, device, progress
+    def __init__(self, examples: Split, device: str | torch.device, progress: bool) -> None:
+        self.x, self.device, self.progress = examples.x, device, progress
 
-    def __call__(self, what: str, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """``function`` of each batch ``(n, *shape)``, the results joined."""
-        parts = self.examples.x.split(_BATCH)
-        shown = track(parts, what, transient=True) if self.progress else parts
-        return torch.cat([function(x.to(self.device)).cpu() for x in shown])
+    def __call__(self, what: str, function: Callable[..., Tensor], *more: Tensor) -> Tensor:
+        """``function`` of each batch ``(n, *shape)`` and of the same part of ``more``, the results joined."""
+        batches = list(zip(*(t.split(_BATCH) for t in (self.x, *more)), strict=True))
+        return torch.cat([function(*(t.to(self.device) for t in batch)).cpu() for batch in watched(batches, what, show=self.progress)])
 
 
 def _likelihood(model: Model, run: _Runner, k: int) -> list[Figure]:
@@ -87,8 +90,6 @@ def _likelihood(model: Model, run: _Runner, k: int) -> list[Figure]:
         return [Figure.bits_per_dim("negative log-likelihood", nats, dims, kind="exact")]
     if not isinstance(model, LowerBound) or not model.has_likelihood:
         return []
-    if isinstance(model, Tokenizer):
-        return _two_part_likelihood(model, model, run)
     nats = run("bound", lambda x: -model.elbo(Batch(x)))
     figures = [Figure.bits_per_dim("negative ELBO", nats, dims, kind="bound", note="one sample of z for each example")]
     if k:
@@ -97,24 +98,36 @@ def _likelihood(model: Model, run: _Runner, k: int) -> list[Figure]:
     return figures
 
 
-def _two_part_likelihood(model: Model, tokenizer: Tokenizer, run: _Runner) -> list[Figure]:
-    """-log p(codes) + -log p(x|codes): what sending an example in two parts would cost."""
-    dims = model.spec.dims
-    distortion = run("decoder", lambda x: tokenizer.distortion(x, tokenizer.tokenize(x)))
-    rates = run("prior", lambda x: torch.stack(tokenizer.rates(tokenizer.tokenize(x)), 1))
-    specs = tokenizer.code_specs()
-    uniform = sum(spec.dims * torch.log(torch.tensor(float(spec.discrete_levels))).item() for spec in specs)
-    figures = [
-        Figure.bits_per_dim("honest total", distortion + rates.sum(1), dims, kind="bound", note="codes under the learned prior + decoder"),
-        Figure.bits_per_dim("decoder", distortion, dims, kind="measure", note="given the codes"),
-        Figure.bits_per_dim("codes", rates.sum(1), dims, kind="measure", note="under the learned prior"),
-        Figure.bits_per_dim("total with a uniform prior", distortion + uniform, dims, kind="bound", note="log2 K for each code + decoder"),
-    ]
-    for level, (spec, rate) in enumerate(zip(specs, rates.unbind(1), strict=True)):
-        name = "prior" if len(specs) == 1 else f"prior, level {level}"
-        note = f"uniform: {torch.log(torch.tensor(float(spec.discrete_levels))).item():.2f}"
+def _tokenizer(model: Model, tokenizer: Tokenizer, run: _Runner) -> tuple[list[Figure], list[Codebook]]:
+    """Codes, and what sending an example in two parts would cost: -log p(codes) - log p(x|codes)."""
+    dims, specs = model.spec.dims, tokenizer.code_specs()
+    levels = [run("codes", lambda x, i=i: tokenizer.tokenize(x)[i]) for i in range(len(specs))]
+    rates = run("prior", lambda x, *codes: torch.stack(tokenizer.rates(codes), 1), *levels)
+    total_rate = rates.sum(1)
+    figures = []
+    if isinstance(model, LowerBound) and model.has_likelihood:
+        distortion = run("decoder", lambda x, *codes: tokenizer.distortion(x, codes), *levels)
+        uniform = sum(spec.dims * math.log(spec.discrete_levels) for spec in specs)
+        figures = [
+            Figure.bits_per_dim("honest total", distortion + total_rate, dims, kind="bound", note="codes under the learned prior + decoder"),
+            Figure.bits_per_dim("total with a uniform prior", distortion + uniform, dims, kind="bound", note="log2 K for each code + decoder"),
+            Figure.bits_per_dim("decoder", distortion, dims, kind="measure", note="given the codes"),
+        ]
+    figures.append(Figure.bits_per_dim("codes", total_rate, dims, kind="measure", note="under the learned prior"))
+    for i, (spec, rate) in enumerate(zip(specs, rates.unbind(1), strict=True)):
+        name = "prior" if len(specs) == 1 else f"prior, level {i}"
+        note = f"uniform: {math.log(spec.discrete_levels):.2f}"
         figures.append(Figure(name=name, value=float(rate.mean()) / spec.dims, unit="nats/code", kind="exact", note=note))
-    return figures
+    codebooks = []
+    for spec, codes in zip(specs, levels, strict=True):
+        for part in codes.unbind(1):
+            usage = torch.bincount(part.flatten(), minlength=spec.discrete_levels)
+            used = int((usage > 0).sum())
+            codebooks.append(Codebook(size=len(usage), used=used, perplexity=float(perplexity(usage)), usage=usage.tolist()))
+            name = "codebook perplexity" if len(specs) == 1 and codes.shape[1] == 1 else f"codebook perplexity {len(codebooks)}"
+            note = f"of {len(usage)} codes, {used} used"
+            figures.append(Figure(name=name, value=codebooks[-1].perplexity, unit="codes", kind="measure", note=note))
+    return figures, codebooks
 
 
 def _reconstruction(model: Model, run: _Runner) -> list[Figure]:
@@ -128,16 +141,3 @@ def _reconstruction(model: Model, run: _Runner) -> list[Figure]:
         Figure(name="reconstruction MSE", value=scaled, unit="of values in [0, 1]", kind="measure"),
         Figure(name="reconstruction PSNR", value=float(psnr.mean()), unit="dB", kind="measure", note="mean over examples"),
     ]
-
-
-def _codebooks(model: Model, run: _Runner) -> list[Codebook]:
-    if not isinstance(model, Tokenizer):
-        return []
-    codebooks = []
-    for level, spec in enumerate(model.code_specs()):
-        codes = run("codes", lambda x, level=level: model.tokenize(x)[level])  # type: ignore[misc]
-        size = spec.discrete_levels
-        for part in codes.unbind(1):
-            usage = torch.bincount(part.flatten(), minlength=size)
-            codebooks.append(Codebook(size=size, used=int((usage > 0).sum()), perplexity=float(perplexity(usage)), usage=usage.tolist()))
-    return codebooks
