@@ -132,7 +132,7 @@ def make_run(run: Path) -> Path:
             sheet(samples / f"{stage}-step-{step:06d}.png", noise=0.75 * math.exp(-step / 900) + 0.02, seed=step)
     for step in (500, 5000):
         sheet(samples / f"tokenizer-reconstructions-{step:06d}.png", rows=4, columns=16, seed=step)
-    sheet(samples / "samples.png", seed=1)
+    sheet(samples / "samples-seed0.png", seed=1)
     sheet(samples / "reconstructions.png", rows=6, columns=16, seed=2)
     sheet(samples / "latent.png", rows=14, columns=14, seed=3)
     sheet(samples / "interpolations.png", rows=8, columns=10, seed=4)
@@ -220,7 +220,7 @@ def test_each_figure_says_its_kind_and_a_bound_on_a_code_length_its_side(run):
 def test_pictures_are_those_of_the_run_and_are_described(run):
     page = page_of(run)
     embedded = {base64.b64decode(image["src"].partition(",")[2]) for image in page.images}
-    for name in ("samples", "reconstructions", "latent", "interpolations", "prior-step-004000", "tokenizer-step-000500"):
+    for name in ("samples-seed0", "reconstructions", "latent", "interpolations", "prior-step-004000", "tokenizer-step-000500"):
         assert (run / "samples" / f"{name}.png").read_bytes() in embedded, name
     assert (run / "samples" / "tokenizer-reconstructions-005000.png").read_bytes() not in embedded
     assert all(image["alt"] and int(image["width"]) and int(image["height"]) for image in page.images)
@@ -229,7 +229,7 @@ def test_pictures_are_those_of_the_run_and_are_described(run):
 
 
 def test_the_last_sheets_stand_in_for_final_pictures(run):
-    for name in ("samples", "reconstructions", "latent", "interpolations"):
+    for name in ("samples-seed0", "reconstructions", "latent", "interpolations"):
         (run / "samples" / f"{name}.png").unlink()
     page = page_of(run)
     assert "latent" not in page.ids
@@ -259,7 +259,7 @@ def test_an_unfinished_run_says_how_far_it_is_and_how_to_go_on(run):
     lines = [line for line in metrics_lines() if line["stage"] == "tokenizer" and line["step"] <= 1200]
     torn = json.dumps(lines[-1] | {"step": 1250})[:40]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + torn)
-    (run / "samples" / "samples.png").write_bytes((run / "samples" / "samples.png").read_bytes()[:300])
+    (run / "samples" / "samples-seed0.png").write_bytes((run / "samples" / "samples-seed0.png").read_bytes()[:300])
     page = page_of(run)
     assert "tokenizer stands at step 1,200 of 5,000, prior stands at step 0 of 4,000" in " ".join(page.words.split())
     assert "ancestral evaluate" in page.words
@@ -312,7 +312,7 @@ def test_names_are_escaped(run):
     (run / "run.json").write_text(json.dumps(about))
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"stage": evil, "split": evil, "step": 5, evil: 1.0, "seconds": 1}) + "\n")
-    (run / "samples" / "a<b>-step-000001.png").write_bytes((run / "samples" / "samples.png").read_bytes())
+    (run / "samples" / "a<b>-step-000001.png").write_bytes((run / "samples" / "samples-seed0.png").read_bytes())
     page = page_of(run)
     assert page.elements.count("script") == 1
     assert evil not in page.text

@@ -17,7 +17,7 @@ from ancestral.errors import UserError
 from ancestral.report import metrics, notation
 from ancestral.report.curves import line_chart, usage_chart
 from ancestral.report.metrics import Term
-from ancestral.report.pictures import Picture, latest, over_time, picture, progression
+from ancestral.report.pictures import Picture, latest, newest, over_time, picture, progression
 from ancestral.taxonomy import FAMILIES, TAXONOMY
 
 KINDS = {
@@ -122,7 +122,7 @@ def _context(run: Path) -> dict[str, Any]:
     spec, data = about.get("spec") or {}, about.get("data") or {}
     stages = _stages(run, about.get("stages") or {}, lines)
     order = [stage.name for stage in stages]
-    final, sheets = picture(run / "samples" / "samples.png"), [s.sheets[-1] for s in stages if s.sheets]
+    final, sheets = newest(run / "samples", "samples-*.png"), [s.sheets[-1] for s in stages if s.sheets]
     figures = [_figure(figure) for figure in evaluation.get("figures") or []]
     return {
         "run": shlex.quote(str(run)),

@@ -53,6 +53,12 @@ def latest(folder: Path, kind: str, order: list[str]) -> Picture | None:
     return None
 
 
+def newest(folder: Path, pattern: str) -> Picture | None:
+    """The PNG that matches ``pattern`` and was written last: what ``ancestral sample`` drew."""
+    paths = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return next((found for path in paths if (found := picture(path))), None)
+
+
 def progression(sheets: list[tuple[int, Path]], stage: str, limit: int = 7) -> list[Picture]:
     """At most ``limit`` of the sheets, the first and the last among them, with the others spread evenly."""
     parts = max(min(limit, len(sheets)) - 1, 1)
