@@ -72,7 +72,8 @@ def test_mass_sums_to_one_with_16_bits(kind, log_scale):
 def test_masses_are_differences_of_scipys_cdf(kind, levels, log_scale):
     loc = torch.tensor([-0.8, 0.0, 0.37, 1.2], dtype=torch.float64)
     d = binned(kind, loc, torch.full_like(loc, log_scale), levels)
-    values = torch.unique(torch.linspace(0, levels - 1, 17).long())
+    nearest = ((loc + 1) * ((levels - 1) / 2)).round().clamp(0, levels - 1).long()
+    values = torch.unique(torch.cat([torch.linspace(0, levels - 1, 17).long(), nearest]))
     ours = torch.stack([d.log_prob(v.expand(4)) for v in values])
     points, half = values.numpy()[:, None] * 2 / (levels - 1) - 1, 1 / (levels - 1)
     law = FROZEN[kind](loc.numpy(), math.exp(log_scale))
@@ -194,7 +195,7 @@ def test_gradient_a_thousand_scales_away(kind, sign, dtype):
     # log P ~ -|u| (logistic) or -u^2/2 (normal), u measured to the near edge of the bin: 1000 less half its width of 1.57 scales.
     u = 1000 - 1 / 256 / scale
     slope = (1 if kind == "logistic" else u) / scale
-    assert float(log_p) == pytest.approx(-u if kind == "logistic" else -(u**2) / 2, rel=1e-2 if kind == "logistic" else 1e-3)
+    assert float(log_p.detach()) == pytest.approx(-u if kind == "logistic" else -(u**2) / 2, rel=1e-2 if kind == "logistic" else 1e-3)
     assert sign * float(by_loc) == pytest.approx(slope, rel=2e-2)
     assert float(by_scale) == pytest.approx(1000 if kind == "logistic" else u * u, rel=2e-2)
 
@@ -207,6 +208,7 @@ def test_gradients_agree_with_finite_differences(kind):
         assert torch.autograd.gradcheck(lambda m, s, v=value: binned(kind, m, s, 256).log_prob(torch.full((3,), v)), (loc, log_scale))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 def test_compiled_gradients_are_the_same():
     """Inductor's vectorised expm1 gives NaN on CPUs; what is compiled must not use it."""
     torch.manual_seed(0)
@@ -287,7 +289,7 @@ def test_impossible_levels_are_never_drawn():
 @pytest.mark.parametrize("name", examples())
 def test_low_temperatures_give_the_likeliest(name):
     d = examples()[name]
-    for temperature in (1e-3, 1e-30, 0.0):
+    for temperature in (1e-7, 1e-30, 0.0):  # float32 keeps likelihoods apart that differ by 1e-7
         assert torch.equal(d.draw(temperature, torch.Generator().manual_seed(1)), d.log_pmf().argmax(-1))
 
 
@@ -302,7 +304,7 @@ def test_drawing_in_chunks_changes_nothing(name, monkeypatch):
     parts = d.draw(generator=torch.Generator().manual_seed(2)), d.mean
     assert len(sizes) >= 4, "nothing was cut"
     assert torch.equal(whole[0], parts[0])
-    assert torch.equal(whole[1], parts[1])
+    torch.testing.assert_close(whole[1], parts[1], rtol=1e-6, atol=1e-6)  # a product of fewer rows may add in another order
 
 
 def test_chunks_count_the_components(monkeypatch):

@@ -142,8 +142,10 @@ def test_cosine_learns_with_revival_in_both_modes():
 # Learning by running means (appendix A.1)
 
 
-def test_one_step_is_the_running_mean_of_the_paper():
+@pytest.mark.parametrize(("updates", "gamma"), [(0, 1 / 10), (5, 6 / 15), (200, 0.9)])
+def test_one_step_is_the_running_mean_of_the_paper(updates, gamma):
     q = quantizer(decay=0.9, revive_below=0, num_codebooks=2).double()
+    q.updates.fill_(updates)
     z = features(8, 6, 5, dtype=torch.float64)
     old = snapshot(q)
     out = q(z)
@@ -152,8 +154,8 @@ def test_one_step_is_the_running_mean_of_the_paper():
     assert torch.equal(out.z, before)
     for m, part in enumerate(z.chunk(2, 1)):
         hot = torch.nn.functional.one_hot(out.codes[:, m].flatten(), 10).double()
-        counts = 0.9 * old["counts"][m] + 0.1 * hot.sum(0)
-        sums = 0.9 * old["sums"][m] + 0.1 * hot.t() @ to_rows(part)
+        counts = gamma * old["counts"][m] + (1 - gamma) * hot.sum(0)
+        sums = gamma * old["sums"][m] + (1 - gamma) * hot.t() @ to_rows(part)
         smoothed = (counts + 1e-5) / (counts.sum() + 10 * 1e-5) * counts.sum()
         torch.testing.assert_close(q.counts[m], counts)  # raw: smoothing never overwrites them
         torch.testing.assert_close(q.sums[m], sums)

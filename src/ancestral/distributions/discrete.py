@@ -7,7 +7,7 @@ from torch import Generator, Size, Tensor
 from torch.distributions import Distribution
 
 _CHUNK = 1 << 24
-"""Most probabilities that sampling holds at once."""
+"""Most numbers that a table of probabilities is computed from at once."""
 
 
 class Discrete(Distribution):
@@ -48,13 +48,18 @@ class Discrete(Distribution):
     def _parts(self) -> list["Discrete"]:
         """The distribution cut along the first dimension into pieces whose table of probabilities fits in memory."""
         n = self.batch_shape[0]
-        step = max(1, _CHUNK // max(1, self.batch_shape.numel() // max(n, 1) * self.levels))
-        return [self[i : i + step] for i in range(0, n, step)]
+        step = max(1, _CHUNK // max(1, self.batch_shape.numel() // max(n, 1) * self.levels * self._terms))
+        return [self[i : i + step] for i in range(0, max(n, 1), step)]
+
+    @property
+    def _terms(self) -> int:
+        """Numbers that the probability of one level is computed from."""
+        return 1
 
     def quantile(self, uniforms: Tensor, temperature: float = 1.0) -> Tensor:
         """The integers at which the cumulative distribution passes ``uniforms`` in [0, 1), int64 ``batch_shape``.
 
-        ``temperature`` sharpens the distribution to P(x)^(1/temperature), renormalised.
+        ``temperature`` sharpens the distribution to P(x)^(1/temperature), renormalised; at 0 the likeliest level is left.
         """
         parts = self._parts()
         pieces = uniforms.split([part.batch_shape[0] for part in parts])
@@ -72,6 +77,8 @@ class Discrete(Distribution):
 
 
 def _invert(log_pmf: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
+    if temperature == 0:
+        return log_pmf.argmax(-1)
     # In float64, and relative to the total, rounding never makes an impossible level possible.
     probability = torch.softmax(log_pmf.double() / temperature, dim=-1)
     cumulative = probability.cumsum(-1)

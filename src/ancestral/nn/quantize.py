@@ -88,7 +88,7 @@ class VectorQuantizer(Quantizer):
         update: ``ema`` moves codes to the running mean of their features (appendix A.1 of the paper); ``gradient`` learns them by the
             codebook term of equation 3.
         commitment_weight: beta of equation 3; weighs the encoder's term only.
-        decay: gamma of the running means.
+        decay: gamma of the running means; step t = 0, 1, … uses (t + 1)/(t + 10) while that is less.
         kmeans_start: set the codebook to the k-means centres of the first batch.
         revive_below: codes used less than this share of an even use (by running mean) are moved to features of the batch; 0 never does.
         cosine: normalise features and codes to length 1 (in each part). Gradients pass straight through to the normalised features.
@@ -232,9 +232,11 @@ class VectorQuantizer(Quantizer):
             news["candidates"] = self._candidates(rows)
         news = _sum_over_processes(news)
 
-        self.counts.lerp_(news["usage"], 1 - self.decay)
+        # Young means forget faster: at first the encoder moves quickly, and codes that followed slowly would be left behind.
+        weight = (9 / (self.updates + 10).to(self.counts.dtype)).clamp(min=1 - self.decay)
+        self.counts.lerp_(news["usage"], weight)
         if self.update == "ema":
-            self.sums.lerp_(news["sums"].to(self.sums.dtype), 1 - self.decay)
+            self.sums.lerp_(news["sums"].to(self.sums.dtype), weight)
             n = self.counts.sum(-1, keepdim=True)
             # Laplace smoothing (appendix A.1) divides; the raw counts stay as they are.
             smoothed = (self.counts + 1e-5) / (n + self.codebook_size * 1e-5) * n

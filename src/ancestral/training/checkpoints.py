@@ -40,7 +40,12 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
             save_tensors(temporary / f"optimizer-{phase}.safetensors", tensors)
         if checkpoint.averages:
             save_tensors(temporary / "averages.safetensors", checkpoint.averages)
-        description = {"stage": checkpoint.stage, "step": checkpoint.step, "seconds": checkpoint.seconds, "phases": list(checkpoint.optimizers)}
+        description = {
+            "stage": checkpoint.stage,
+            "step": checkpoint.step,
+            "seconds": checkpoint.seconds,
+            "phases": list(checkpoint.optimizers),
+        }
         (temporary / _STATE).write_text(json.dumps(description | {"averages": bool(checkpoint.averages)}), encoding="utf-8")
     for old in _steps(stage)[:-keep]:
         shutil.rmtree(old)

@@ -324,7 +324,8 @@ class Trainer:
 
     def _log(self, work: "_Work", done: int) -> None:
         """Means since the last entry."""
-        elapsed = time.perf_counter() - work.clock
+        now = time.perf_counter()
+        elapsed, work.clock = now - work.clock, now  # the time that logging takes belongs to the next entry
         self._seconds += elapsed
         if self.journal:
             means = {name: float(value) / n for name, (value, n) in work.sums.items()}
@@ -334,7 +335,7 @@ class Trainer:
                 "seconds": self._seconds,
             }
             self.journal.write(work.stage.name, done, "train", means | extra, steps=work.optimization.steps)
-        work.sums, work.steps, work.clock = {}, 0, time.perf_counter()
+        work.sums, work.steps = {}, 0
 
     def _look(self, work: "_Work", done: int, due: Callable[[int], bool]) -> None:
         """Evaluate and draw with the averaged weights."""

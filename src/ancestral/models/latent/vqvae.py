@@ -20,6 +20,9 @@ from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
 from ancestral.units import bits_per_dim
 
+_PAPER = Optimization(steps=250_000, batch_size=128, learning_rate=2e-4, schedule="constant", warmup=0, gradient_clip=None)
+"""Section 4.1 of the paper: Adam with learning rate 2e-4, batches of 128, 250,000 steps."""
+
 
 class VQVAE(Model, LowerBound, Tokenizer):
     r"""Discrete latent model :math:`p(x) = \sum_c p(x \mid c)\, p(c)` with codes from a quantised encoder.
@@ -88,30 +91,56 @@ class VQVAE(Model, LowerBound, Tokenizer):
             source="chosen on Fashion-MNIST for two CPU cores (docs/figures.md)",
             model=Config(),
             stages={
-                "tokenizer": Optimization(steps=5000, batch_size=128, learning_rate=1e-3),
-                "prior": Optimization(steps=4000, batch_size=128, learning_rate=1e-3),
+                "tokenizer": Optimization(steps=4000, batch_size=128, learning_rate=2e-3),
+                "prior": Optimization(steps=4000, batch_size=128, learning_rate=2e-3),
+            },
+        ),
+        "digits": Recipe(
+            source="a minute or two on two CPU cores, for the embedded 8x8 digits (docs/figures.md)",
+            model=Config(
+                codebook_size=64,
+                code_dim=16,
+                stride=2,
+                width=64,
+                residual_width=32,
+                prior=GatedPixelCNN.Config(width=32, layers=5, head=64, dropout=0.2),
+            ),
+            stages={
+                "tokenizer": Optimization(steps=1500, batch_size=64, learning_rate=2e-3),
+                "prior": Optimization(steps=1500, batch_size=64, learning_rate=2e-3),
             },
         ),
         "cifar10": Recipe(
-            source="van den Oord et al. 2017, section 4.1 (8x8x10 latents, 256-way softmax: the authors, quoted in facts of public issues)",
+            source="van den Oord et al. 2017, section 4.1; 8x8x10 latents and a 256-way softmax, as its authors have said elsewhere",
             model=Config(
-                width=256, residual_width=256, batch_norm=False, num_codebooks=10, code_dim=640, codebook_update="gradient", kmeans_start=False, revive_below=0.0,
-                likelihood="categorical", prior=GatedPixelCNN.Config(width=160, layers=12),
+                num_codebooks=10,
+                code_dim=640,
+                codebook_update="gradient",
+                kmeans_start=False,
+                revive_below=0.0,
+                width=256,
+                residual_width=256,
+                batch_norm=False,
+                likelihood="categorical",
+                prior=GatedPixelCNN.Config(width=160, layers=12),
             ),
-            stages={
-                "tokenizer": Optimization(steps=250_000, batch_size=128, learning_rate=2e-4, schedule="constant", warmup=0, gradient_clip=None),
-                "prior": Optimization(steps=250_000, batch_size=128, learning_rate=2e-4, schedule="constant", warmup=0),
-            },
+            stages={"tokenizer": _PAPER, "prior": _PAPER},
         ),
         "imagenet128": Recipe(
-            source="van den Oord et al. 2017, section 4.2: 128x128 to 32x32x1 codes, K=512; squared error",
-            model=Config(width=256, residual_width=256, batch_norm=False, likelihood="mse", prior=GatedPixelCNN.Config(width=384, layers=20, kernel=5, head=1024)),
-            stages={
-                "tokenizer": Optimization(steps=250_000, batch_size=128, learning_rate=2e-4, schedule="constant", warmup=0, gradient_clip=None),
-                "prior": Optimization(steps=250_000, batch_size=128, learning_rate=2e-4, schedule="constant", warmup=0),
-            },
+            source="van den Oord et al. 2017, section 4.2: 128x128 to 32x32x1 codes, K=512, squared error",
+            model=Config(
+                codebook_update="gradient",
+                kmeans_start=False,
+                revive_below=0.0,
+                width=256,
+                residual_width=256,
+                batch_norm=False,
+                likelihood="mse",
+                prior=GatedPixelCNN.Config(width=384, layers=20, kernel=5, head=1024),
+            ),
+            stages={"tokenizer": _PAPER, "prior": _PAPER},
         ),
-    }  # fmt: skip
+    }
 
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__(config, spec)
