@@ -430,7 +430,7 @@ def test_train_loses_what_official_held_out_splits_have_and_test_stays_whole(tmp
 def test_the_description_is_json_and_the_splits_can_be_written(photos, tmp_path):
     dataset = load_data(str(photos[0]), OPTIONS)
     described = json.loads(json.dumps(dataset.describe()))
-    assert {name: split["size"] for name, split in described["splits"].items()} == {"train": 51, "validation": 3, "test": 6}
+    assert described["sizes"] == {"train": 51, "validation": 3, "test": 6}
     assert described["fingerprint"] == dataset.fingerprint
     dataset.write_splits(tmp_path / "splits.json")
     assert {name: tuple(files) for name, files in json.loads((tmp_path / "splits.json").read_text()).items()} == dataset.names

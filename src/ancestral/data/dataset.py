@@ -56,7 +56,8 @@ class Dataset:
         return {
             "source": self.source,
             "spec": {"shape": list(self.spec.shape), "levels": self.spec.levels, "classes": self.spec.classes},
-            "splits": {name: {"size": len(getattr(self, name)), "made": self.made.get(name, "")} for name in SPLITS},
+            "sizes": {name: len(getattr(self, name)) for name in SPLITS},
+            "made": dict(self.made),
             "duplicates_left_out": self.duplicates,
             "classes": list(self.classes),
             "fingerprint": self.fingerprint,

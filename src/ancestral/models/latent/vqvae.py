@@ -91,8 +91,8 @@ class VQVAE(Model, LowerBound, Tokenizer):
             source="chosen on Fashion-MNIST for two CPU cores (docs/figures.md)",
             model=Config(prior=GatedPixelCNN.Config(layers=6)),
             stages={
-                "tokenizer": Optimization(steps=3400, batch_size=128, learning_rate=2e-3),
-                "prior": Optimization(steps=2500, batch_size=128, learning_rate=2e-3),
+                "tokenizer": Optimization(steps=2000, batch_size=128, learning_rate=2e-3),
+                "prior": Optimization(steps=3000, batch_size=128, learning_rate=2e-3),
             },
         ),
         "digits": Recipe(
