@@ -38,6 +38,9 @@ def from_json(cls: type[T], data: Any, *, where: str = "", base: T | None = None
         if key not in fields:
             raise UserError(f"expected an option of {where or cls.__name__}, got {full}", nearest(key, fields))
         values[key] = _convert(hints[key], value, full, getattr(base, key, None))
+    needed = [name for name, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
+    if base is None and (absent := [name for name in needed if name not in values]):
+        raise UserError(f"expected {f'{where}.' if where else ''}{absent[0]}, got none", "give it a value")
     return typing.cast(T, dataclasses.replace(typing.cast(Any, base), **values)) if base is not None else cls(**values)
 
 
@@ -75,6 +78,10 @@ def _convert(hint: Any, value: Any, where: str, base: Any) -> Any:
 def _convert_union(arguments: tuple[Any, ...], value: Any, where: str, base: Any) -> Any:
     if value is None and type(None) in arguments:
         return None
+    # Several sets of choices are one, so that the message names them all.
+    choices = tuple(c for hint in arguments if typing.get_origin(hint) is typing.Literal for c in typing.get_args(hint))
+    if choices:
+        arguments = (*(hint for hint in arguments if typing.get_origin(hint) is not typing.Literal), typing.Literal[choices])
     problem: UserError | None = None
     for choice in arguments:
         try:

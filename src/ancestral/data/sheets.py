@@ -39,8 +39,11 @@ def sheet(x: Tensor, spec: Spec, columns: int | None = None) -> Pixels:
 
 def side_by_side(originals: Tensor, versions: Tensor, spec: Spec, columns: int = 8) -> Pixels:
     """Rows of originals, each above the row of their other versions."""
-    pairs = zip(originals.split(columns), versions.to(originals).split(columns), strict=True)
-    return sheet(torch.cat([row for pair in pairs for row in pair]), spec, columns=columns)
+    columns = min(columns, len(originals))
+    missing = -len(originals) % columns
+    blank = originals.new_full((missing, *originals.shape[1:]), spec.discrete_levels - 1)
+    rows = [torch.cat([images.to(originals), blank]).split(columns) for images in (originals, versions)]
+    return sheet(torch.cat([row for pair in zip(*rows, strict=True) for row in pair]), spec, columns=columns)
 
 
 def write_png(path: Path, pixels: Pixels, *, enlarge: bool = True) -> None:

@@ -18,9 +18,10 @@ class BatchNorm(nn.BatchNorm1d):
             return super().forward(x)
         dims = [0, *range(2, x.dim())]
         count = float(x.numel() // x.shape[1] * dist.get_world_size())
-        mean = _AllReduce.apply(x.float().sum(dims)) / count
+        wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+        mean = _AllReduce.apply(wide.sum(dims)) / count
         shape = (1, -1, *[1] * (x.dim() - 2))
-        centered = x.float() - mean.view(shape)
+        centered = wide - mean.view(shape)
         variance = _AllReduce.apply(centered.square().sum(dims)) / count
         with torch.no_grad():
             assert self.running_mean is not None
