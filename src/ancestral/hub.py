@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, errors, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from ancestral.errors import UserError
@@ -37,9 +37,21 @@ def fetch(name: str) -> Path:
 
 
 def push(folder: Path, name: str, *, token: str | None = None, private: bool = False, api: Any = None) -> str:
-    """Upload a model's folder to the repository ``name`` of the Hub (made if it is not there); its address."""
+    """Upload a model's folder to the repository ``name`` of the Hub (made if it is not there); its address.
+
+    Raises:
+        UserError: the name is none, the Hub cannot be reached, or it refuses.
+    """
     api = api or HfApi(token=token or os.environ.get("HF_TOKEN"))
-    api.create_repo(name, private=private, exist_ok=True)
-    return str(
-        api.upload_folder(repo_id=name, folder_path=str(folder), allow_patterns=[CONFIG, WEIGHTS], commit_message="Upload with ancestral")
-    )
+    try:
+        api.create_repo(name, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=name, folder_path=str(folder), allow_patterns=[CONFIG, WEIGHTS], commit_message="Upload with ancestral"))
+    except HFValidationError:
+        raise UserError(f"expected a Hub name OWNER/NAME, got {name}", "check the name") from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        remedy = "log in with: hf auth login, as somebody who may write there" if status in (401, 403) else "check the name, or try again later"
+        raise UserError(f"expected to upload to {name}, got status {status} from the Hub", remedy) from None
+    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # httpx's, which the Hub's library does not export
+        reason = f"{type(error).__name__}: {error}".strip(": ")
+        raise UserError(f"expected to reach the Hugging Face Hub at {api.endpoint}, got {reason}", "check the connection and HF_ENDPOINT") from None

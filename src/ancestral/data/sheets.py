@@ -13,6 +13,8 @@ from ancestral.files import replacing
 from ancestral.spec import Spec
 
 Pixels = npt.NDArray[np.uint8]
+_ENLARGED = 960
+"""Pixels that the longer side of a sheet of tiny images is enlarged to, about."""
 _GAP = 2
 """Pixels between the images of a sheet."""
 
@@ -48,7 +50,7 @@ def side_by_side(originals: Tensor, versions: Tensor, spec: Spec, columns: int =
 
 def write_png(path: Path, pixels: Pixels, *, enlarge: bool = True) -> None:
     """Write a sheet, whole or not at all; sheets of tiny images are enlarged by a whole factor."""
-    factor = max(1, 480 // max(pixels.shape[:2])) if enlarge else 1
+    factor = max(1, _ENLARGED // max(pixels.shape[:2])) if enlarge else 1
     enlarged = pixels.repeat(factor, 0).repeat(factor, 1)
     with replacing(path) as temporary:
         Image.fromarray(enlarged).save(temporary, format="PNG", optimize=True)
