@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, errors, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub import HfApi, constants, errors, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
 from ancestral.errors import UserError
 
@@ -16,7 +16,7 @@ def fetch(name: str) -> Path:
     """The folder of a model: ``name`` itself if it is a folder with one, else the Hub's repository of that name, downloaded.
 
     Raises:
-        UserError: there is neither.
+        UserError: there is neither, or the Hub cannot be reached.
     """
     folder = Path(name)
     if folder.is_dir():
@@ -29,11 +29,14 @@ def fetch(name: str) -> Path:
         raise UserError(f"expected a run directory or a Hub name OWNER/NAME, got {name}", "check the path")
     try:
         return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS]))
-    except (RepositoryNotFoundError, HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (RepositoryNotFoundError, HFValidationError) as error:
         reason = type(error).__name__
         raise UserError(
             f"expected a run directory or a model on the Hub, got {name} which is neither ({reason})", "check the name"
         ) from None
+    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
+        # The Hub's library looks into its cache before it gives up, and hides why it had to behind what it missed there.
+        raise _unreachable(error.__cause__ or error, constants.ENDPOINT) from None
 
 
 def push(folder: Path, name: str, *, token: str | None = None, private: bool = False, api: Any = None) -> str:
@@ -45,13 +48,23 @@ def push(folder: Path, name: str, *, token: str | None = None, private: bool = F
     api = api or HfApi(token=token or os.environ.get("HF_TOKEN"))
     try:
         api.create_repo(name, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=name, folder_path=str(folder), allow_patterns=[CONFIG, WEIGHTS], commit_message="Upload with ancestral"))
+        return str(
+            api.upload_folder(
+                repo_id=name, folder_path=str(folder), allow_patterns=[CONFIG, WEIGHTS], commit_message="Upload with ancestral"
+            )
+        )
     except HFValidationError:
         raise UserError(f"expected a Hub name OWNER/NAME, got {name}", "check the name") from None
     except HfHubHTTPError as error:
         status = error.response.status_code
-        remedy = "log in with: hf auth login, as somebody who may write there" if status in (401, 403) else "check the name, or try again later"
+        remedy = (
+            "log in with: hf auth login, as somebody who may write there" if status in (401, 403) else "check the name, or try again later"
+        )
         raise UserError(f"expected to upload to {name}, got status {status} from the Hub", remedy) from None
     except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # httpx's, which the Hub's library does not export
-        reason = f"{type(error).__name__}: {error}".strip(": ")
-        raise UserError(f"expected to reach the Hugging Face Hub at {api.endpoint}, got {reason}", "check the connection and HF_ENDPOINT") from None
+        raise _unreachable(error, api.endpoint) from None
+
+
+def _unreachable(error: BaseException, endpoint: str) -> UserError:
+    reason = f"{type(error).__name__}: {error}".strip(": ")
+    return UserError(f"expected to reach the Hugging Face Hub at {endpoint}, got {reason}", "check the connection and HF_ENDPOINT")

@@ -254,7 +254,11 @@ def test_reconstruction_after_training_beats_a_constant(architecture):
         (Spec(shape=(1, 6, 8)), {"stride": 4}, "expected an image that stride 4 divides, got 6x8; resize the images to 8x8"),
         (Spec(shape=(1, 8, 8)), {"stride": 3}, "expected a stride that is a power of 2, got 3"),
         (Spec(shape=(1, 8, 8)), {"stride": 0}, "expected a stride that is a power of 2, got 0"),
-        (Spec(shape=(1, 9)), {}, r"expected images \(C, H, W\) for the convolutional architecture, got \(1, 9\); choose --model.architecture mlp"),
+        (
+            Spec(shape=(1, 9)),
+            {},
+            r"expected images \(C, H, W\) for the convolutional architecture, got \(1, 9\); choose --model.architecture mlp",
+        ),
         (Spec(shape=(9,), levels=None), {}, "expected data with a number of levels, got continuous data"),
     ],
 )

@@ -218,7 +218,11 @@ def test_squared_error_has_no_likelihood_and_says_so():
     assert not model.has_likelihood
     assert build("vector").has_likelihood
     message = "expected a decoder with a likelihood, got one trained on squared error; train with --model.likelihood"
-    for figure in (lambda: model.elbo(Batch(x)), lambda: model.importance_bound(Batch(x), 2), lambda: model.distortion(x, model.tokenize(x))):
+    for figure in (
+        lambda: model.elbo(Batch(x)),
+        lambda: model.importance_bound(Batch(x), 2),
+        lambda: model.distortion(x, model.tokenize(x)),
+    ):
         with pytest.raises(UserError, match=message):
             figure()
     with torch.no_grad():
@@ -236,7 +240,9 @@ def test_training_both_stages_reaches_the_entropy_of_the_data():
     spec = Spec(shape=(1, 4, 4), levels=2)
     torch.manual_seed(0)
     x = torch.randint(2, (4, 1, 4, 4)).to(torch.uint8).repeat(8, 1, 1, 1)
-    config = replace(VQVAE.Config.tiny(), codebook_size=8, width=16, likelihood="bernoulli", prior=GatedPixelCNN.Config(width=16, layers=2, head=16))
+    config = replace(
+        VQVAE.Config.tiny(), codebook_size=8, width=16, likelihood="bernoulli", prior=GatedPixelCNN.Config(width=16, layers=2, head=16)
+    )
     model = VQVAE(config, spec)
     for stage in model.stages():
         with torch.no_grad():

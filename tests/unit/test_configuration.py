@@ -170,7 +170,12 @@ def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(28, "No space left on device"), OSError(122, "Disk quota exceeded"), SafetensorError("Error: No space left on device (os error 28)")]
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        OSError(122, "Disk quota exceeded"),
+        SafetensorError("Error: No space left on device (os error 28)"),
+    ],
 )
 def test_a_full_disk_is_said_to_be_full(tmp_path, error):
     path = tmp_path / "a"
@@ -241,7 +246,9 @@ def test_tensors_survive(tmp_path):
         assert torch.equal(read[name], tensor), name
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "got nothing there"), (b"{", "expected JSON in"), (b"\xff\xfe\x00", "expected JSON in")])
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "got nothing there"), (b"{", "expected JSON in"), (b"\xff\xfe\x00", "expected JSON in")]
+)
 def test_what_is_no_json(tmp_path, content, message):
     path = tmp_path / "a.json"
     if content is not None:

@@ -159,7 +159,9 @@ def test_log1mexp(dtype):
     x = torch.tensor([1e-30, 1e-12, 1e-4, 0.1, 0.2499, 0.25, 0.2501, 0.7, 1.0, 5.0, 50.0], dtype=dtype, requires_grad=True)
     expected = np.log(-np.expm1(-x.detach().double().numpy()))
     # Of the claimed 1e-9 in float64; float32 rounds 1 - exp(-x) near 0.25 to 6e-8/0.22.
-    np.testing.assert_allclose(log1mexp(x).detach().numpy(), expected, rtol=2e-7 if dtype == torch.float32 else 1e-9, atol=5e-7 if dtype == torch.float32 else 2e-9)
+    np.testing.assert_allclose(
+        log1mexp(x).detach().numpy(), expected, rtol=2e-7 if dtype == torch.float32 else 1e-9, atol=5e-7 if dtype == torch.float32 else 2e-9
+    )
     (gradient,) = torch.autograd.grad(log1mexp(x).sum(), x)
     # The derivative of a series good to 1e-9 is good to a few 1e-8.
     np.testing.assert_allclose(gradient.numpy(), 1 / np.expm1(x.detach().double().numpy()), rtol=1e-5 if dtype == torch.float32 else 5e-8)
@@ -365,7 +367,9 @@ def test_parameters_mean_what_they_say():
     spec = Spec(shape=(2, 1, 1), levels=5)
     output = torch.tensor([0.0, 1.0, 0.3, -0.4, -1.0, -2.0, 2.0, 0.5, 0.1, 0.9, 0.0, -3.0]).view(1, 12, 1, 1)
     d = Likelihood("logistic-mixture", spec, components=2)(output)
-    expected = DiscretizedLogisticMixture(torch.tensor([2.0, 0.5]), torch.tensor([0.1, 0.9]), torch.tensor([0.0, -3.0]), 5).log_prob(torch.tensor(3))
+    expected = DiscretizedLogisticMixture(torch.tensor([2.0, 0.5]), torch.tensor([0.1, 0.9]), torch.tensor([0.0, -3.0]), 5).log_prob(
+        torch.tensor(3)
+    )
     torch.testing.assert_close(d.log_prob(torch.tensor(3))[0, 1, 0, 0], expected)
     d = Likelihood("gaussian", spec)(output[:, :4])
     expected = stats.norm(0.3, math.exp(-0.4)).cdf([0.25, 0.75])

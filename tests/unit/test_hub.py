@@ -151,7 +151,7 @@ class Hub(BaseHTTPRequestHandler):
             if name in self.repositories:
                 return self.answer(409, {"url": self.base + name}, X_Error_Code="RepoExists")
             self.repositories[name] = {}
-            if asked.get("private"):
+            if asked.get("private") or asked.get("visibility") == "private":
                 self.private.add(name)
             return self.answer(200, {"url": self.base + name, "name": name, "id": "1"})
         if parts[-2:] == ["preupload", "main"]:
@@ -202,7 +202,9 @@ def environment(endpoint, home):
 
 def command(arguments, endpoint, home):
     code = "from ancestral.cli.main import main; main()"
-    return subprocess.run([sys.executable, "-c", code, *arguments], env=environment(endpoint, home), capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=environment(endpoint, home), capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def test_pushed_and_loaded_through_the_command_line(server, tmp_path):
@@ -213,7 +215,9 @@ def test_pushed_and_loaded_through_the_command_line(server, tmp_path):
     assert server.repositories["me/pixels"] == {p.name: p.read_bytes() for p in (tmp_path / "model").iterdir()}
     assert server.private == {"me/pixels"}
     server.repositories["me/pixels"]["evil.py"] = b"raise SystemExit"
-    sampled = command(["sample", "me/pixels", "--n", "2", "--format", "npz", "--device", "cpu", "--out", str(tmp_path)], server.base, tmp_path / "home")
+    sampled = command(
+        ["sample", "me/pixels", "--n", "2", "--format", "npz", "--device", "cpu", "--out", str(tmp_path)], server.base, tmp_path / "home"
+    )
     assert sampled.returncode == 0, sampled.stderr
     assert list(tmp_path.glob("*.npz"))
     assert not list((tmp_path / "home").rglob("evil.py"))
@@ -252,21 +256,29 @@ def test_a_name_that_is_none(api, tmp_path):
         hub.push(tmp_path / "model", "a b", api=api)
 
 
-def test_a_hub_that_cannot_be_reached(tmp_path):
-    """One line and status 2, both ways. Port 1 of this machine answers nobody."""
+# Port 1 of this machine answers nobody.
+NOBODY = "http://127.0.0.1:1"
+
+
+def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     small().save_pretrained(tmp_path / "model")
-    for arguments in (["push", str(tmp_path / "model"), "me/pixels"], ["sample", "me/pixels"]):
-        done = command(arguments, "http://127.0.0.1:1", tmp_path / "home")
-        assert done.returncode == 2, done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-        assert "expected to reach the Hugging Face Hub" in done.stderr
+    with pytest.raises(UserError, match=f"expected to reach the Hugging Face Hub at {NOBODY}, got ConnectError: .*; check the connection"):
+        hub.push(tmp_path / "model", "me/pixels", api=HfApi(endpoint=NOBODY, token="hf_x"))
 
 
-def test_a_model_that_is_not_there(server, tmp_path):
-    done = command(["sample", "me/nothing"], server.base, tmp_path / "home")
+@pytest.mark.parametrize(
+    ("endpoint", "message"),
+    [
+        (NOBODY, "expected to reach the Hugging Face Hub at"),
+        (None, "got me/nothing which is neither (RepositoryNotFoundError); check the name"),
+    ],
+)
+def test_the_command_line_says_in_one_line_what_the_hub_lacks(server, tmp_path, endpoint, message):
+    done = command(["sample", "me/nothing"], endpoint or server.base, tmp_path / "home")
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert "got me/nothing which is neither" in done.stderr
+    assert message in done.stderr
 
 
 @pytest.mark.parametrize("name", BUILT)

@@ -1,0 +1,103 @@
+"""Two processes that torchrun starts train the model that one process trains, and stop and go on together."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from ancestral import load, load_data
+from ancestral.data import ImageOptions
+from ancestral.model import Batch
+
+STEPS = {"tokenizer": 24, "prior": 16}
+TINY = {"codebook-size": 8, "code-dim": 4, "stride": 2, "width": 8, "blocks": 1, "residual-width": 4, "components": 2,
+        "prior.width": 8, "prior.layers": 2, "prior.head": 8}  # fmt: skip
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def command(out, processes):
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", "--rdzv-backend=c10d", f"--nproc-per-node={processes}"] if processes > 1 else []
+    )
+    flags = [f"--model.{name}={value}" for name, value in TINY.items()]
+    flags += [f"--{stage}.{name}={value}" for stage, n in STEPS.items()
+              for name, value in {"steps": n, "batch-size": 16, "warmup": 2, "ema": 0.9}.items()]  # fmt: skip
+    flags += ["--device=cpu", "--checkpoint-every=4", "--evaluate-every=8", "--sample-every=0", "--log-every=4"]
+    return [sys.executable, *launcher, "-m", "ancestral.cli", "train", "vqvae", "--data=digits", f"--out={out}", *flags]
+
+
+def run(out, processes):
+    done = subprocess.run(command(out, processes), capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "is complete" in done.stdout
+    return out
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("alone") / "run", 1)
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("together") / "run", 2)
+
+
+def shifts(model):
+    """Biases in front of a normalisation, and the running means that follow them.
+
+    The normalisation takes a bias away again, so that its gradient is 0 but for rounding, of which Adam makes steps of full size.
+    """
+    found, names = set(), [name for name, _ in model.named_modules()]
+    for name in names:
+        if f"{name}.running_mean" in model.state_dict():
+            *stem, index = name.split(".")
+            before = ".".join([*stem, str(int(index) - 1)]) if index != "0" else ""
+            found |= {f"{name}.running_mean", f"{before}.bias"}
+    last = "encoder.0"  # the features' own normalisation follows the encoder's last layer
+    layers = [int(name.split(".")[2]) for name in names if name.startswith(f"{last}.") and name.count(".") == 2]
+    return found | {f"{last}.{max(layers)}.bias"}
+
+
+def test_two_processes_end_where_one_does(alone, together):
+    one, two = load(alone), load(together)
+    free = shifts(one)
+    compared = 0
+    for name, value in one.state_dict().items():
+        if name not in free and value.numel():
+            # Halves are added in another order: 1e-7 of float32, which Adam's division by the size of a gradient enlarges over 24 steps.
+            torch.testing.assert_close(two.state_dict()[name], value, rtol=1e-3, atol=2e-4, msg=lambda m, name=name: f"{name}: {m}")
+            compared += 1
+    assert compared > 40
+    assert {"quantizer.codebook", "quantizer.counts", "quantizer.sums"} <= set(one.state_dict()) - free
+    test = load_data("digits", ImageOptions()).test
+    x = test.x[:]
+    same = (one.tokenize(x)[0] == two.tokenize(x)[0]).float().mean()
+    assert same > 0.995, "more than the features that lie between two codes changed theirs"
+    with torch.no_grad():
+        bits = [float(model.elbo(Batch(x, test.labels[:])).mean()) for model in (one, two)]
+    assert bits[0] == pytest.approx(bits[1], rel=1e-3)
+
+
+def test_interrupted_together_and_gone_on_with(together, tmp_path):
+    out = tmp_path / "run"
+    with (tmp_path / "output.txt").open("wb") as output:
+        launcher = subprocess.Popen(command(out, 2), stdout=output, stderr=subprocess.STDOUT, env=ENVIRONMENT)
+        deadline = time.monotonic() + 200
+        while not list((out / "checkpoints" / "tokenizer").glob("step-*")):
+            assert launcher.poll() is None, (tmp_path / "output.txt").read_text()
+            assert time.monotonic() < deadline, "no checkpoint"
+            time.sleep(0.002)
+        launcher.send_signal(signal.SIGTERM)
+        code = launcher.wait(timeout=120)
+    text = (tmp_path / "output.txt").read_text()
+    assert code != 0
+    assert "saved; go on with: " in text, text
+    assert not (out / "checkpoints" / "prior").exists()
+    run(out, 2)
+    # The same processes in the same order: what was interrupted ends with the very weights.
+    assert (out / "model" / "model.safetensors").read_bytes() == (together / "model" / "model.safetensors").read_bytes()
