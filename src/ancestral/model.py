@@ -1,6 +1,5 @@
 """The contract of every model: what the loop, the commands and the tests may ask of it."""
 
-import json
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from torch import Generator, Tensor, nn
 from ancestral import hub
 from ancestral.configuration import from_json, to_json
 from ancestral.errors import UserError
-from ancestral.files import read_json, read_tensors, replacing, save_tensors
+from ancestral.files import read_json, read_tensors, write_json, write_tensors
 from ancestral.recipe import Recipe
 from ancestral.spec import Spec
 
@@ -90,6 +89,7 @@ class Model(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.spec = spec
+        self.trained: tuple[str, ...] = ()
 
     def stages(self) -> tuple[Stage, ...]:
         """The stages of training, in order. The names are those of the recipes."""
@@ -112,11 +112,10 @@ class Model(nn.Module, ABC):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` into ``folder``, the layout of the Hugging Face Hub."""
-        with replacing(Path(folder)) as temporary:
-            temporary.mkdir()
-            config = {"class": type(self).__name__, "config": to_json(self.config), "spec": to_json(self.spec)}
-            (temporary / hub.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-            save_tensors(temporary / hub.WEIGHTS, self.state_dict())
+        folder = Path(folder)
+        config = {"class": type(self).__name__, "config": to_json(self.config), "spec": to_json(self.spec), "trained": list(self.trained)}
+        write_tensors(folder / hub.WEIGHTS, self.state_dict())
+        write_json(folder / hub.CONFIG, config)
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> Self:
@@ -130,7 +129,10 @@ class Model(nn.Module, ABC):
         if not isinstance(data, dict) or data.get("class") != cls.__name__:
             got = data.get("class") if isinstance(data, dict) else data
             raise UserError(f"expected a {cls.__name__} in {folder}, got {got}", "load it with ancestral.load")
+        if not isinstance(data.get("config"), dict) or not isinstance(data.get("spec"), dict):
+            raise UserError(f"expected config and spec in {folder / hub.CONFIG}, got {', '.join(data)}", "check the file")
         model = cls(from_json(cls.Config, data["config"], where="config"), from_json(Spec, data["spec"], where="spec"))
+        model.trained = tuple(data.get("trained", ()))
         model.load_weights(read_tensors(folder / hub.WEIGHTS), str(folder / hub.WEIGHTS))
         return model.eval()
 
@@ -140,11 +142,17 @@ class Model(nn.Module, ABC):
             self.save_pretrained(Path(folder) / "model")
             return hub.push(Path(folder) / "model", name, token=token, private=private)
 
+    def check_trained(self) -> None:
+        """Raise UserError if it is known that the last stage has not been trained to its end (``trained`` names those that have)."""
+        last = self.stages()[-1].name
+        if self.trained and last not in self.trained:
+            raise UserError(f"expected a model with all stages trained, got one without {last}", "give its train command again")
+
     def load_weights(self, weights: Mapping[str, Tensor], source: str) -> None:
         """Load a full state. Raises UserError, naming the first misfit, if it is another model's or configuration's."""
         own = self.state_dict()
         missing, foreign = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-        misfits = [k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape]
+        misfits = sorted(k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape)
         if missing or foreign or misfits:
             name = (misfits or missing or foreign)[0]
             got = tuple(weights[name].shape) if name in weights else "none"

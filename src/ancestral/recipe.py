@@ -34,7 +34,7 @@ class Optimization:
     gradient_clip: float | None = 1.0
     """Largest norm of the gradient; None leaves it as it is."""
     accumulate: int = 1
-    """Parts that a batch is split into, to save memory."""
+    """Parts that a batch is split into, to save memory. Statistics of a batch (of codebooks, of batch normalisation) are then of a part."""
     ema: float | None = None
     """Decay of the moving average of the weights that samples and evaluations use; None keeps none."""
 
@@ -46,6 +46,13 @@ class Optimization:
             raise UserError(
                 f"expected accumulate to divide the batch size, got {self.accumulate} and {self.batch_size}", "choose a divisor"
             )
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"expected betas in [0, 1), got {self.betas}", "try 0.9 0.999")
+        for name in ("weight_decay", "warmup", "eps"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"expected {name} of at least 0, got {getattr(self, name)}", f"raise {name}")
+        if self.gradient_clip is not None and not self.gradient_clip > 0:
+            raise UserError(f"expected a positive gradient_clip, got {self.gradient_clip}", "None leaves the gradient as it is")
         if not self.learning_rate > 0:
             raise UserError(f"expected a positive learning rate, got {self.learning_rate}", "try 0.001")
         if self.ema is not None and not 0 <= self.ema < 1:

@@ -22,6 +22,8 @@ from ancestral.taxonomy import TAXONOMY, model_class, name_of
 
 _IDENTITY = ("model", "config", "spec", "stages", "images", "result_options", "from")
 """What makes two runs the same run."""
+_NEEDED = {"model": str, "config": dict, "spec": dict, "stages": dict, "data": dict, "images": dict, "result_options": dict, "command": str}
+"""What every ``run.json`` has."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,10 @@ class Run:
         if not (path / "run.json").is_file():
             raise UserError(f"expected a run directory, got {path} without run.json", "give the --out of an `ancestral train`")
         manifest = read_json(path / "run.json")
-        if not isinstance(manifest, dict) or "model" not in manifest:
-            raise UserError(f"expected the description of a run in {path / 'run.json'}, got something else", "check the path")
+        absent = [k for k, kind in _NEEDED.items() if not isinstance(manifest, dict) or not isinstance(manifest.get(k), kind)]
+        if absent or not {"source", "fingerprint"} <= manifest["data"].keys():
+            got = f"one without {absent[0]}" if absent and isinstance(manifest, dict) else "something else"
+            raise UserError(f"expected the description of a run in {path / 'run.json'}, got {got}", "restore the file or train anew")
         return cls(path, manifest)
 
     @property
@@ -153,5 +157,7 @@ def manifest(
 
 def command() -> str:
     """The command line of this process, as one would type it."""
-    program = Path(sys.argv[0]).name if sys.argv[0] else "python"
-    return shlex.join([program.removesuffix(".py") if program != "__main__.py" else "ancestral", *sys.argv[1:]])
+    program = Path(sys.argv[0]).name
+    if program in ("-c", "__main__.py"):
+        program = "ancestral"
+    return shlex.join([*(["python", sys.argv[0]] if program.endswith(".py") else [program or "python"]), *sys.argv[1:]])

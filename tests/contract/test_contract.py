@@ -37,5 +37,11 @@ def test_taxonomy_has_every_system_of_the_design_once():
 
 @pytest.mark.parametrize("arguments", [["--help"], ["models"], ["--version"]])
 def test_command_line_starts_without_torch(arguments):
-    code = f"import sys; sys.argv = ['ancestral', *{arguments!r}]\nfrom ancestral.cli.main import main\ntry: main()\nexcept SystemExit as e: assert not e.code\nassert 'torch' not in sys.modules"
+    code = (
+        f"import sys; sys.argv = ['ancestral', *{arguments!r}]\n"
+        "from ancestral.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit as e: assert not e.code\n"
+        "assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

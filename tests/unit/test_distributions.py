@@ -212,10 +212,10 @@ def test_gradients_agree_with_finite_differences(kind):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 def test_compiled_gradients_are_the_same():
-    """Inductor's vectorised expm1 gives NaN on CPUs; what is compiled must not use it."""
+    """Inductor's vectorised expm1 is 0 below 3e-8 on CPUs, and its logarithm -inf; what is compiled must not use it."""
     torch.manual_seed(0)
     parameters = [torch.randn(256, 2) for _ in range(3)]
-    parameters[2][:128] = torch.linspace(-12, 6, 128)[:, None]  # wide scales: small arguments of log1mexp
+    parameters[2][:128] = torch.linspace(-12, 20, 128)[:, None]  # at 20, bins are 2e-11 scales wide
     value = torch.randint(256, (256,))
 
     def log_prob(logits, loc, log_scale):
@@ -304,7 +304,7 @@ def test_drawing_in_chunks_changes_nothing(name, monkeypatch):
     monkeypatch.setattr(type(d), "log_pmf", lambda self: sizes.append(self.batch_shape[0]) or original(self))
     monkeypatch.setattr(discrete, "_CHUNK", 2 * 6 * 17 * 3)
     parts = d.draw(generator=torch.Generator().manual_seed(2)), d.mean
-    assert len(sizes) >= 4, "nothing was cut"
+    assert len(sizes) >= 2, "nothing was cut"
     assert torch.equal(whole[0], parts[0])
     torch.testing.assert_close(whole[1], parts[1], rtol=1e-6, atol=1e-6)  # a product of fewer rows may add in another order
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ancestral.cli.parse import device, parse
+from ancestral.cli.parse import device, parse, shown_as
 from ancestral.evaluation import detokenize, read_codes, write_images
 from ancestral.runs import load
 
@@ -15,15 +15,15 @@ from ancestral.runs import load
 class Options:
     """Turn code maps back into images."""
 
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, tyro.conf.Positional, shown_as("RUN")]
     """Run directory, model folder or Hub name."""
-    codes: Annotated[Path, tyro.conf.Positional]
+    codes: Annotated[Path, tyro.conf.Positional, shown_as("CODES")]
     """File of codes that tokenize wrote, or of the same form."""
     format: Literal["sheet", "files", "npz"] = "npz"
     """One PNG sheet, a PNG file each, or one .npz."""
-    n: int | None = None
-    """Decode the first so many only."""
-    out: Path = Path()
+    n: Annotated[int | None, shown_as("INT")] = None
+    """Decode the first so many only; all if left out."""
+    out: Annotated[Path, shown_as("FOLDER")] = Path()
     """Folder to write to."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
@@ -33,6 +33,5 @@ def main(arguments: list[str]) -> None:
     """Decode and write."""
     options = parse(Options, arguments, "detokenize")
     model = load(options.run, device(options.device))
-    codes = tuple(level[: options.n] for level in read_codes(options.codes))
-    x = detokenize(model, codes, progress=True)
+    x = detokenize(model, read_codes(options.codes, options.n), progress=True)
     print(write_images(options.out, options.codes.stem, x, model, kind=options.format))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from ancestral.cli.parse import device, parse
+from ancestral.cli.parse import device, parse, shown_as
 from ancestral.cli.sample import folder
 from ancestral.data.sheets import write_png
 from ancestral.evaluation import evaluate
@@ -19,18 +19,18 @@ from ancestral.runs import load
 
 @dataclass(frozen=True)
 class Options:
-    """Measure a trained model: likelihood, reconstruction, use of the codes. Writes evaluation.json and pictures into the run."""
+    """Measure a trained model; writes evaluation.json and pictures into its run."""
 
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, tyro.conf.Positional, shown_as("RUN")]
     """Run directory, model folder or Hub name."""
-    data: str | None = None
+    data: Annotated[str | None, shown_as("DATA")] = None
     """Data to evaluate on; the run's own if left out."""
     split: Literal["train", "validation", "test"] = "test"
     """Which examples."""
     importance_samples: int = 0
     """k of the importance-weighted bound, for models with a bound; 0 leaves it out."""
-    limit: int | None = None
-    """Evaluate the first so many examples only."""
+    limit: Annotated[int | None, shown_as("INT")] = None
+    """Evaluate the first so many examples only; all if left out."""
     seed: int = 0
     """Of the noise in bounds."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

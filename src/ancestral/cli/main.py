@@ -1,5 +1,6 @@
 """``ancestral COMMAND …``: finds the command, and prints a user's mistake as one line."""
 
+import errno
 import importlib
 import os
 import sys
@@ -15,6 +16,19 @@ COMMANDS = {
     "report": "one HTML page about a run",
     "push": "upload a trained model to the Hugging Face Hub",
 }
+
+_BEYOND_US = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+}
+"""Errors of the file system that the person can mend: a full disk, a place without permission, a path that is none."""
 
 USAGE = "usage: ancestral COMMAND [options]\n\n" + "\n".join(f"  {name:<12} {text}" for name, text in COMMANDS.items())
 
@@ -47,6 +61,13 @@ def run(arguments: list[str]) -> int:
         return 130
     except BrokenPipeError:  # `ancestral models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in _BEYOND_US:
+            raise
+        place = f" {error.filename}" if error.filename else ""
+        return fail(
+            f"expected to use{place or ' the disk'}, got: {error.strerror}; free space or change the place, then give the command again"
+        )
     return 0
 
 

@@ -1,7 +1,9 @@
 """``ancestral models``: the taxonomy as a tree."""
 
+import os
 from dataclasses import dataclass
 
+import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -11,9 +13,9 @@ from ancestral.taxonomy import FAMILIES, TAXONOMY
 
 @dataclass(frozen=True)
 class Options:
-    """Show the taxonomy: every model, what it represents, how it learns, what its likelihood is."""
+    """Show the taxonomy: every model, how it learns, what its likelihood is."""
 
-    json: bool = False
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the rows as JSON instead."""
 
 
@@ -27,15 +29,21 @@ def main(arguments: list[str]) -> None:
         print(json.dumps([asdict(row) | {"planned": row.path is None} for row in TAXONOMY], indent=2))
         return
     console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = 160  # a row a line, for grep
+    papers = console.width >= 120
     for family, meaning in FAMILIES.items():
         console.print(f"[bold]{family}[/bold]  {meaning}", soft_wrap=True)
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+        for column in range(6 if papers else 5):
+            table.add_column(no_wrap=column != 1)
         rows = [row for row in TAXONOMY if row.representation == family]
         for row in rows:
             branch = "└─" if row is rows[-1] else "├─"
-            style = "dim" if row.path is None else ""
-            state = "planned" if row.path is None else ""
-            table.add_row(f"{branch} {row.name}", row.learning, row.likelihood, state, row.paper.replace("https://", ""), style=style)
+            planned = row.path is None
+            authors, _, address = row.paper.partition(", https://")
+            cells = [f"{branch} {row.name}", row.learning, row.likelihood, "planned" if planned else "built", authors]
+            table.add_row(*cells, *([address] if papers else []), style="dim" if planned else "")
         console.print(table)
         console.print()
-    console.print("exact: log p(x) of the integers; bound: a lower bound of it; none: no likelihood.", style="dim")
+    console.print("exact: log p(x) itself; bound: a lower bound of it; none: no likelihood.", style="dim")

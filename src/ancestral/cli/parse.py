@@ -7,9 +7,14 @@ from typing import Any, TypeVar
 
 import tyro
 
-from ancestral.errors import UserError
+from ancestral.errors import UserError, nearest
 
 T = TypeVar("T")
+
+
+def shown_as(metavar: str) -> Any:
+    """For ``Annotated``: what stands for the value of an option in the help, where no default need be shown if it is None."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=lambda default: f"(default: {default})" if default not in ("None", "") else "")
 
 
 def parse(options: type[T], arguments: list[str], command: str, default: T | None = None) -> T:
@@ -25,18 +30,41 @@ def parse(options: type[T], arguments: list[str], command: str, default: T | Non
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise _one_line(errors.getvalue(), command) from None
+        raise _one_line(errors.getvalue(), f"ancestral {command}") from None
 
 
 def _one_line(box: str, command: str) -> UserError:
     """What tyro says in a box, as a sentence."""
-    lines = [re.sub(r"[│╭╮╰╯]", "", line).strip() for line in box.splitlines()]
-    problem = [line for line in lines[1:] if line]
-    end = next((i for i, line in enumerate(problem) if set(line) <= {"─"}), len(problem))
-    text = " ".join(problem[:end]).rstrip(".")
-    hint = re.search(r"(?:Perhaps you meant|Similar)[^-]*(--[\w.-]+)", " ".join(problem))
-    remedy = f"did you mean {hint[1]}?" if hint else f"see ancestral {command} --help"
-    return UserError(text[:1].lower() + text[1:], remedy)
+    # Where the terminal knows no lines, the title stands above a rule, else it is in the frame.
+    inside = [re.sub(r"[│╭╮╰╯]", " ", line).rstrip() for line in box.splitlines()]
+    blocks: list[list[str]] = [[]]
+    for line in inside[1:]:
+        if re.fullmatch(r"[\s─-]+", line):
+            blocks += [[]] if blocks[-1] else []
+        elif line:
+            blocks[-1].append(line)
+    text, hints = (" ".join(line.strip() for line in block) for block in (*blocks, [])[:2])
+    see = f"see {command} --help"
+
+    if text.startswith("Missing from"):
+        indents = sorted({len(line) - len(line.lstrip()) for line in blocks[0]})
+        names = [line.strip() for line in blocks[0] if len(line) - len(line.lstrip()) == indents[1]]
+        return UserError(f"expected {' and '.join(names)}, got none", see)
+    if match := re.match(r"Unrecognized options: ([^\s,]+)", text):
+        near = re.search(r"--[\w.-]+", hints) if hints.startswith(("Perhaps", "Similar")) else None
+        kind = f"an option of {command}" if match[1].startswith("-") else "no more words"
+        return UserError(f"expected {kind}, got {match[1]}", f"did you mean {near[0]}?" if near else see)
+    if match := re.match(r"Missing value for argument '(\S+)'\. Expected (\d+)", text):
+        return UserError(f"expected {match[2]} value{'s' if match[2] != '1' else ''} for {match[1]}, got fewer", see)
+    if match := re.match(r"invalid choice '(.*)' for argument '(\S+)'\. Expected one of \((.*)\)", text):
+        choices = re.findall(r"'([^']*)'", match[3])
+        return UserError(f"expected {match[2]} to be one of {', '.join(choices)}, got {match[1]}", nearest(match[1], choices))
+    if match := re.match(r"Error parsing (\S+): .*?(\['.*?'\]|'.*?')", text):
+        form = re.search(rf"{re.escape(match[1])} (\S+( [A-Z.\[\]}}]+)*)", hints)
+        kind = form[1].replace("{None}|", "None or ") if form else "another value"
+        got = " ".join(re.findall(r"'([^']*)'", match[2]))
+        return UserError(f"expected {match[1]} {kind}, got {got}", see)
+    return UserError(text.rstrip("."), see)
 
 
 def take_option(arguments: list[str], name: str) -> str | None:
@@ -55,6 +83,8 @@ def device(choice: str) -> Any:
 
     if choice == "cuda" and not torch.cuda.is_available():
         raise UserError("expected a CUDA device, got none", "choose --device auto")
+    if choice == "mps" and not torch.backends.mps.is_available():
+        raise UserError("expected an MPS device, got none", "choose --device auto")
     if choice == "auto":
         choice = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(choice)

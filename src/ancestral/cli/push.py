@@ -5,19 +5,19 @@ from typing import Annotated
 
 import tyro
 
-from ancestral.cli.parse import parse
+from ancestral.cli.parse import parse, shown_as
 from ancestral.runs import load
 
 
 @dataclass(frozen=True)
 class Options:
-    """Upload a trained model to the Hugging Face Hub, with the token of ``hf auth login`` or of HF_TOKEN."""
+    """Upload a trained model to the Hugging Face Hub; log in with hf auth login."""
 
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, tyro.conf.Positional, shown_as("RUN")]
     """Run directory or model folder."""
-    name: Annotated[str, tyro.conf.Positional]
-    """Repository, OWNER/NAME."""
-    private: bool = False
+    name: Annotated[str, tyro.conf.Positional, shown_as("OWNER/NAME")]
+    """Repository to upload to; made if it is not there."""
+    private: tyro.conf.FlagCreatePairsOff[bool] = False
     """Make the repository private."""
 
 

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ancestral.cli.parse import device, parse
+from ancestral.cli.parse import device, parse, shown_as
 from ancestral.cli.sample import folder
 from ancestral.data.sheets import write_png
 from ancestral.errors import UserError
-from ancestral.evaluation.data import resolve, take_split
+from ancestral.evaluation.data import check_fit, resolve, take_split
 from ancestral.evaluation.latent import reconstructions
 from ancestral.model import Reconstructs
 from ancestral.runs import load
@@ -20,15 +20,15 @@ from ancestral.runs import load
 class Options:
     """Put originals beside the model's versions of them."""
 
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, tyro.conf.Positional, shown_as("RUN")]
     """Run directory, model folder or Hub name."""
-    data: str | None = None
+    data: Annotated[str | None, shown_as("DATA")] = None
     """Data to reconstruct; the run's own if left out."""
     split: Literal["train", "validation", "test"] = "test"
     """Which examples."""
     n: int = 32
     """Number of examples."""
-    out: Path | None = None
+    out: Annotated[Path | None, shown_as("FOLDER")] = None
     """Folder to write to; samples/ in the run directory if there is one, else the current folder."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
@@ -40,8 +40,9 @@ def main(arguments: list[str]) -> None:
     model = load(options.run, device(options.device))
     if not isinstance(model, Reconstructs):
         raise UserError(f"expected a model that reconstructs, got {type(model).__name__}", "use sample instead")
-    x = take_split(resolve(options.run, options.data), options.split, options.n).x
-    model.spec.check(x)
+    data = resolve(options.run, options.data)
+    check_fit(model.spec, data)
+    x = take_split(data, options.split, options.n).x
     path = folder(options.run, options.out) / "reconstructions.png"
     write_png(path, reconstructions(model, x.to(model.device)))
     print(path)

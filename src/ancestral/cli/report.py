@@ -6,15 +6,15 @@ from typing import Annotated
 
 import tyro
 
-from ancestral.cli.parse import parse
+from ancestral.cli.parse import parse, shown_as
 from ancestral.report import write_report
 
 
 @dataclass(frozen=True)
 class Options:
-    """Write one self-contained HTML page about a run: curves, samples, figures, configuration."""
+    """Write one HTML page about a run: curves, samples, figures, configuration."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, shown_as("RUN")]
     """Run directory."""
 
 

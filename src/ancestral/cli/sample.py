@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ancestral.cli.parse import device, parse
+from ancestral.cli.parse import device, parse, shown_as
 from ancestral.evaluation import sample, write_images
 from ancestral.runs import load
 
@@ -15,11 +15,11 @@ from ancestral.runs import load
 class Options:
     """Draw from a trained model."""
 
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, tyro.conf.Positional, shown_as("RUN")]
     """Run directory, model folder or Hub name."""
     n: int = 64
     """Number of samples."""
-    labels: tuple[int, ...] = ()
+    labels: Annotated[tuple[int, ...], shown_as("INT [INT ...]")] = ()
     """Classes, repeated in turn; without them the model draws classes at random."""
     temperature: float = 1.0
     """1 samples the model; lower values give likelier, less diverse samples."""
@@ -27,7 +27,7 @@ class Options:
     """The same seed gives the same samples."""
     format: Literal["sheet", "files", "npz"] = "sheet"
     """One PNG sheet, a PNG file each, or one .npz with x and labels."""
-    out: Path | None = None
+    out: Annotated[Path | None, shown_as("FOLDER")] = None
     """Folder to write to; samples/ in the run directory if there is one, else the current folder."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""

@@ -9,15 +9,15 @@ from typing import Annotated, Any
 
 import tyro
 
-from ancestral.cli.parse import parse, take_option
+from ancestral.cli.parse import parse, shown_as, take_option
 from ancestral.configuration import from_json, to_json
 from ancestral.data import ImageOptions
-from ancestral.errors import UserError
+from ancestral.errors import UserError, nearest
 from ancestral.files import read_json
 from ancestral.model import Model
 from ancestral.recipe import Optimization
 from ancestral.runs import Run, command
-from ancestral.taxonomy import TAXONOMY, model_class
+from ancestral.taxonomy import TAXONOMY, model_class, name_of, row
 from ancestral.training import Interrupted, TrainingOptions, train
 from ancestral.training.begin import find_recipe
 
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> None:
             images=options.images, options=options.options, start_from=options.from_,
         )  # fmt: skip
     except Interrupted as stop:
-        print(f"\n{stop}; go on with: {command()}", flush=True)
+        print(f"{stop}; go on with: {command()}", flush=True)
         sys.exit(128 + stop.signal if stop.signal in (signal.SIGINT, signal.SIGTERM) else 1)
     print(
         f"the run {run.path} is complete; next: ancestral sample {run.path} · ancestral evaluate {run.path} · ancestral report {run.path}"
@@ -85,26 +85,38 @@ def _default(cls: type[Model], arguments: list[str]) -> Any:
         model = from_json(cls.Config, data.get("model", {}), where="model", base=model)
         images = from_json(ImageOptions, data.get("images", {}), where="images", base=images)
         training = from_json(TrainingOptions, data.get("options", {}), where="options", base=training)
-        for stage, values in data.get("stages", {}).items():
+        changes = data.get("stages", {})
+        if not isinstance(changes, dict):
+            raise UserError(f"expected stages by name in {file}, got {changes!r}", "see --print-config")
+        for stage, values in changes.items():
             if stage not in stages:
-                raise UserError(f"expected a stage of the model in {file}, got {stage}", f"choose from {', '.join(stages)}")
+                raise UserError(f"expected a stage of the model in {file}, got {stage}", nearest(stage, stages))
             stages[stage] = from_json(Optimization, values, where=f"stages.{stage}", base=stages[stage])
 
-    def documented(kind: Any, text: str, name: str | None = None) -> Any:
-        return Annotated[kind, tyro.conf.arg(help=text, name=name)]
+    def documented(kind: Any, text: str, metavar: str, name: str | None = None) -> Any:
+        return Annotated[kind, shown_as(metavar), tyro.conf.arg(help=text, name=name)]
 
     fields: list[tuple[str, Any, Any]] = [
-        ("data", documented(str | None, "digits, fashion-mnist, a folder of images, or hub:OWNER/NAME."), None),
-        ("out", documented(Path | None, "Run directory; if it holds this run, the training goes on."), None),
-        ("recipe", documented(str | None, f"Named defaults, one of {', '.join(cls.recipes)}; now {recipe_name}: {recipe.source}."), None),
-        ("config", documented(Path | None, "JSON file of options, as --print-config prints; flags override it."), None),
-        ("from_", documented(Path | None, "A run whose stages before the last are taken over.", "from"), None),
+        ("data", documented(str | None, "digits, fashion-mnist, a folder of images, or hub:OWNER/NAME.", "DATA"), None),
+        ("out", documented(Path | None, "Run directory; if it holds this run, the training goes on.", "FOLDER"), None),
+        (
+            "recipe",
+            documented(str | None, f"Named defaults, one of {', '.join(cls.recipes)}; now {recipe_name}: {recipe.source}.", "NAME"),
+            None,
+        ),
+        ("config", documented(Path | None, "JSON file of options, as --print-config prints; flags override it.", "FILE"), None),
+        (
+            "from_",
+            documented(Path | None, "Run whose stages before the last are taken over; only the last is trained.", "RUN", "from"),
+            None,
+        ),
         ("print_config", Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Print the options as JSON and end.")], False),
     ]
-    fields += [("options", tyro.conf.OmitArgPrefixes[TrainingOptions], training)]
+    fields += [("options", Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="training")], training)]
     fields += [("model", cls.Config, model), ("images", ImageOptions, images), *((name, Optimization, o) for name, o in stages.items())]
     made: Any = dataclasses.make_dataclass(
         "Options", [(name, kind, dataclasses.field(default=value)) for name, kind, value in fields], kw_only=True, frozen=True
     )
-    made.__doc__ = f"Train {cls.__name__}: {(cls.__doc__ or '').strip().splitlines()[0]}"
+    about = row(name_of(cls))
+    made.__doc__ = f"{about.title}, {about.paper}"
     return made()

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ancestral.data.pictures import SPLITS
+from ancestral.files import write_json
 from ancestral.spec import Spec
 
 CHUNK = 2**24
@@ -66,7 +67,7 @@ class Dataset:
 
     def write_splits(self, path: Path) -> None:
         """Write which examples of the source (files of a folder, rows of anything else) form which split, as JSON."""
-        path.write_text(json.dumps({name: list(self.names[name]) for name in SPLITS}, indent=1) + "\n", encoding="utf-8")
+        write_json(path, {name: list(self.names[name]) for name in SPLITS})
 
 
 def fingerprint(splits: Mapping[str, Split], levels: int, classes: tuple[str, ...]) -> str:

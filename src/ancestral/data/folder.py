@@ -35,7 +35,7 @@ def folder(path: Path) -> Pictures:
     Image.init()  # before threads do
     names = tuple(file.as_posix() for file in files)
     return Pictures(
-        source=str(path),
+        source=str(path.resolve()),  # a run is evaluated from anywhere
         names=names,
         read=lambda i: Image.open(path / names[i], formats=FORMATS),
         given=given,

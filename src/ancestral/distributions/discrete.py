@@ -6,8 +6,8 @@ import torch
 from torch import Generator, Size, Tensor
 from torch.distributions import Distribution
 
-_CHUNK = 1 << 24
-"""Most numbers that a table of probabilities is computed from at once."""
+_CHUNK = 1 << 21
+"""Most numbers that a table of probabilities is computed from at once: larger blocks of memory would go back to the system each time."""
 
 
 class Discrete(Distribution):

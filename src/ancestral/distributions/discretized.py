@@ -6,6 +6,7 @@ bin take the tails (Salimans et al., PixelCNN++, 2017, https://arxiv.org/abs/170
 
 import math
 from abc import abstractmethod
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -58,6 +59,18 @@ class _Binned(Discrete):
     def log_prob(self, value: Tensor) -> Tensor:
         """See ``Discrete.log_prob``."""
 
+    @abstractmethod
+    def _survival(self, edge: float) -> Tensor:
+        """P(the continuous variable > edge), ``batch_shape``."""
+
+    @property
+    def mean(self) -> Tensor:
+        """See ``Discrete.mean``: the sum over t of P(x > t), which needs no table of the levels."""
+        total = torch.zeros(self.batch_shape, dtype=self.loc.dtype, device=self.loc.device)
+        for t in range(self.levels - 1):
+            total += self._survival((2 * t + 1) / (self.levels - 1) - 1)
+        return total
+
     def log_pmf(self) -> Tensor:
         """See ``Discrete.log_pmf``."""
         levels = torch.arange(self.levels, device=self.loc.device).view(-1, *[1] * len(self.batch_shape))
@@ -77,6 +90,17 @@ class DiscretizedLogisticMixture(_Binned):
     def __init__(self, logits: Tensor, loc: Tensor, log_scale: Tensor, levels: int) -> None:
         self.logits, self.loc, self.log_scale = logits, loc, log_scale.clamp(min=MIN_LOG_SCALE)
         super().__init__(levels, logits.shape[:-1])
+
+    def _survival(self, edge: float) -> Tensor:
+        return (self._weights * torch.sigmoid((self.loc - edge) * self._inverse_scale)).sum(-1)
+
+    @cached_property
+    def _weights(self) -> Tensor:
+        return self.logits.softmax(-1)
+
+    @cached_property
+    def _inverse_scale(self) -> Tensor:
+        return torch.exp(-self.log_scale)
 
     @property
     def _terms(self) -> int:
@@ -110,6 +134,9 @@ class DiscretizedNormal(_Binned):
     def __init__(self, loc: Tensor, log_scale: Tensor, levels: int) -> None:
         self.loc, self.log_scale = loc, log_scale.clamp(min=MIN_LOG_SCALE)
         super().__init__(levels, loc.shape)
+
+    def _survival(self, edge: float) -> Tensor:
+        return torch.special.ndtr((self.loc - edge) * torch.exp(-self.log_scale))
 
     def __getitem__(self, index: slice | tuple[slice, ...]) -> "DiscretizedNormal":
         return DiscretizedNormal(self.loc[index], self.log_scale[index], self.levels)

@@ -69,19 +69,18 @@ class Evaluation:
         return json.loads(json.dumps(asdict(self)))
 
     def __str__(self) -> str:
-        table = Table(
-            title=f"{self.model} on {self.data}, {self.split} split, {self.examples:,} examples", title_justify="left", title_style="bold"
-        )
-        table.add_column("figure")
-        table.add_column("value", justify="right")
-        table.add_column("unit")
-        table.add_column("kind")
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
+        table.add_column("figure", no_wrap=True)
+        table.add_column("value", justify="right", no_wrap=True)
+        table.add_column("unit", no_wrap=True)
+        table.add_column("kind", no_wrap=True)
         table.add_column("note", overflow="fold")
         for f in self.figures:
             value = f"{f.value:.4g}" if abs(f.value) >= 100 else f"{f.value:.4f}"
             error = f" ± {f.standard_error:.4f}" if f.standard_error is not None else ""
             table.add_row(f.name, value + error, f.unit, f.kind, f.note)
-        console = Console(width=120)
+        console = Console(width=100, color_system=None)
         with console.capture() as capture:
             console.print(table)
-        return capture.get().rstrip()
+        lines = [line.rstrip() for line in capture.get().splitlines() if line.strip()]
+        return "\n".join([f"{self.model} on {self.data}, {self.split} split, {self.examples:,} examples", "", *lines])

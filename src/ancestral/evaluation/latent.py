@@ -17,7 +17,8 @@ def pictures(model: Model, x: Tensor) -> dict[str, Pixels]:
     if isinstance(model, Reconstructs):
         result["reconstructions"] = reconstructions(model, x[:32])
     if isinstance(model, ContinuousLatents):
-        result["interpolations"] = interpolations(model, x[:20])
+        if len(x) > 1:
+            result["interpolations"] = interpolations(model, x[:20])
         result["latent"] = latent_grid(model, x)
     if isinstance(model, Tokenizer):
         result["latent"] = code_maps(model, x[:12])

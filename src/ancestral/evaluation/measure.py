@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ancestral.data import Dataset, ImageOptions, Split
 from ancestral.errors import UserError
-from ancestral.evaluation.data import resolve, take_split
+from ancestral.evaluation.data import check_fit, resolve, take_split
 from ancestral.evaluation.figures import Codebook, Evaluation, Figure
 from ancestral.evaluation.progress import watched
+from ancestral.evaluation.sampling import check_seed
 from ancestral.model import Batch, ExactLikelihood, LowerBound, Model, Reconstructs, Tokenizer
 from ancestral.nn.quantize import perplexity
 from ancestral.runs import command, load
@@ -30,7 +31,7 @@ def evaluate(
     images: ImageOptions | None = None,
     limit: int | None = None,
     seed: int = 0,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """The figures of ``model`` on a split of ``data``. Means are over examples, the last smaller batch weighed by its size.
@@ -43,23 +44,27 @@ def evaluate(
         images: how the images of ``data`` are prepared; as in the run if None.
         limit: evaluate the first so many examples only.
         seed: of the noise in bounds.
-        device: where to compute.
+        device: where to compute; where a model is, else on the CPU, if None.
         progress: show a progress bar.
 
     Raises:
         UserError: the data do not fit the model, or there is no such split.
     """
     name = str(model) if not isinstance(model, Model) else type(model).__name__
-    network = model.to(device).eval() if isinstance(model, Model) else load(model, device)
+    network = model.eval() if isinstance(model, Model) else load(model)
+    network.to(device or network.device)
+    network.check_trained()
+    if importance_samples < 0:
+        raise UserError(f"expected 0 or more importance samples, got {importance_samples}", "try 64; 0 leaves the bound out")
     if isinstance(model, Model) and data is None:
         raise UserError("expected data to evaluate a model on, got none", "name them: evaluate(model, data=...)")
     dataset = data if isinstance(data, Dataset) else resolve(name, data, images)
     examples = take_split(dataset, split, limit)
-    network.spec.check(examples.x[:_BATCH])
+    check_fit(network.spec, dataset)
     started = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        run = _Runner(examples, device, progress)
+        torch.manual_seed(check_seed(seed))
+        run = _Runner(examples, network.device, progress)
         if isinstance(network, Tokenizer):
             figures, codebooks = _tokenizer(network, network, run)
         else:
@@ -91,10 +96,10 @@ def _likelihood(model: Model, run: _Runner, k: int) -> list[Figure]:
     if not isinstance(model, LowerBound) or not model.has_likelihood:
         return []
     nats = run("bound", lambda x: -model.elbo(Batch(x)))
-    figures = [Figure.bits_per_dim("negative ELBO", nats, dims, kind="bound", note="one sample of z for each example")]
+    figures = [Figure.bits_per_dim("negative ELBO", nats, dims, kind="bound", note="one z each")]
     if k:
         nats = run(f"importance-weighted bound, k={k}", lambda x: -model.importance_bound(Batch(x), k))
-        figures.append(Figure.bits_per_dim(f"importance-weighted bound, k={k}", nats, dims, kind="bound"))
+        figures.append(Figure.bits_per_dim(f"importance-weighted, k={k}", nats, dims, kind="bound"))
     return figures
 
 
@@ -109,11 +114,11 @@ def _tokenizer(model: Model, tokenizer: Tokenizer, run: _Runner) -> tuple[list[F
         distortion = run("decoder", lambda x, *codes: tokenizer.distortion(x, codes), *levels)
         uniform = sum(spec.dims * math.log(spec.discrete_levels) for spec in specs)
         figures = [
-            Figure.bits_per_dim("honest total", distortion + total_rate, dims, kind="bound", note="codes under the learned prior + decoder"),
-            Figure.bits_per_dim("total with a uniform prior", distortion + uniform, dims, kind="bound", note="log2 K for each code + decoder"),
+            Figure.bits_per_dim("honest total", distortion + total_rate, dims, kind="bound", note="prior + decoder"),
+            Figure.bits_per_dim("total with a uniform prior", distortion + uniform, dims, kind="bound", note="log2 K a code"),
             Figure.bits_per_dim("decoder", distortion, dims, kind="measure", note="given the codes"),
         ]
-    figures.append(Figure.bits_per_dim("codes", total_rate, dims, kind="measure", note="under the learned prior"))
+    figures.append(Figure.bits_per_dim("codes", total_rate, dims, kind="measure", note="learned prior"))
     for i, (spec, rate) in enumerate(zip(specs, rates.unbind(1), strict=True)):
         name = "prior" if len(specs) == 1 else f"prior, level {i}"
         note = f"uniform: {math.log(spec.discrete_levels):.2f}"
@@ -125,7 +130,7 @@ def _tokenizer(model: Model, tokenizer: Tokenizer, run: _Runner) -> tuple[list[F
             used = int((usage > 0).sum())
             codebooks.append(Codebook(size=len(usage), used=used, perplexity=float(perplexity(usage)), usage=usage.tolist()))
             name = "codebook perplexity" if len(specs) == 1 and codes.shape[1] == 1 else f"codebook perplexity {len(codebooks)}"
-            note = f"of {len(usage)} codes, {used} used"
+            note = f"{used} of {len(usage)} used"
             figures.append(Figure(name=name, value=codebooks[-1].perplexity, unit="codes", kind="measure", note=note))
     return figures, codebooks
 
@@ -138,6 +143,6 @@ def _reconstruction(model: Model, run: _Runner) -> list[Figure]:
     psnr = 10 * torch.log10(peak**2 / mse.clamp(min=1e-10))
     scaled = float(mse.mean()) / peak**2
     return [
-        Figure(name="reconstruction MSE", value=scaled, unit="of values in [0, 1]", kind="measure"),
-        Figure(name="reconstruction PSNR", value=float(psnr.mean()), unit="dB", kind="measure", note="mean over examples"),
+        Figure(name="reconstruction MSE", value=scaled, unit="", kind="measure", note="values in [0, 1]"),
+        Figure(name="reconstruction PSNR", value=float(psnr.mean()), unit="dB", kind="measure", note="mean of images"),
     ]

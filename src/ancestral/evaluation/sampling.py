@@ -1,5 +1,6 @@
 """Samples of a trained model, in batches, as files."""
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -34,13 +35,14 @@ def sample(
     """
     if n < 1:
         raise UserError(f"expected at least 1 sample, got {n}", "raise --n")
-    if not temperature > 0:
+    if not 0 < temperature < math.inf:
         raise UserError(f"expected a temperature above 0, got {temperature}", "1 samples the model, 0.01 is nearly its mode")
+    model.check_trained()
     classes = None
     if labels:
         classes = torch.tensor(labels).repeat(-(-n // len(labels)))[:n]
         model.spec.check_labels(classes, n)
-    generator = torch.Generator(model.device).manual_seed(seed)
+    generator = torch.Generator(model.device).manual_seed(check_seed(seed))
     starts = range(0, n, _BATCH)
     parts = []
     for start in watched(starts, "sampling", show=progress):
@@ -48,6 +50,13 @@ def sample(
         part = None if classes is None else classes[start : start + size].to(model.device)
         parts.append(model.sample(size, part, temperature=temperature, generator=generator).cpu())
     return torch.cat(parts), classes
+
+
+def check_seed(seed: int) -> int:
+    """The seed. Raises UserError unless torch takes it."""
+    if not 0 <= seed < 2**63:
+        raise UserError(f"expected a seed of 0 or more, below 2^63, got {seed}", "try 0")
+    return seed
 
 
 def write_images(

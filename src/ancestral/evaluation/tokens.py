@@ -39,47 +39,61 @@ def detokenize(model: Model, codes: tuple[Tensor, ...], *, progress: bool = Fals
     if len(codes) != len(specs):
         raise UserError(f"expected code maps of {len(specs)} levels, got {len(codes)}", "give the file that tokenize wrote")
     for spec, level in zip(specs, codes, strict=True):
-        spec.check(level)
+        try:
+            spec.check(level)
+        except UserError as error:
+            raise UserError(f"{error.problem} as codes", "give a file that tokenize wrote with this model") from None
+        if not len(level) or len(level) != len(codes[0]):
+            got = ", ".join(str(len(c)) for c in codes)
+            raise UserError(f"expected as many code maps on each level, at least 1, got {got}", "give the file that tokenize wrote")
     starts = range(0, len(codes[0]), _BATCH)
     shown = watched(starts, "decoding", show=progress)
     return torch.cat([tokenizer.detokenize(tuple(c[i : i + _BATCH].to(model.device).long() for c in codes)).cpu() for i in shown])
 
 
+def check_codes_path(path: Path) -> None:
+    """Raise UserError for a file of codes that is neither .npy nor .safetensors."""
+    if path.suffix not in (".npy", ".safetensors"):
+        raise UserError(f"expected a file .npy or .safetensors, got {path.name}", "change its ending")
+
+
 def write_codes(path: Path, codes: tuple[Tensor, ...], labels: Tensor | None = None) -> None:
     """Write code maps: ``.npy`` (one level, the array alone) or ``.safetensors`` (``level0``, ``level1``, … and ``labels``)."""
+    check_codes_path(path)
     if path.suffix == ".safetensors":
         tensors = {f"level{i}": level for i, level in enumerate(codes)}
         write_tensors(path, tensors | ({"labels": labels} if labels is not None else {}))
-    elif path.suffix == ".npy":
+    else:
         if len(codes) > 1:
             raise UserError(f"expected one level of codes for .npy, got {len(codes)}", "write .safetensors")
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.save(file, codes[0].numpy())
-    else:
-        raise UserError(f"expected a file .npy or .safetensors, got {path.name}", "change the ending of --out")
 
 
-def read_codes(path: Path) -> tuple[Tensor, ...]:
-    """Read what ``write_codes`` wrote; nothing is unpickled. Raises UserError for anything else."""
+def read_codes(path: Path, limit: int | None = None) -> tuple[Tensor, ...]:
+    """Read what ``write_codes`` wrote, or its first ``limit`` examples; nothing is unpickled. Raises UserError for anything else."""
+    if limit is not None and limit < 1:
+        raise UserError(f"expected at least 1 example, got {limit}", "ask for more")
+    check_codes_path(path)
     if path.suffix == ".safetensors":
         tensors = read_tensors(path)
-        levels = sorted((name for name in tensors if name.startswith("level")), key=lambda name: int(name.removeprefix("level")))
+        levels = [name for i in range(len(tensors)) if (name := f"level{i}") in tensors]
         if not levels:
             raise UserError(
                 f"expected code maps level0, level1, … in {path}, got {', '.join(tensors) or 'nothing'}",
                 "give the file that tokenize wrote",
             )
-        return tuple(tensors[name] for name in levels)
-    if path.suffix != ".npy":
-        raise UserError(f"expected a file .npy or .safetensors, got {path.name}", "give the file that tokenize wrote")
+        return tuple(tensors[name][:limit] if tensors[name].ndim else tensors[name] for name in levels)
     try:
         array = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"expected the file {path}, got nothing there", "check the path") from None
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, MemoryError) as error:
+        reason = str(error).partition("\n")[0]
         raise UserError(
-            f"expected an array of codes in {path}, got something else ({error})", "give the file that tokenize wrote"
+            f"expected an array of codes in {path}, got something else ({reason})", "give the file that tokenize wrote"
         ) from None
-    if not np.issubdtype(array.dtype, np.integer):
-        raise UserError(f"expected integers in {path}, got {array.dtype}", "give the file that tokenize wrote")
-    return (torch.from_numpy(array),)
+    if not isinstance(array, np.ndarray) or array.ndim == 0 or not np.issubdtype(array.dtype, np.integer):
+        got = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
+        raise UserError(f"expected an array of integers in {path}, got {got}", "give the file that tokenize wrote")
+    return (torch.from_numpy(array[:limit].astype(np.int64)),)

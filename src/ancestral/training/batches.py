@@ -76,7 +76,6 @@ class Batches:
     def _load(self, k: int) -> Batch:
         index = self.indices(k)[self._part]
         pinned = self._device.type == "cuda" and self._data.x.device.type == "cpu"
-        index = index.to(self._data.x.device)
         batch = self._data.map(lambda t: t[index])
         if self._augment is not None:
             generator = torch.Generator(batch.x.device).manual_seed(derive(self._seed, self._stage, "augment", k, self._part.start))
@@ -89,5 +88,6 @@ class Batches:
         if epoch not in self._orders:
             generator = torch.Generator().manual_seed(derive(self._seed, self._stage, "epoch", epoch))
             latest = {e: order for e, order in self._orders.items() if e == epoch - 1}
-            self._orders = latest | {epoch: torch.randperm(len(self._data), generator=generator)}
+            # Beside the data: an index sent from the host in every step would make it wait for the device.
+            self._orders = latest | {epoch: torch.randperm(len(self._data), generator=generator).to(self._data.x.device)}
         return self._orders[epoch]

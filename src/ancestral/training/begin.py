@@ -122,6 +122,10 @@ def _take_over(model: Model, base: Run, stages: list[str]) -> str:
     """Copy the weights of every stage but the last from ``base``; the name of the last."""
     if len(stages) < 2:
         raise UserError(f"expected a model of several stages for --from, got {type(model).__name__} with one", "leave --from out")
+    there, here = base.manifest["spec"], to_json(model.spec)
+    if (there["levels"], there["shape"][0]) != (here["levels"], here["shape"][0]):
+        kind = f"{there['levels']} levels in {there['shape'][0]} channels"
+        raise UserError(f"expected a run on data like these, got one on {kind}: {base.path}", "use the same kind of images")
     source = base.load_model().state_dict()
     last = {id(p) for phase in model.stages()[-1].phases for p in phase.parameters}
     learned_last = {name for name, p in model.named_parameters() if id(p) in last}

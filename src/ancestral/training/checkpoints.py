@@ -47,6 +47,10 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
             "phases": list(checkpoint.optimizers),
         }
         (temporary / _STATE).write_text(json.dumps(description | {"averages": bool(checkpoint.averages)}), encoding="utf-8")
+    # What lies beyond this step is torn, or it would have been resumed from; it must not count among those that are kept.
+    for other in _steps(stage):
+        if other.name > f"step-{checkpoint.step:08d}":
+            shutil.rmtree(other)
     for old in _steps(stage)[:-keep]:
         shutil.rmtree(old)
 

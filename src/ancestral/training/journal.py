@@ -10,6 +10,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from ancestral.files import replacing
+
 _PLAIN_SECONDS = 10.0
 """Seconds between lines where the output is no terminal."""
 
@@ -51,7 +53,8 @@ class Journal:
                 continue  # the last line of a killed process
             if entry["stage"] != stage or entry["step"] <= step:
                 kept.append(line + "\n")
-        self._metrics.write_text("".join(kept), encoding="utf-8")
+        with replacing(self._metrics) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
 
     def say(self, text: str) -> None:
         """Print a line above the progress."""

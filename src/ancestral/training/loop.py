@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
@@ -31,6 +33,11 @@ from ancestral.training.optimizers import build_optimizer, learning_rate
 from ancestral.training.options import TrainingOptions
 from ancestral.training.randomness import derive, seed_step
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such lock
+    fcntl = None  # type: ignore[assignment]
+
 _CHECK_EVERY = 25
 """Steps between looks at the losses on a device that runs ahead of the host."""
 _AGREE_EVERY = 10
@@ -38,6 +45,7 @@ _AGREE_EVERY = 10
 _VALIDATION_EXAMPLES = 4096
 _PREPARE_BATCH = 256
 _PICTURES = 64
+_MOST_COLUMNS = 16
 
 
 class Interrupted(Exception):
@@ -157,6 +165,8 @@ class Trainer:
         self.stages = model.stages()
         names = [stage.name for stage in self.stages]
         self.first = names.index(begin) if begin else 0
+        if options.precision == "64-true":
+            model.double()  # before a checkpoint is loaded, which would lose half its digits
         self.fabric = build_fabric(options, unused_parameters=any(len(stage.phases) > 1 for stage in self.stages))
         for name, optimization in stages.items():
             self._check(name, optimization)
@@ -171,6 +181,10 @@ class Trainer:
             Interrupted: Ctrl-C or SIGTERM came; everything is saved.
             Diverged: the loss is not finite any more.
         """
+        with self._alone():
+            self._fit()
+
+    def _fit(self) -> None:
         folder = self.path / "checkpoints"
         if self._leads:
             checkpoints.clean(folder)
@@ -213,6 +227,9 @@ class Trainer:
         start = checkpoint.step if checkpoint else 0
         if start >= steps:
             return
+        if self._leads and checkpoint is None:
+            for later in self.stages[index + (stage.prepare is None) :]:  # of weights that are about to change
+                (self.path / "codes" / f"{later.name}.safetensors").unlink(missing_ok=True)
         work = self._begin(stage, checkpoint)
         if self.journal:
             self.journal.rewind(stage.name, start)
@@ -229,7 +246,7 @@ class Trainer:
                 self._log(work, done)
             if done == steps and work.average is not None:
                 work.average.replace_weights()
-            stop = self._should_stop(done)
+            stop = self._should_stop(done, last=done == steps)
             if due(self.options.evaluate_every) or due(self.options.sample_every):
                 self._look(work, done, due)
             # The checkpoint comes last: a process killed before it repeats what a step brings with it, one killed after it lacks nothing.
@@ -327,8 +344,12 @@ class Trainer:
         now = time.perf_counter()
         elapsed, work.clock = now - work.clock, now  # the time that logging takes belongs to the next entry
         self._seconds += elapsed
+        stacked = torch.stack([value / n for value, n in work.sums.values()])
+        if self.fabric.world_size > 1:
+            dist.all_reduce(stacked)
+            stacked = stacked / self.fabric.world_size
         if self.journal:
-            means = {name: float(value) / n for name, (value, n) in work.sums.items()}
+            means = dict(zip(work.sums, stacked.tolist(), strict=True))
             extra = {
                 "learning_rate": learning_rate(work.optimization, done - 1),
                 "steps_per_second": work.steps / elapsed,
@@ -354,6 +375,8 @@ class Trainer:
             work.check_weights(done)
             last = done == work.optimization.steps
             if last:
+                names = [stage.name for stage in self.stages]
+                self.model.trained = tuple(names[: names.index(work.stage.name) + 1])
                 self.model.eval().save_pretrained(self.path / "model")
                 self.model.train()
             optimizers = {name: checkpoints.flatten_optimizer(optimizer.optimizer) for name, optimizer in work.optimizers.items()}
@@ -430,8 +453,10 @@ class Trainer:
         pictures = {}
         if stage.samples:
             generator = torch.Generator(device).manual_seed(derive(self.options.seed, "pictures"))
-            labels = _labels(self.model, _PICTURES, device)
-            pictures["step"] = sheet(self.model.sample(_PICTURES, labels, generator=generator), self.model.spec, columns=8)
+            columns = self.model.spec.classes if 1 < self.model.spec.classes <= _MOST_COLUMNS else 8
+            n = _PICTURES // columns * columns
+            labels = torch.arange(n, device=device) % columns if self.model.spec.classes >= columns else None  # a column for each class
+            pictures["step"] = sheet(self.model.sample(n, labels, generator=generator), self.model.spec, columns=columns)
         if isinstance(self.model, Reconstructs) and stage.prepare is None:
             originals = self.data.validation.x[:32].to(device)
             pictures["reconstructions"] = side_by_side(originals, self.model.reconstruct(originals), self.model.spec)
@@ -439,14 +464,32 @@ class Trainer:
             write_png(self.path / "samples" / f"{stage.name}-{name}-{step:06d}.png", picture)
             self.journal.picture(f"{stage.name}/{name}", step, picture)
 
-    def _should_stop(self, done: int) -> bool:
+    def _should_stop(self, done: int, last: bool) -> bool:
+        """Whether all processes are to stop after this step."""
         if self.fabric.world_size == 1:
             return self._stopped_by is not None
-        if done % _AGREE_EVERY:
+        if done % _AGREE_EVERY and not last:
             return False
         number = self.fabric.all_reduce(torch.tensor(float(self._stopped_by or 0), device=self.fabric.device), reduce_op="max")
-        self._stopped_by = int(number) or None  # type: ignore[arg-type]
-        return self._stopped_by is not None
+        agreed = int(number)  # type: ignore[arg-type]
+        self._stopped_by = agreed or self._stopped_by  # a signal that came meanwhile waits for the next agreement
+        return bool(agreed)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep a second process of the same command out of the run directory."""
+        if not self._leads or fcntl is None:
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(
+                    f"expected to be alone in {self.path}, got another process that trains there", "wait for it or stop it"
+                ) from None
+            yield
 
     @contextmanager
     def _journal(self) -> Iterator[None]:
@@ -478,13 +521,15 @@ class Trainer:
 
 def build_fabric(options: TrainingOptions, *, unused_parameters: bool = False) -> Fabric:
     """Fabric for one process, or for the processes that torchrun started."""
-    accelerator = "gpu" if options.device == "cuda" else options.device
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("expected a CUDA device, got none", "choose --device auto")
+    accelerator = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
+    torch.backends.cudnn.deterministic = True  # a resumed run is to end with the same weights
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return Fabric(accelerator=accelerator, devices=1, precision=options.precision)
     local = int(os.environ["LOCAL_WORLD_SIZE"])
-    strategy = DDPStrategy(find_unused_parameters=unused_parameters, broadcast_buffers=False)
+    # One process prepares the data of a stage while the others wait.
+    strategy = DDPStrategy(find_unused_parameters=unused_parameters, broadcast_buffers=False, timeout=timedelta(hours=12))
     nodes = int(os.environ["WORLD_SIZE"]) // local
     fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=nodes, strategy=strategy, precision=options.precision)
     fabric.launch()
@@ -501,11 +546,6 @@ def transform(batch: Batch, function: Callable[[Batch], Batch], device: torch.de
 
 def _part(batch: Batch, start: int, stop: int, device: torch.device) -> Batch:
     return batch.map(lambda t: t[start:stop].to(device))
-
-
-def _labels(model: Model, n: int, device: torch.device) -> Tensor | None:
-    """Each class in turn, a column each, for models with classes."""
-    return torch.arange(n, device=device) % 8 % model.spec.classes if model.spec.classes else None
 
 
 def _due(done: int, steps: int) -> Callable[[int], bool]:

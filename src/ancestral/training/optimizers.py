@@ -21,7 +21,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], options: Optimization) -
         return torch.optim.Adagrad(parameters, rate, weight_decay=decay, eps=options.eps)
     if options.optimizer == "rmsprop":
         return torch.optim.RMSprop(parameters, rate, weight_decay=decay, eps=options.eps)
-    return torch.optim.SGD(parameters, rate, weight_decay=decay, momentum=options.betas[0])
+    return torch.optim.SGD(parameters, rate, weight_decay=decay, momentum=0.0)
 
 
 def learning_rate(options: Optimization, step: int) -> float:

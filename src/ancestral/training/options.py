@@ -12,9 +12,9 @@ class TrainingOptions:
 
     seed: int = 0
     """Start of all randomness: batches, noise, initial weights."""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
     """Arithmetic of a step. bf16-mixed pays on recent GPUs and slows CPUs down."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes a GPU where there is one."""
     compile: bool = False
     """Compile the step with torch.compile: a minute's wait at the start of each stage, faster steps after it."""

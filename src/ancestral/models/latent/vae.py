@@ -173,6 +173,8 @@ class VAE(Model, LowerBound, ContinuousLatents):
 
     def importance_bound(self, batch: Batch, k: int) -> Tensor:
         """Log 1/k sum_i p(x, z_i) / q(z_i|x) (Burda et al., 2015, https://arxiv.org/abs/1509.00519, equation 8); ``(N,)`` nats."""
+        if k < 1:
+            raise UserError(f"expected at least 1 importance sample, got {k}", "try 50")
         q = self.posterior(batch.x)
         log_weights = []
         for _ in range(k):

@@ -111,7 +111,7 @@ class VQVAE(Model, LowerBound, Tokenizer):
             },
         ),
         "cifar10": Recipe(
-            source="van den Oord et al. 2017, section 4.1; 8x8x10 latents and a 256-way softmax, as its authors have said elsewhere",
+            source="van den Oord et al. 2017, section 4.1 (here widths double up to 256), 8x8x10 latents, a 256-way softmax",
             model=Config(
                 num_codebooks=10,
                 code_dim=640,
@@ -178,7 +178,7 @@ class VQVAE(Model, LowerBound, Tokenizer):
         )
 
     def _to_codes(self, batch: Batch) -> Batch:
-        return Batch(self.tokenize(batch.x)[0], batch.labels)
+        return Batch(self.tokenize(batch.x)[0].to(self.prior.spec.dtype), batch.labels)
 
     def encode(self, x: Tensor) -> Quantized:
         """Quantised features of ``x``: equation 2."""
@@ -216,11 +216,11 @@ class VQVAE(Model, LowerBound, Tokenizer):
 
     def distortion(self, x: Tensor, codes: Sequence[Tensor]) -> Tensor:
         """See ``Tokenizer.distortion``."""
-        return -self.likelihood(self.quantizer.decode(codes[0])).log_prob(x).flatten(1).sum(1)
+        return -self.likelihood(self.quantizer.decode(codes[0]).to(self.dtype)).log_prob(x).flatten(1).sum(1)
 
     def code_vectors(self, codes: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """See ``Tokenizer.code_vectors``."""
-        return (self.quantizer.decode(codes[0]),)
+        return (self.quantizer.decode(codes[0]).to(self.dtype),)
 
     def elbo(self, batch: Batch) -> Tensor:
         """Log p(x|c(x)) + log p(c(x)), a bound as q(c|x) is deterministic and has no entropy; ``(N,)`` nats."""
@@ -239,7 +239,7 @@ class VQVAE(Model, LowerBound, Tokenizer):
     @torch.no_grad()
     def detokenize(self, codes: Sequence[Tensor]) -> Tensor:
         """The mean of p(x|c), rounded to integers."""
-        z = self.quantizer.decode(codes[0])
+        z = self.quantizer.decode(codes[0]).to(self.dtype)
         if self.likelihood_of is None:
             return self.spec.unscale(self.decoder(z))
         return self.likelihood(z).mean.round().to(self.spec.dtype)
