@@ -401,6 +401,7 @@ def test_of_a_step_logged_twice_the_later_line_counts(tmp_path):
 
 def test_the_clock_may_start_again():
     assert seconds([{"seconds": s} for s in (1.0, 50.0, 49.9, 100.0, 2.0, 30.0)] + [{}]) == 130.0
+    assert seconds([{"seconds": 50.0}, {"split": "validation"}, {"seconds": 60.0}]) == 60.0, "an evaluation has no clock"
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def seconds(lines: Iterable[dict[str, Any]]) -> float:
     """The time that the training took: the clock may start again with a stage or when a run is resumed."""
     total = high = 0.0
     for line in lines:
-        now = _number(line.get("seconds", 0.0))
+        now = _number(line.get("seconds"))
         if now is None or not 0 <= now < float("inf"):
             continue
         if now < high / 2:
