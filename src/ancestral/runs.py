@@ -157,6 +157,8 @@ def manifest(
 
 def command() -> str:
     """The command line of this process, as one would type it."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # with another number of processes it would be another run
+        return shlex.join(["torchrun", f"--nproc-per-node={os.environ['LOCAL_WORLD_SIZE']}", "-m", "ancestral.cli", *sys.argv[1:]])
     program = Path(sys.argv[0]).name
     if program in ("-c", "__main__.py"):
         program = "ancestral"

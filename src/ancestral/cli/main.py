@@ -4,6 +4,7 @@ import errno
 import importlib
 import os
 import sys
+import threading
 
 COMMANDS = {
     "models": "the taxonomy: every model, what it represents, how it learns",
@@ -17,24 +18,16 @@ COMMANDS = {
     "push": "upload a trained model to the Hugging Face Hub",
 }
 
-_BEYOND_US = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ENAMETOOLONG,
-    errno.ENOENT,
-}
-"""Errors of the file system that the person can mend: a full disk, a place without permission, a path that is none."""
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_PLACES = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+"""Errors of the file system that another path mends."""
 
 USAGE = "usage: ancestral COMMAND [options]\n\n" + "\n".join(f"  {name:<12} {text}" for name, text in COMMANDS.items())
 
 
 def main() -> None:
     """The console script. Exit status: 0; 2 for a mistake of the user's; 128 + the signal's number after Ctrl-C or SIGTERM."""
+    threading.excepthook = _in_thread
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE + "\n\n`ancestral COMMAND --help` lists a command's options.")
@@ -62,13 +55,18 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:  # `ancestral models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if error.errno not in _BEYOND_US:
+        if error.errno in _FULL:
+            return fail("expected room to write, got a full disk; free some space and give the same command again")
+        if error.errno not in _PLACES or error.filename is None:
             raise
-        place = f" {error.filename}" if error.filename else ""
-        return fail(
-            f"expected to use{place or ' the disk'}, got: {error.strerror}; free space or change the place, then give the command again"
-        )
+        return fail(f"expected to use {error.filename}, got: {error.strerror}; check the path")
     return 0
+
+
+def _in_thread(failure: threading.ExceptHookArgs) -> None:
+    """Tell of an exception in a thread, but leave a full disk to the command, which meets it as well (TensorBoard writes in a thread)."""
+    if not (isinstance(failure.exc_value, OSError) and failure.exc_value.errno in _FULL):
+        threading.__excepthook__(failure)
 
 
 def fail(message: str) -> int:

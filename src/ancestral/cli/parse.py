@@ -60,10 +60,9 @@ def _one_line(box: str, command: str) -> UserError:
         choices = re.findall(r"'([^']*)'", match[3])
         return UserError(f"expected {match[2]} to be one of {', '.join(choices)}, got {match[1]}", nearest(match[1], choices))
     if match := re.match(r"Error parsing (\S+): .*?(\['.*?'\]|'.*?')", text):
-        form = re.search(rf"{re.escape(match[1])} (\S+( [A-Z.\[\]}}]+)*)", hints)
-        kind = form[1].replace("{None}|", "None or ") if form else "another value"
+        form = next((line.strip() for line in (*blocks, [])[1] if line.strip().startswith(match[1])), match[1])
         got = " ".join(re.findall(r"'([^']*)'", match[2]))
-        return UserError(f"expected {match[1]} {kind}, got {got}", see)
+        return UserError(f"expected {form.replace('{None}|', 'None or ')}, got {got}", see)
     return UserError(text.rstrip("."), see)
 
 

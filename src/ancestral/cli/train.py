@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -54,17 +55,18 @@ def main(arguments: list[str]) -> None:
     for required in ("data", "out"):
         if getattr(options, required) is None:
             raise UserError(f"expected --{required}, got none", f"write ancestral train {name} --data digits --out runs/{name}")
+    leads = os.environ.get("RANK", "0") == "0"  # one of the processes that torchrun started speaks for all
     try:
         run = train(
             name, data=options.data, out=options.out, recipe=options.recipe, config=options.model, stages=stages,
             images=options.images, options=options.options, start_from=options.from_,
         )  # fmt: skip
     except Interrupted as stop:
-        print(f"{stop}; go on with: {command()}", flush=True)
+        if leads:
+            print(f"{stop}; go on with: {command()}", flush=True)
         sys.exit(128 + stop.signal if stop.signal in (signal.SIGINT, signal.SIGTERM) else 1)
-    print(
-        f"the run {run.path} is complete; next: ancestral sample {run.path} · ancestral evaluate {run.path} · ancestral report {run.path}"
-    )
+    if leads:
+        print(f"the run {run.path} is complete; next: {' · '.join(f'ancestral {c} {run.path}' for c in ('sample', 'evaluate', 'report'))}")
 
 
 def _default(cls: type[Model], arguments: list[str]) -> Any:

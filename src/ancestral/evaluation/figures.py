@@ -61,8 +61,11 @@ class Evaluation:
     command: str = ""
 
     def __getitem__(self, name: str) -> float:
-        """The value of a figure by its name."""
-        return next(figure.value for figure in self.figures if figure.name == name)
+        """The value of a figure by its name. Raises KeyError, with the names that there are."""
+        values = {figure.name: figure.value for figure in self.figures}
+        if name not in values:
+            raise KeyError(f"no figure {name!r}, but {', '.join(values)}")
+        return values[name]
 
     def to_json(self) -> dict[str, Any]:
         """For ``evaluation.json``."""

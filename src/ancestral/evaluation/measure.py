@@ -107,11 +107,11 @@ def _tokenizer(model: Model, tokenizer: Tokenizer, run: _Runner) -> tuple[list[F
     """Codes, and what sending an example in two parts would cost: -log p(codes) - log p(x|codes)."""
     dims, specs = model.spec.dims, tokenizer.code_specs()
     levels = [run("codes", lambda x, i=i: tokenizer.tokenize(x)[i]) for i in range(len(specs))]
-    rates = run("prior", lambda x, *codes: torch.stack(tokenizer.rates(codes), 1), *levels)
+    rates = run("prior", lambda x, *codes: torch.stack(tokenizer.rates(codes), 1), *levels).double()
     total_rate = rates.sum(1)
     figures = []
     if isinstance(model, LowerBound) and model.has_likelihood:
-        distortion = run("decoder", lambda x, *codes: tokenizer.distortion(x, codes), *levels)
+        distortion = run("decoder", lambda x, *codes: tokenizer.distortion(x, codes), *levels).double()
         uniform = sum(spec.dims * math.log(spec.discrete_levels) for spec in specs)
         figures = [
             Figure.bits_per_dim("honest total", distortion + total_rate, dims, kind="bound", note="prior + decoder"),
@@ -143,6 +143,6 @@ def _reconstruction(model: Model, run: _Runner) -> list[Figure]:
     psnr = 10 * torch.log10(peak**2 / mse.clamp(min=1e-10))
     scaled = float(mse.mean()) / peak**2
     return [
-        Figure(name="reconstruction MSE", value=scaled, unit="", kind="measure", note="values in [0, 1]"),
+        Figure(name="reconstruction MSE", value=scaled, unit="", kind="measure", note="values in 0..1"),
         Figure(name="reconstruction PSNR", value=float(psnr.mean()), unit="dB", kind="measure", note="mean of images"),
     ]

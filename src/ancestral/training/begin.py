@@ -14,7 +14,7 @@ from ancestral.model import Model
 from ancestral.recipe import Optimization, Recipe
 from ancestral.runs import Run
 from ancestral.taxonomy import model_class
-from ancestral.training.loop import Trainer
+from ancestral.training.loop import Trainer, processes
 from ancestral.training.options import RESULT_OPTIONS, TrainingOptions
 from ancestral.training.randomness import derive
 
@@ -79,7 +79,7 @@ def train(
     names = [stage.name for stage in network.stages()]
     assert names == list(optimizations), f"the recipe's stages {list(optimizations)} are not the model's {names}"
     begin = _take_over(network, base, names) if base else None
-    result_options = {name: getattr(options, name) for name in RESULT_OPTIONS}
+    result_options = {name: getattr(options, name) for name in RESULT_OPTIONS} | {"processes": processes()}
     manifest = runs.manifest(
         cls,
         config=to_json(config),

@@ -519,6 +519,11 @@ class Trainer:
                 signal.signal(number, handler)
 
 
+def processes() -> int:
+    """Processes that torchrun started for this training; 1 without it."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
 def build_fabric(options: TrainingOptions, *, unused_parameters: bool = False) -> Fabric:
     """Fabric for one process, or for the processes that torchrun started."""
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -530,7 +535,7 @@ def build_fabric(options: TrainingOptions, *, unused_parameters: bool = False) -
     local = int(os.environ["LOCAL_WORLD_SIZE"])
     # One process prepares the data of a stage while the others wait.
     strategy = DDPStrategy(find_unused_parameters=unused_parameters, broadcast_buffers=False, timeout=timedelta(hours=12))
-    nodes = int(os.environ["WORLD_SIZE"]) // local
+    nodes = processes() // local
     fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=nodes, strategy=strategy, precision=options.precision)
     fabric.launch()
     return fabric

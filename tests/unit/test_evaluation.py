@@ -1,0 +1,240 @@
+"""Evaluation: its figures against an independent computation, on more examples than a batch holds."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+import ancestral
+from ancestral.data import ImageOptions, load_data
+from ancestral.errors import UserError
+from ancestral.evaluation import Figure, detokenize, evaluate, measure, read_codes, sample, tokenize, write_codes
+from ancestral.model import Batch
+from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
+from ancestral.models.latent.vae import VAE
+from ancestral.models.latent.vqvae import VQVAE
+
+N = 23
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_data("digits", ImageOptions())
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    monkeypatch.setattr(measure, "_BATCH", 10)  # 23 examples: the last batch is smaller
+
+
+def build(cls, data, **changes):
+    torch.manual_seed(0)
+    from dataclasses import replace
+
+    model = cls(replace(cls.Config.tiny(), **changes), data.spec).eval()
+    for p in model.parameters():  # away from zero initialisations, so that examples differ
+        with torch.no_grad():
+            p.add_(0.05 * torch.randn_like(p))
+    return model
+
+
+def bits(nats, dims=64):
+    """Mean and standard error in bits/dim, by NumPy."""
+    values = nats.double().numpy() / (dims * np.log(2))
+    return values.mean(), values.std(ddof=1) / np.sqrt(len(values))
+
+
+def figure(evaluation, name):
+    return next(f for f in evaluation.figures if f.name == name)
+
+
+@torch.no_grad()
+def test_exact_likelihood(data):
+    model = build(GatedPixelCNN, data)
+    result = evaluate(model, data, limit=N)
+    x = data.test.x[:N]
+    log_prob = model.conditionals(x, torch.zeros(N, dtype=torch.long)).log_prob(x).flatten(1).sum(1)[:, None]
+    log_prob = torch.cat([log_prob] + [model.log_prob(Batch(x, torch.full((N,), c)))[:, None] for c in range(1, 10)], 1)
+    mean, error = bits(math.log(10) - log_prob.logsumexp(1))
+    f = figure(result, "negative log-likelihood")
+    assert (f.unit, f.kind, result.examples, result.split) == ("bits/dim", "exact", N, "test")
+    assert f.value == pytest.approx(mean, rel=1e-6)
+    assert f.standard_error == pytest.approx(error, rel=1e-4)
+
+
+@torch.no_grad()
+def test_bound_of_a_vae(data):
+    model = build(VAE, data, architecture="mlp", hidden=8)
+    result = evaluate(model, data, limit=N, importance_samples=300, seed=1)
+    x = data.test.x[:N]
+    mean, log_std = model.encoder(model.scale(x)).chunk(2, 1)
+    q = Normal(mean, log_std.clamp(-7, 7).exp())
+    torch.manual_seed(5)
+    z = q.sample((400,))
+    log_likelihood = torch.stack([model.likelihood(one).log_prob(x).flatten(1).sum(1) for one in z])
+    rate = kl_divergence(q, Normal(0.0, 1.0)).sum(1)
+    expected, _ = bits(rate - log_likelihood.mean(0))
+    elbo, weighted = figure(result, "negative ELBO"), figure(result, "importance-weighted, k=300")
+    noise = bits(log_likelihood.std(0))[0] / math.sqrt(N)
+    assert elbo.value == pytest.approx(expected, abs=5 * noise)
+    log_weights = log_likelihood + Normal(0.0, 1.0).log_prob(z).sum(2) - q.log_prob(z).sum(2)
+    assert weighted.value == pytest.approx(bits(math.log(400) - log_weights.logsumexp(0))[0], abs=1e-3)
+    assert weighted.value <= elbo.value + 5 * noise
+    assert {elbo.kind, weighted.kind} == {"bound"}
+
+
+@torch.no_grad()
+def test_noise_of_a_bound_follows_the_seed_and_leaves_the_callers_alone(data):
+    model = build(VAE, data)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    values = [evaluate(model, data, limit=N, seed=seed)["negative ELBO"] for seed in (0, 0, 1)]
+    assert values[0] == values[1] != values[2]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("changes", [{}, {"quantizer": "residual", "num_codebooks": 2}])
+def test_figures_of_a_tokenizer(data, changes):
+    model = build(VQVAE, data, **changes)
+    result = evaluate(model, data, limit=N)
+    x = data.test.x[:N]
+    codes = model.quantizer.encode(model.encoder(model.scale(x)))
+    decoder = -model.likelihood(model.quantizer.decode(codes)).log_prob(x).flatten(1).sum(1)
+    by_class = torch.stack([model.prior.log_prob(Batch(codes, torch.full((N,), c))) for c in range(10)])
+    rate = math.log(10) - by_class.logsumexp(0)
+    for name, nats, kind in [
+        ("honest total", decoder + rate, "bound"),
+        ("total with a uniform prior", decoder + codes[0].numel() * math.log(4), "bound"),
+        ("decoder", decoder, "measure"),
+        ("codes", rate, "measure"),
+    ]:
+        f = figure(result, name)
+        mean, error = bits(nats)
+        assert (f.unit, f.kind) == ("bits/dim", kind)
+        assert f.value == pytest.approx(mean, rel=1e-5), name
+        assert f.standard_error == pytest.approx(error, rel=1e-3), name
+    assert result["honest total"] == pytest.approx(result["decoder"] + result["codes"], rel=1e-12)  # sums in double precision
+    assert result["prior"] == pytest.approx(result["codes"] * 64 * math.log(2) / codes[0].numel())
+    assert len(result.codebooks) == codes.shape[1]
+    for i, book in enumerate(result.codebooks):
+        counts = np.bincount(codes[:, i].flatten().numpy(), minlength=4)
+        p = counts[counts > 0] / counts.sum()
+        assert book.usage == counts.tolist()
+        assert (book.size, book.used) == (4, len(p))
+        assert book.perplexity == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cls", [VAE, VQVAE])
+def test_reconstruction(data, cls):
+    model = build(cls, data)
+    result = evaluate(model, data, split="validation", limit=N)
+    x = data.validation.x[:N]
+    squares = ((model.reconstruct(x).double() - x.double()) / 16).square().flatten(1).mean(1).numpy()
+    assert result["reconstruction MSE"] == pytest.approx(squares.mean())
+    assert result["reconstruction PSNR"] == pytest.approx((-10 * np.log10(squares)).mean())
+    assert figure(result, "reconstruction PSNR").unit == "dB"
+
+
+def test_tokenizer_trained_on_squared_error_claims_no_likelihood(data):
+    result = evaluate(build(VQVAE, data, likelihood="mse"), data, limit=N)
+    names = {f.name for f in result.figures}
+    assert not names & {"honest total", "decoder", "total with a uniform prior"}
+    assert {"codes", "prior", "reconstruction MSE"} <= names
+
+
+def test_batches_do_not_matter(data, monkeypatch):
+    model = build(VQVAE, data)
+    small = evaluate(model, data, limit=N)
+    monkeypatch.setattr(measure, "_BATCH", 1000)
+    one = evaluate(model, data, limit=N)
+    for a, b in zip(small.figures, one.figures, strict=True):
+        assert a.value == pytest.approx(b.value, rel=1e-5), a.name
+
+
+def test_units():
+    nats = torch.tensor([64 * math.log(2), 3 * 64 * math.log(2)])
+    f = Figure.bits_per_dim("x", nats, 64, kind="exact")
+    assert (f.value, f.standard_error) == pytest.approx((2.0, 1.0))
+    assert Figure.bits_per_dim("x", nats[:1], 64, kind="exact").standard_error is None
+
+
+def test_result_as_json_and_as_text(data):
+    result = evaluate(build(VQVAE, data), data, limit=N)
+    assert json.loads(json.dumps(result.to_json()))["figures"][0]["name"] == "honest total"
+    text = str(result)
+    assert text.startswith(f"VQVAE on digits, test split, {N} examples\n")
+    assert max(map(len, text.splitlines())) <= 80
+    for f in result.figures:
+        assert sum(line.startswith(f"{f.name}  ") for line in text.splitlines()) == 1
+    with pytest.raises(KeyError, match="honest total"):
+        _ = result["honesty"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"data": None}, r"expected data to evaluate a model on, got none; name them"),
+        ({"split": "tset"}, "expected a split, got tset; choose from train, validation, test"),
+        ({"limit": 0}, "expected at least 1 example, got 0"),
+        ({"importance_samples": -1}, "expected 0 or more importance samples, got -1"),
+        ({"seed": -1}, "expected a seed of 0 or more"),
+        ({"data": "digits", "images": ImageOptions(levels=2)}, r"with 17 levels, got digits with \(1, 8, 8\) and 2"),
+    ],
+)
+def test_bad_arguments(data, arguments, message):
+    with pytest.raises(UserError, match=message):
+        evaluate(**({"model": build(VAE, data), "data": data} | arguments))
+
+
+def test_readme(tmp_path, data):
+    options = ancestral.TrainingOptions(device="cpu", sample_every=0)
+    stages = {name: {"steps": 2, "batch_size": 8} for name in ("tokenizer", "prior")}
+    tiny = {"width": 8, "blocks": 1, "residual_width": 4, "prior": {"width": 8, "layers": 1, "head": 8}}
+    run = ancestral.train("vqvae", data="digits", recipe="digits", out=tmp_path / "digits", config=tiny, stages=stages, options=options)
+    model = ancestral.load(tmp_path / "digits")
+    images = model.sample(6, temperature=0.9)
+    assert (images.dtype, images.shape) == (torch.uint8, (6, 1, 8, 8))
+    codes = model.tokenize(images)
+    assert [c.shape for c in codes] == [(6, 1, 4, 4)]
+    result = ancestral.evaluate(str(tmp_path / "digits"), limit=N)
+    assert result["honest total"] == evaluate(model, data, limit=N)["honest total"]
+    assert ancestral.write_report(run.path) == tmp_path / "digits" / "report.html"
+    quantized = ancestral.VectorQuantizer(64, 512)(torch.randn(2, 64, 4, 4))
+    assert quantized.z.shape == (2, 64, 4, 4)
+
+
+def test_samples_come_in_batches_with_their_labels(data, monkeypatch):
+    from ancestral.evaluation import sampling
+
+    model = build(GatedPixelCNN, data)
+    monkeypatch.setattr(sampling, "_BATCH", 2)
+    x, labels = sample(model, 5, [7, 3], seed=2)
+    assert labels.tolist() == [7, 3, 7, 3, 7]
+    generator = torch.Generator().manual_seed(2)
+    parts = [model.sample(len(part), part, generator=generator) for part in labels.split(2)]
+    assert torch.equal(x, torch.cat(parts))
+
+
+def test_codes_of_several_levels_need_safetensors(tmp_path):
+    codes = tuple(torch.arange(12 + i, 12 + i + 2 * 1 * (i + 1) ** 2, dtype=torch.uint8).view(2, 1, i + 1, i + 1) for i in range(11))
+    write_codes(tmp_path / "codes.safetensors", codes)
+    back = read_codes(tmp_path / "codes.safetensors")
+    assert [c.shape for c in back] == [c.shape for c in codes], "level10 comes after level9"
+    assert all(torch.equal(a, b) for a, b in zip(codes, back, strict=True))
+    assert [len(c) for c in read_codes(tmp_path / "codes.safetensors", 1)] == [1] * 11
+    with pytest.raises(UserError, match=r"expected one level of codes for \.npy, got 11; write \.safetensors"):
+        write_codes(tmp_path / "codes.npy", codes)
+    assert not (tmp_path / "codes.npy").exists()
+
+
+def test_detokenize_inverts_tokenize_up_to_the_loss(data):
+    model = build(VQVAE, data)
+    x = data.test.x[:N]
+    codes = tokenize(model, x)
+    assert codes[0].dtype == torch.uint8
+    assert torch.equal(detokenize(model, codes), model.reconstruct(x))
