@@ -246,9 +246,9 @@ def test_help_explains_every_option(call, command):
         if match := re.match(r"  (--?[a-z].*?|[A-Z/]+)(  +|$)(.*)", line.rstrip()):
             shown = match[1]
             entries[shown] = match[3]
-        elif shown and line.startswith("   ") and not re.fullmatch(r"[\s─-]*", line):
+        elif shown and line.startswith("  ") and not re.fullmatch(r"[\s─-]*", line):
             entries[shown] += " " + line.strip()
-        else:
+        elif not (shown and line.rstrip().endswith("}")):  # a wrapped list of choices goes on at the margin
             shown = None
     assert "-h, --help" in entries
     for option, text in entries.items():
