@@ -107,7 +107,7 @@ class VQVAE(Model, LowerBound, Tokenizer):
             ),
             stages={
                 "tokenizer": Optimization(steps=1500, batch_size=64, learning_rate=2e-3),
-                "prior": Optimization(steps=1500, batch_size=64, learning_rate=2e-3),
+                "prior": Optimization(steps=500, batch_size=64, learning_rate=2e-3),
             },
         ),
         "cifar10": Recipe(
