@@ -21,3 +21,10 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     known = sorted(choices)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else f"choose from {', '.join(known)}"
+
+
+def check_at_least(minimum: float, **values: float) -> None:
+    """Raise UserError, naming the first, unless every value is at least ``minimum``."""
+    for name, value in values.items():
+        if not value >= minimum:
+            raise UserError(f"expected {name} of at least {minimum}, got {value}", f"raise {name}")

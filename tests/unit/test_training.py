@@ -295,6 +295,10 @@ def test_unknown_names_get_the_nearest(tmp_path):
         ({"config": {"codebook_size": 1}}, "at least 2 codes, got 1"),
         ({"config": {"stride": 3}}, "power of 2, got 3"),
         ({"config": {"stride": 16}}, "stride 16 divides, got 8x8"),
+        ({"config": {"code_dim": 0}}, "expected code_dim of at least 1, got 0"),
+        ({"config": {"blocks": -1}}, "expected blocks of at least 0, got -1"),
+        ({"config": {"prior": {"dropout": 1.5}}}, r"expected a dropout in \[0, 1\), got 1.5"),
+        ({"model": "vae", "config": {"latents": 0}}, "expected latents of at least 1, got 0"),
     ]:
         with pytest.raises(UserError, match=message):
             train(**({"model": "vqvae", "data": "digits", "out": tmp_path / "run"} | arguments))

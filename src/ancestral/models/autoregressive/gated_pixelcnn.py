@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 
 from ancestral.distributions.discrete import Discrete
 from ancestral.distributions.likelihood import Likelihood
-from ancestral.errors import UserError
+from ancestral.errors import UserError, check_at_least
 from ancestral.model import Batch, ExactLikelihood, Loss, Model
 from ancestral.nn.masked import HorizontalConv2d, VerticalConv2d, channel_groups
 from ancestral.recipe import Optimization, Recipe
@@ -78,6 +78,11 @@ class GatedPixelCNN(Model, ExactLikelihood):
         """Condition on the class where the data have classes."""
         dropout: float = 0.0
         """Share of the horizontal stack's features dropped in training."""
+
+        def __post_init__(self) -> None:
+            check_at_least(1, width=self.width, layers=self.layers, head=self.head)
+            if not 0 <= self.dropout < 1:
+                raise UserError(f"expected a dropout in [0, 1), got {self.dropout}", "try 0.1")
 
         @classmethod
         def tiny(cls) -> "GatedPixelCNN.Config":

@@ -10,7 +10,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from ancestral.distributions.discrete import Discrete
 from ancestral.distributions.likelihood import Likelihood, LikelihoodKind
-from ancestral.errors import UserError
+from ancestral.errors import UserError, check_at_least
 from ancestral.model import Batch, ContinuousLatents, Loss, LowerBound, Model
 from ancestral.nn.convolutional import Decoder, Encoder, check_stride
 from ancestral.nn.normalization import BatchNorm
@@ -57,6 +57,11 @@ class VAE(Model, LowerBound, ContinuousLatents):
         """Steps over which the weight of the rate grows from 0 to beta, so that latents are not given up before they are of use."""
         free_bits: float = 0.0
         """Nats of each latent dimension, averaged over the batch, that the loss does not charge for."""
+
+        def __post_init__(self) -> None:
+            check_at_least(1, latents=self.latents, hidden=self.hidden)
+            check_at_least(2, width=self.width)
+            check_at_least(0, blocks=self.blocks, fine_blocks=self.fine_blocks, rate_warmup=self.rate_warmup)
 
         @classmethod
         def tiny(cls) -> "VAE.Config":

@@ -10,7 +10,7 @@ from torch.nn.functional import mse_loss
 
 from ancestral.distributions.discrete import Discrete
 from ancestral.distributions.likelihood import Likelihood, LikelihoodKind
-from ancestral.errors import UserError
+from ancestral.errors import UserError, check_at_least
 from ancestral.model import Batch, Loss, LowerBound, Model, Phase, Stage, Tokenizer
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from ancestral.nn.convolutional import Decoder, Encoder, check_stride
@@ -78,6 +78,11 @@ class VQVAE(Model, LowerBound, Tokenizer):
         """Components of the logistic mixture."""
         prior: GatedPixelCNN.Config = field(default_factory=GatedPixelCNN.Config)
         """The model of the code maps."""
+
+        def __post_init__(self) -> None:
+            check_at_least(1, code_dim=self.code_dim, residual_width=self.residual_width)
+            check_at_least(2, width=self.width)
+            check_at_least(0, blocks=self.blocks, fine_blocks=self.fine_blocks)
 
         @classmethod
         def tiny(cls) -> "VQVAE.Config":
