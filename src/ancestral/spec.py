@@ -24,6 +24,8 @@ class Spec:
     """Number of classes that labels may name; 0 for unlabelled data."""
     ordered: bool = True
     """Whether neighbouring levels mean neighbouring things: true of intensities, false of code indices."""
+    context: "Spec | None" = None
+    """What a spatial context of each example is (a coarser code map, features); None for data without one."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))  # JSON gives a list

@@ -9,7 +9,7 @@ import torch
 from ancestral.errors import UserError
 from ancestral.model import Batch
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
-from ancestral.nn.masked import HorizontalConv2d, channel_groups
+from ancestral.nn.causal import RasterConv2d, channel_groups
 from ancestral.spec import Spec
 from ancestral.testing import _check_chi_square, enumerate_examples
 
@@ -68,7 +68,7 @@ def test_jacobian_is_the_declared_past(name, likelihood):
     options = {"layers": 2, "kernel": 3} | options
     x = (torch.rand(4, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 3).requires_grad_()
     seen = torch.zeros(*shape, *shape, dtype=torch.bool)
-    for seed in range(8):  # a ReLU that is dead in one network, which would pass for a blind spot, is alive in another
+    for seed in range(16):  # a ReLU that is dead in one network, which would pass for a blind spot, is alive in another
         model = build(spec, seed, likelihood=likelihood, components=2, **options)
         outputs = parameters_of(model.conditionals(x))
         outputs = (outputs * torch.randn(outputs.shape[1:], dtype=torch.float64)).sum(-1)
@@ -119,8 +119,8 @@ def test_channel_groups_are_even_and_in_order(width, groups):
 
 def test_masked_weights_follow_the_weights():
     """The mask is applied at every pass, so that a step, a load or an average never leaves a stale or leaking weight."""
-    layer = HorizontalConv2d(torch.tensor([0, 1]), torch.tensor([0, 1]), 1, mask="A")
-    assert "mask" not in layer.state_dict()
+    layer = RasterConv2d(torch.tensor([0, 1]), torch.tensor([0, 1]), left=1, mask="A")
+    assert "seen" not in layer.state_dict()
     x = torch.randn(1, 2, 1, 1)
     with torch.no_grad():
         layer.weight.fill_(5.0)
@@ -176,10 +176,9 @@ def test_temperature_sharpens_each_conditional(temperature):
 def test_cold_samples_are_the_likeliest_at_every_step():
     spec = Spec(shape=(2, 2, 3), levels=3)
     model = build(spec)
-    for temperature in (1e-9, 0.0):
-        x = model.sample(4, temperature=temperature)
-        with torch.no_grad():
-            assert torch.equal(model.conditionals(x).log_pmf().argmax(-1), x.long())
+    x = model.sample(4, temperature=1e-9)
+    with torch.no_grad():
+        assert torch.equal(model.conditionals(x).log_pmf().argmax(-1), x.long())
 
 
 def test_the_same_uniforms_give_the_same_tokens():

@@ -10,8 +10,14 @@ from scipy import stats
 from torch import nn
 
 from ancestral.distributions import discrete
-from ancestral.distributions.discrete import Bernoulli, Categorical
-from ancestral.distributions.discretized import MIN_LOG_SCALE, DiscretizedLogisticMixture, DiscretizedNormal, log1mexp
+from ancestral.distributions.discrete import Bernoulli, Categorical, Discrete, check_sampling
+from ancestral.distributions.discretized import (
+    MIN_LOG_SCALE,
+    DiscretizedLogisticMixture,
+    DiscretizedNormal,
+    coupled_logistic_mixture,
+    log1mexp,
+)
 from ancestral.distributions.likelihood import Likelihood
 from ancestral.errors import UserError
 from ancestral.spec import Spec
@@ -298,12 +304,13 @@ def test_low_temperatures_give_the_likeliest(name):
 @pytest.mark.parametrize("name", examples())
 def test_drawing_in_chunks_changes_nothing(name, monkeypatch):
     d = examples()[name]
-    whole = d.draw(generator=torch.Generator().manual_seed(2)), d.mean
+    # At temperature 1 a mixture inverts its distribution without a table, of which nothing is to be cut.
+    whole = d.draw(0.9, generator=torch.Generator().manual_seed(2)), d.mean
     sizes = []
     original = type(d).log_pmf
     monkeypatch.setattr(type(d), "log_pmf", lambda self: sizes.append(self.batch_shape[0]) or original(self))
     monkeypatch.setattr(discrete, "_CHUNK", 2 * 6 * 17 * 3)
-    parts = d.draw(generator=torch.Generator().manual_seed(2)), d.mean
+    parts = d.draw(0.9, generator=torch.Generator().manual_seed(2)), d.mean
     assert len(sizes) >= 2, "nothing was cut"
     assert torch.equal(whole[0], parts[0])
     torch.testing.assert_close(whole[1], parts[1], rtol=1e-6, atol=1e-6)  # a product of fewer rows may add in another order
@@ -420,3 +427,106 @@ def test_initialize_leaves_the_others_alone(kind):
 def test_likelihoods_that_do_not_fit(arguments, message):
     with pytest.raises(UserError, match=message):
         Likelihood(*arguments)
+
+
+@pytest.mark.parametrize("levels", [2, 3, 16, 17, 256])
+def test_a_mixture_inverts_its_distribution_without_a_table(levels):
+    generator = torch.Generator().manual_seed(levels)
+    logits, loc, log_scale = torch.randn(3, 500, 4, generator=generator, dtype=torch.float64)
+    d = DiscretizedLogisticMixture(logits, loc, log_scale - 2, levels)
+    uniforms = torch.rand(500, generator=generator, dtype=torch.float64)
+    uniforms[:2] = torch.tensor([0.0, 1 - 2**-53])
+    assert torch.equal(d.quantile(uniforms), Discrete.quantile(d, uniforms))
+
+
+def test_top_k_keeps_the_likeliest_levels():
+    pmf = torch.tensor([0.1, 0.4, 0.2, 0.3], dtype=torch.float64)
+    d = Categorical(pmf.log().expand(30_000, 4))
+    uniforms = torch.rand(30_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    counts = torch.bincount(d.quantile(uniforms, top_k=2), minlength=4) / 30_000
+    # Four standard deviations of a share of 30,000 draws are at most .012.
+    torch.testing.assert_close(counts, torch.tensor([0, 4 / 7, 0, 3 / 7]), rtol=0, atol=0.012)
+    assert torch.equal(d.quantile(uniforms, top_k=1), torch.ones(30_000, dtype=torch.int64))
+    assert torch.equal(d.quantile(uniforms, top_k=4), d.quantile(uniforms))
+    tied = Categorical(torch.zeros(100, 4)).quantile(uniforms[:100], top_k=2)
+    assert sorted(set(tied.tolist())) == [0, 1]
+
+
+@pytest.mark.parametrize(("top_p", "kept"), [(0.39, [1]), (0.41, [1, 3]), (0.71, [1, 2, 3]), (1.0, [0, 1, 2, 3])])
+def test_top_p_keeps_the_fewest_levels_that_reach_it(top_p, kept):
+    pmf = torch.tensor([0.1, 0.4, 0.2, 0.3], dtype=torch.float64)
+    uniforms = torch.rand(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    counts = torch.bincount(Categorical(pmf.log().expand(20_000, 4)).quantile(uniforms, top_p=top_p), minlength=4) / 20_000
+    expected = torch.zeros(4)
+    expected[kept] = (pmf[kept] / pmf[kept].sum()).float()
+    torch.testing.assert_close(counts, expected, rtol=0, atol=0.015)  # four standard deviations
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": 0.0}, "expected a temperature above 0, got 0.0"),
+        ({"temperature": float("nan")}, "expected a temperature above 0, got nan"),
+        ({"temperature": 1.0, "top_k": 5, "levels": 4}, "expected top-k of 1..4, got 5"),
+        ({"temperature": 1.0, "top_k": 0}, "expected top-k of 1..levels, got 0"),
+        ({"temperature": 1.0, "top_p": 0.0}, r"expected top-p in \(0, 1\], got 0.0"),
+    ],
+)
+def test_sampling_out_of_range(options, message):
+    with pytest.raises(UserError, match=message):
+        check_sampling(**options)
+
+
+@pytest.mark.parametrize(("channels", "levels"), [(1, 5), (2, 4), (3, 4)])
+def test_coupled_channels_are_the_joint_mixture(channels, levels):
+    """Against the joint distribution written out from the paper's equations, value by value; its sampler against its probabilities."""
+    generator = torch.Generator().manual_seed(channels)
+    k = 3
+    logits = torch.randn(1, 1, k, generator=generator, dtype=torch.float64)
+    loc, log_scale = torch.randn(2, 1, channels, k, generator=generator, dtype=torch.float64)
+    coefficients = torch.randn(1, channels * (channels - 1) // 2, k, generator=generator, dtype=torch.float64)
+    x = torch.tensor(list(itertools.product(range(levels), repeat=channels)))
+    size = len(x)
+    grow = lambda t: t.expand(size, *t.shape[1:])  # noqa: E731
+    d = coupled_logistic_mixture(grow(logits), grow(loc), grow(log_scale), grow(coefficients), x, levels=levels)
+    log_prob = d.log_prob(x).sum(1)
+    assert float(log_prob.exp().sum()) == pytest.approx(1, abs=1e-8)  # log1mexp is good to 1e-9
+
+    def cdf(v, mean, scale):
+        return 1 / (1 + math.exp(-(v - mean) / scale))
+
+    weights = logits[0, 0].softmax(0).tolist()
+    for row, value in zip(log_prob.tolist(), x.tolist(), strict=True):
+        total = 0.0
+        for c in range(k):
+            product, pair = weights[c], 0
+            for i, level in enumerate(value):
+                mean, scale = float(loc[0, i, c]), math.exp(float(log_scale[0, i, c]))
+                for j in range(i):
+                    mean += math.tanh(float(coefficients[0, pair, c])) * (2 * value[j] / (levels - 1) - 1)
+                    pair += 1
+                upper = 1.0 if level == levels - 1 else cdf((2 * level + 1) / (levels - 1) - 1, mean, scale)
+                lower = 0.0 if level == 0 else cdf((2 * level - 1) / (levels - 1) - 1, mean, scale)
+                product *= upper - lower
+            total += product
+        assert row == pytest.approx(math.log(total), abs=1e-6)
+    drawn = torch.zeros(20_000, channels, dtype=torch.int64)
+    spread = lambda t: t.expand(20_000, *t.shape[1:])  # noqa: E731
+    for i in range(channels):  # channel after channel, each given those before
+        at = coupled_logistic_mixture(spread(logits), spread(loc), spread(log_scale), spread(coefficients), drawn, levels=levels)
+        drawn[:, i] = at[:, i].draw(generator=generator)
+    index = (drawn * levels ** torch.arange(channels - 1, -1, -1)).sum(1)
+    _check_chi_square(torch.bincount(index, minlength=size).double(), log_prob.exp() * 20_000)
+
+
+@pytest.mark.parametrize("levels", [2, 16, 256, 65536])
+@pytest.mark.parametrize("log_scale", [0.0, -3.0, -7.0])
+def test_coupled_gradients_are_finite_at_the_extremes(levels, log_scale):
+    logits, loc = torch.zeros(2, 1, 2), torch.tensor([-1000.0, 1.0]).view(1, 1, 2).repeat(2, 3, 1)
+    scale = torch.full((2, 3, 2), log_scale)
+    coefficients = torch.zeros(2, 3, 2)
+    parameters = [t.requires_grad_() for t in (logits, loc, scale, coefficients)]
+    x = torch.tensor([[0, 0, levels - 1], [levels - 1, levels // 2, 0]])
+    coupled_logistic_mixture(*parameters, x, levels=levels).log_prob(x).sum().backward()
+    for p in parameters:
+        assert bool(p.grad.isfinite().all())

@@ -1,13 +1,29 @@
 """Distributions over the integers 0 .. levels-1: what every likelihood of this library is made of."""
 
+import math
 from abc import abstractmethod
 
 import torch
 from torch import Generator, Size, Tensor
 from torch.distributions import Distribution
 
+from ancestral.errors import UserError
+
+Index = int | slice | tuple[int | slice, ...]
+"""Selects a part of a batch shape."""
+
 _CHUNK = 1 << 21
 """Most numbers that a table of probabilities is computed from at once: larger blocks of memory would go back to the system each time."""
+
+
+def check_sampling(temperature: float, top_k: int | None = None, top_p: float | None = None, levels: int | None = None) -> None:
+    """Raise UserError unless the arguments of ``Discrete.quantile`` are in their ranges."""
+    if not 0 < temperature < math.inf:
+        raise UserError(f"expected a temperature above 0, got {temperature}", "1 samples the model, 0.01 is nearly its mode")
+    if top_k is not None and not (top_k >= 1 and (levels is None or top_k <= levels)):
+        raise UserError(f"expected top-k of 1..{levels or 'levels'}, got {top_k}", "leave it out to draw from all levels")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise UserError(f"expected top-p in (0, 1], got {top_p}", "1 draws from all levels")
 
 
 class Discrete(Distribution):
@@ -28,7 +44,7 @@ class Discrete(Distribution):
         """Log P(value) in nats, of integers that broadcast with ``batch_shape``."""
 
     @abstractmethod
-    def __getitem__(self, index: slice | tuple[slice, ...]) -> "Discrete":
+    def __getitem__(self, index: Index) -> "Discrete":
         """The distributions of a part of the batch shape."""
 
     @abstractmethod
@@ -56,14 +72,15 @@ class Discrete(Distribution):
         """Numbers that the probability of one level is computed from."""
         return 1
 
-    def quantile(self, uniforms: Tensor, temperature: float = 1.0) -> Tensor:
+    def quantile(self, uniforms: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> Tensor:
         """The integers at which the cumulative distribution passes ``uniforms`` in [0, 1), int64 ``batch_shape``.
 
-        ``temperature`` sharpens the distribution to P(x)^(1/temperature), renormalised; at 0 the likeliest level is left.
+        ``temperature`` sharpens the distribution to P(x)^(1/temperature), renormalised; at 0 the likeliest level is left. ``top_k`` keeps
+        the k likeliest levels, ``top_p`` the fewest likeliest ones that reach probability p; of equally likely ones the first.
         """
         parts = self._parts()
         pieces = uniforms.split([part.batch_shape[0] for part in parts])
-        return torch.cat([_invert(part.log_pmf(), u, temperature) for part, u in zip(parts, pieces, strict=True)])
+        return torch.cat([_invert(part.log_pmf(), u, temperature, top_k, top_p) for part, u in zip(parts, pieces, strict=True)])
 
     def draw(self, temperature: float = 1.0, generator: Generator | None = None) -> Tensor:
         """One sample of each element, int64 ``batch_shape``."""
@@ -76,16 +93,29 @@ class Discrete(Distribution):
         return drawn.reshape(*sample_shape, *self.batch_shape)
 
 
-def _invert(log_pmf: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
+def _invert(log_pmf: Tensor, uniforms: Tensor, temperature: float, top_k: int | None, top_p: float | None) -> Tensor:
     if temperature == 0:
         return log_pmf.argmax(-1)
     # In float64, and relative to the total, rounding never makes an impossible level possible.
     probability = torch.softmax(log_pmf.double() / temperature, dim=-1)
+    if top_k is not None or top_p is not None:
+        probability = _truncate(probability, top_k, top_p)
     cumulative = probability.cumsum(-1)
     threshold = uniforms.double().unsqueeze(-1) * cumulative[..., -1:]
     # The largest level that is possible caps the index, for uniforms that round up to the total.
     last = (probability > 0).to(torch.int8).flip(-1).argmax(-1)
     return (cumulative <= threshold).sum(-1).minimum(log_pmf.shape[-1] - 1 - last)
+
+
+def _truncate(probability: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
+    """The probabilities of the likeliest levels, zero elsewhere, not renormalised."""
+    ordered, level = probability.sort(dim=-1, descending=True, stable=True)
+    kept = torch.ones_like(ordered, dtype=torch.bool)
+    if top_k is not None:
+        kept[..., top_k:] = False
+    if top_p is not None:  # a level is kept while those before it have not reached p
+        kept &= ordered.cumsum(-1) - ordered < top_p
+    return torch.zeros_like(probability).scatter(-1, level, ordered * kept)
 
 
 class Categorical(Discrete):
@@ -99,7 +129,7 @@ class Categorical(Discrete):
         self.logits = logits
         super().__init__(logits.shape[-1], logits.shape[:-1])
 
-    def __getitem__(self, index: slice | tuple[slice, ...]) -> "Categorical":
+    def __getitem__(self, index: Index) -> "Categorical":
         return Categorical(self.logits[index])
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -122,7 +152,7 @@ class Bernoulli(Discrete):
         self.logits = logits
         super().__init__(2, logits.shape)
 
-    def __getitem__(self, index: slice | tuple[slice, ...]) -> "Bernoulli":
+    def __getitem__(self, index: Index) -> "Bernoulli":
         return Bernoulli(self.logits[index])
 
     def log_prob(self, value: Tensor) -> Tensor:

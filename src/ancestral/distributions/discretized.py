@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from ancestral.distributions.discrete import Discrete
+from ancestral.distributions.discrete import Discrete, Index
 
 MIN_LOG_SCALE = -7.0
 """Log-scales are clamped here, in the loss and in the sampler alike: e^-7 of [-1, 1] is a ninth of a bin of 256 levels."""
@@ -106,11 +106,15 @@ class DiscretizedLogisticMixture(_Binned):
     def _terms(self) -> int:
         return self.logits.shape[-1]
 
-    def __getitem__(self, index: slice | tuple[slice, ...]) -> "DiscretizedLogisticMixture":
+    def __getitem__(self, index: Index) -> "DiscretizedLogisticMixture":
         return DiscretizedLogisticMixture(self.logits[index], self.loc[index], self.log_scale[index], self.levels)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """See ``Discrete.log_prob``."""
+        return torch.logsumexp(self.component_log_prob(value) + self.logits.log_softmax(-1), dim=-1)
+
+    def component_log_prob(self, value: Tensor) -> Tensor:
+        """Log P(value) under each component, ``(*batch_shape, K)`` nats."""
         value = value.unsqueeze(-1)
         upper, lower, width = self._standardize(value, self.loc, self.log_scale)
         # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)): each factor's logarithm is stable everywhere,
@@ -118,8 +122,53 @@ class DiscretizedLogisticMixture(_Binned):
         log_cdf, log_survival = -softplus(-upper), -softplus(lower)
         first, last = value == 0, value == self.levels - 1
         inner = log_cdf + log_survival + log1mexp(width)
-        log_mass = torch.where(first, log_cdf, torch.where(last, log_survival, inner))
-        return torch.logsumexp(log_mass + self.logits.log_softmax(-1), dim=-1)
+        return torch.where(first, log_cdf, torch.where(last, log_survival, inner))
+
+    def quantile(self, uniforms: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> Tensor:
+        """See ``Discrete.quantile``. Without a change of the distribution no table of the levels is made: the quantile is bracketed."""
+        if temperature != 1 or top_k is not None or top_p is not None:
+            return super().quantile(uniforms, temperature, top_k, top_p)
+        target = 1 - uniforms.to(self.loc.dtype)
+        low = torch.zeros(self.batch_shape, dtype=torch.int64, device=self.loc.device)
+        high = torch.full_like(low, self.levels - 1)
+        for _ in range((self.levels - 1).bit_length()):
+            middle = (low + high) // 2
+            edge = ((2 * middle + 1).to(self.loc.dtype) / (self.levels - 1) - 1).unsqueeze(-1)
+            survival = (self._weights * torch.sigmoid((self.loc - edge) * self._inverse_scale)).sum(-1)
+            above = survival >= target
+            low, high = torch.where(above, middle + 1, low), torch.where(above, high, middle)
+        return low.clamp(max=self.levels - 1)
+
+
+def coupled_logistic_mixture(
+    logits: Tensor, loc: Tensor, log_scale: Tensor, coefficients: Tensor, value: Tensor, *, levels: int
+) -> DiscretizedLogisticMixture:
+    """The channels' conditionals under a mixture of K components that the channels share (Salimans et al., 2017, section 2.2).
+
+    Within a component, a channel's location depends linearly on the values of the channels before it (equation 3, for any number of
+    channels). Given those values, a channel is again a mixture: each component has the weight that they leave it. So the sum of the
+    channels' log-probabilities is that of the joint distribution.
+
+    Args:
+        logits: ``(N, 1, *grid, K)``, unnormalised.
+        loc: ``(N, C, *grid, K)``.
+        log_scale: same shape.
+        coefficients: tanh's arguments, ``(N, C (C-1) / 2, *grid, K)``: of channel 0 for channel 1; of 0 and 1 for 2; and so on.
+        value: integers ``(N, C, *grid)``; channel c's conditional depends on the channels before c alone.
+        levels: L.
+    """
+    channels = loc.shape[1]
+    scaled = value.to(loc.dtype).unsqueeze(-1) * (2.0 / (levels - 1)) - 1.0
+    coefficients = coefficients.tanh()
+    locations, weights = [loc[:, :1]], [logits]
+    pair = 0
+    for c in range(1, channels):
+        before = DiscretizedLogisticMixture(logits, locations[-1], log_scale[:, c - 1 : c], levels)
+        weights.append(weights[-1] + before.component_log_prob(value[:, c - 1 : c]))
+        shift = (coefficients[:, pair : pair + c] * scaled[:, :c]).sum(1, keepdim=True)
+        locations.append(loc[:, c : c + 1] + shift)
+        pair += c
+    return DiscretizedLogisticMixture(torch.cat(weights, 1), torch.cat(locations, 1), log_scale, levels)
 
 
 class DiscretizedNormal(_Binned):
@@ -138,7 +187,7 @@ class DiscretizedNormal(_Binned):
     def _survival(self, edge: float) -> Tensor:
         return torch.special.ndtr((self.loc - edge) * torch.exp(-self.log_scale))
 
-    def __getitem__(self, index: slice | tuple[slice, ...]) -> "DiscretizedNormal":
+    def __getitem__(self, index: Index) -> "DiscretizedNormal":
         return DiscretizedNormal(self.loc[index], self.log_scale[index], self.levels)
 
     def log_prob(self, value: Tensor) -> Tensor:

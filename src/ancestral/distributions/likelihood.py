@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from ancestral.distributions.discrete import Bernoulli, Categorical, Discrete
-from ancestral.distributions.discretized import DiscretizedLogisticMixture, DiscretizedNormal
+from ancestral.distributions.discretized import DiscretizedLogisticMixture, DiscretizedNormal, coupled_logistic_mixture
 from ancestral.errors import UserError
 from ancestral.spec import Spec
 
-LikelihoodKind = Literal["bernoulli", "categorical", "logistic", "logistic-mixture", "gaussian"]
+LikelihoodKind = Literal["bernoulli", "categorical", "logistic", "logistic-mixture", "coupled-logistic-mixture", "gaussian"]
 
 
 class Likelihood:
@@ -18,9 +18,10 @@ class Likelihood:
 
     Args:
         kind: ``bernoulli`` (2 levels), ``categorical`` (a softmax over the levels), ``logistic`` or ``logistic-mixture``
-            (discretised, ``components`` of them), ``gaussian`` (discretised normal).
+            (discretised, ``components`` of them), ``coupled-logistic-mixture`` (the channels share components, and each depends on the
+            values of those before it), ``gaussian`` (discretised normal).
         spec: what the integers are; their first dimension is C.
-        components: of a ``logistic-mixture``.
+        components: of a mixture.
 
     Raises:
         UserError: the kind does not fit the spec.
@@ -37,19 +38,29 @@ class Likelihood:
         if components < 1:
             raise UserError(f"expected at least 1 component, got {components}", "try 10")
         self.kind = kind
-        self.components = components if kind == "logistic-mixture" else 1
+        self.components = components if kind.endswith("logistic-mixture") else 1
         self.values = spec.shape[0]
+        self.coupled = kind == "coupled-logistic-mixture"
+        """Whether a channel's distribution depends on the values of the channels before it."""
 
     @property
     def channels(self) -> int:
         """Channels that the network must put out."""
+        if self.coupled:  # one weight for all values, a location and a scale for each, a coefficient for each pair
+            return self.components * (1 + 2 * self.values + self.values * (self.values - 1) // 2)
         per_value = {
             "bernoulli": 1, "categorical": self.levels, "logistic": 2, "logistic-mixture": 3 * self.components, "gaussian": 2
         }  # fmt: skip
         return self.values * per_value[self.kind]
 
-    def __call__(self, output: Tensor) -> Discrete:
-        """The distributions that ``output`` describes. Channels are grouped by value: all of the first value's come first."""
+    def __call__(self, output: Tensor, x: Tensor | None = None) -> Discrete:
+        """The distributions that ``output`` describes. Channels are grouped by value: all of the first value's come first.
+
+        Coupled ones are the conditionals given the values ``x`` ``(N, C, *grid)`` of the channels before.
+        """
+        if self.coupled:
+            assert x is not None
+            return self._coupled(output, x)
         parameters = output.unflatten(1, (self.values, -1)).movedim(2, -1)  # (N, C, *grid, P)
         # Differences of cumulative distributions need at least float32.
         parameters = parameters.float() if parameters.dtype in (torch.bfloat16, torch.float16) else parameters
@@ -65,12 +76,24 @@ class Likelihood:
         logits, loc, log_scale = parameters.chunk(3, -1)
         return DiscretizedLogisticMixture(logits, loc, log_scale, self.levels)
 
+    def _coupled(self, output: Tensor, x: Tensor) -> Discrete:
+        c = self.values
+        parameters = output.unflatten(1, (-1, self.components)).movedim(2, -1)  # (N, 1 + 2C + C(C-1)/2, *grid, K)
+        parameters = parameters.float() if parameters.dtype in (torch.bfloat16, torch.float16) else parameters
+        logits, loc, log_scale, coefficients = parameters.split([1, c, c, c * (c - 1) // 2], 1)
+        return coupled_logistic_mixture(logits, loc, log_scale, coefficients, x, levels=self.levels)
+
     def initialize(self, layer: nn.Module) -> None:
         """Set the bias of the output layer so that training starts from broad components spread over the levels."""
         bias = layer.bias
         if not isinstance(bias, Tensor) or self.kind in ("bernoulli", "categorical"):
             return
         with torch.no_grad():
+            if self.coupled:
+                table = bias.view(-1, self.components)  # rows: logits, C times loc, C times log_scale, coefficients
+                table[1 : 1 + self.values] = torch.linspace(-1, 1, self.components + 2)[1:-1]
+                table[1 + self.values : 1 + 2 * self.values] = -1.0
+                return
             table = bias.view(self.values, -1, self.components)  # rows: (logits,) loc, log_scale
             table[:, -2] = torch.linspace(-1, 1, self.components + 2)[1:-1]
             table[:, -1] = -1.0

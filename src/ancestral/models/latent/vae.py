@@ -71,8 +71,8 @@ class VAE(Model, LowerBound, ContinuousLatents):
     recipes: ClassVar = {
         "small": Recipe(
             source="chosen on Fashion-MNIST for two CPU cores (docs/figures.md)",
-            model=Config(rate_warmup=3700),
-            stages={"training": Optimization(steps=6200, batch_size=64, learning_rate=3e-3)},
+            model=Config(rate_warmup=8700),
+            stages={"training": Optimization(steps=14_500, batch_size=32, learning_rate=2e-3)},
         ),
         "mnist": Recipe(
             source="Kingma & Welling 2013, section 5: hidden 500, minibatch 100, Adagrad; binarise with --images.levels 2",

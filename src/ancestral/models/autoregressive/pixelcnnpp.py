@@ -1,0 +1,204 @@
+"""PixelCNN++ (Salimans et al., 2017), https://arxiv.org/abs/1701.05517."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
+
+from ancestral.errors import check_at_least
+from ancestral.model import Batch, Loss
+from ancestral.models.autoregressive.factorised import ChannelHead, Factorised
+from ancestral.nn.causal import RasterConv2d, Upsample2d, VerticalConv2d
+from ancestral.nn.gated_residual import GatedResidual, WeightNormalization, concat_elu
+from ancestral.nn.streaming import Cursor, InputShift, Pointwise, take
+from ancestral.recipe import Optimization, Recipe
+from ancestral.spec import Spec
+
+Conditions = tuple[Tensor | None, ...]
+"""What the model is conditioned on, a map for each resolution."""
+
+
+@dataclass
+class _Links:
+    """What the vertical stack tells the other one at one resolution, up and down, and at the coarser ones (None between their rows)."""
+
+    up: list[Tensor]
+    down: list[Tensor]
+    coarser: "_Links | None" = None
+
+
+class Level(nn.Module):
+    """Both stacks at one resolution, around the coarser ones (figure 2): blocks, half the resolution and back, blocks with skips.
+
+    The vertical stack u sees the rows above; the other one, ul, the row so far as well, and the vertical one through links.
+    """
+
+    def __init__(self, width: int, blocks: int, levels: int, condition_width: int, dropout: float) -> None:
+        super().__init__()
+        options: dict[str, Any] = {"condition_width": condition_width, "dropout": dropout}
+
+        def vertical(inputs: int, outputs: int) -> nn.Module:
+            return VerticalConv2d(inputs, outputs, 1, 1)
+
+        def raster(inputs: int, outputs: int) -> nn.Module:
+            return RasterConv2d(inputs, outputs, up=1, left=1)
+
+        down_blocks = blocks + (levels > 1)
+        self.u_up = nn.ModuleList(GatedResidual(width, vertical, **options) for _ in range(blocks))
+        self.ul_up = nn.ModuleList(GatedResidual(width, raster, **options) for _ in range(blocks))
+        self.u_down = nn.ModuleList(GatedResidual(width, vertical, aside=width, **options) for _ in range(down_blocks))
+        self.ul_down = nn.ModuleList(GatedResidual(width, raster, aside=width, **options) for _ in range(down_blocks))
+        self.links_up = nn.ModuleList(Pointwise(2 * width, width) for _ in range(blocks))
+        self.links_down = nn.ModuleList(Pointwise(2 * width, width) for _ in range(down_blocks))
+        self.coarser: Level | None = None
+        if levels > 1:
+            self.u_coarsen, self.ul_coarsen = (
+                VerticalConv2d(width, width, 1, 1, stride=2),
+                RasterConv2d(width, width, up=1, left=1, stride=2),
+            )
+            self.coarser = Level(width, blocks, levels - 1, condition_width, dropout)
+            self.u_refine, self.ul_refine = Upsample2d(width, width, side=1), Upsample2d(width, width, side=0)
+
+    def rows(self, u: Tensor, conditions: Conditions, cursor: Cursor | None) -> tuple[Tensor, _Links]:
+        """The vertical stack ``(N, width, H, W)``, and its links."""
+        skips, links = [u], _Links([], [])
+        for block, link in zip(self.u_up, self.links_up, strict=True):
+            u = block(u, condition=conditions[0], cursor=cursor)
+            skips.append(u)
+            links.up.append(link(concat_elu(u)))
+        if self.coarser is None:
+            u = skips.pop()
+        else:
+            coarse = self.u_coarsen(u, cursor)
+            if coarse.numel():
+                coarse, links.coarser = self.coarser.rows(coarse, conditions[1:], cursor and cursor.coarser())
+            u = self._crop(self.u_refine(coarse, cursor), u)
+        for block, link in zip(self.u_down, self.links_down, strict=True):
+            u = block(u, aside=skips.pop(), condition=conditions[0], cursor=cursor)
+            links.down.append(link(concat_elu(u)))
+        return u, links
+
+    def positions(self, ul: Tensor, links: _Links, conditions: Conditions, cursor: Cursor | None) -> Tensor:
+        """The other stack, ``(N, width, H, W)``."""
+        skips = [ul]
+        for block, link in zip(self.ul_up, links.up, strict=True):
+            ul = block(ul, link=link, condition=conditions[0], cursor=cursor)
+            skips.append(ul)
+        if self.coarser is None:
+            ul = skips.pop()
+        else:
+            coarse = self.ul_coarsen(ul, cursor)
+            if coarse.numel():
+                assert links.coarser is not None
+                coarse = self.coarser.positions(coarse, links.coarser, conditions[1:], cursor and cursor.coarser())
+            ul = self._crop(self.ul_refine(coarse, cursor), ul)
+        for block, link in zip(self.ul_down, links.down, strict=True):
+            ul = block(ul, aside=skips.pop(), link=link, condition=conditions[0], cursor=cursor)
+        return ul
+
+    @staticmethod
+    def _crop(fine: Tensor, like: Tensor) -> Tensor:
+        return fine if fine.dim() == 2 else fine[:, :, : like.shape[2], : like.shape[3]]
+
+
+class PixelCNNpp(Factorised):
+    """Two shifted stacks at several resolutions with skip connections, and logistic mixtures that couple the channels.
+
+    See ``Factorised`` for shapes and figures.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Factorised.Config):
+        """Options of the PixelCNN++."""
+
+        width: int = 160
+        """Filters."""
+        blocks: int = 5
+        """Residual blocks at each resolution, each way."""
+        levels: int = 3
+        """Resolutions, each half the one before."""
+        weight_norm: bool = True
+        """Weight normalisation, started from the first batch."""
+        likelihood: Literal["categorical", "logistic-mixture", "coupled-logistic-mixture"] = "coupled-logistic-mixture"
+        """Distribution of a value given the past; code maps take categorical."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            check_at_least(1, width=self.width, blocks=self.blocks, levels=self.levels)
+
+        @classmethod
+        def tiny(cls) -> "PixelCNNpp.Config":
+            """Small enough for a test."""
+            return cls(width=6, blocks=1, levels=2, likelihood="categorical", components=2, condition_width=4)
+
+    recipes: ClassVar = {
+        "small": Recipe(
+            source="chosen for two CPU cores (docs/figures.md)",
+            model=Config(width=40, blocks=2, components=5),
+            stages={"training": Optimization(steps=4000, batch_size=16, learning_rate=2e-3)},
+        ),
+        "cifar10": Recipe(
+            source="Salimans et al. 2017 and its code: 160 filters, 5 blocks, 10 mixtures, dropout 0.5, Adam (0.95, 0.9995), EMA",
+            model=Config(dropout=0.5, class_conditional=False),
+            stages={
+                "training": Optimization(
+                    steps=1_500_000,
+                    batch_size=64,
+                    learning_rate=1e-3,
+                    betas=(0.95, 0.9995),
+                    schedule="exponential",
+                    decay=0.999995,
+                    warmup=0,
+                    gradient_clip=None,
+                    ema=0.9995,
+                )
+            },
+        ),
+    }
+
+    def __init__(self, config: Config, spec: Spec) -> None:
+        super().__init__(config, spec, embedding_width=max(1, config.width // spec.shape[0]))
+        width = config.width
+        self.input_groups = torch.cat([self.input_groups, torch.zeros(1, dtype=torch.int64)])
+        inputs = len(self.input_groups)
+        self.shift = InputShift(wrap=False)
+        self.first_u = VerticalConv2d(inputs, width, 1, 1)
+        self.first_above = VerticalConv2d(inputs, width, 0, 1)
+        self.first_left = RasterConv2d(inputs, width, up=1)
+        self.level = Level(width, config.blocks, config.levels, config.condition_width if self.conditional else 0, config.dropout)
+        self.head = ChannelHead(width, width, self)
+        parts = (self.first_u, self.first_above, self.first_left, self.level)
+        self.weight_norm = WeightNormalization(parts) if config.weight_norm else None
+
+    def features(self, x: Tensor) -> Tensor:
+        """See ``Factorised.features``; one more feature is 1 inside the map, so that its edges are seen."""
+        features = super().features(x)
+        return torch.cat([features, torch.ones_like(features[:, :1])], 1)
+
+    def condition(self, labels: Tensor | None, context: Tensor | None) -> Conditions:
+        """See ``Factorised.condition``: a map for each resolution."""
+        condition = super().condition(labels, context)
+        conditions = [condition]
+        for _ in range(self.config.levels - 1):
+            spatial = condition is not None and condition.shape[2:] != (1, 1)
+            condition = avg_pool2d(condition, 2, ceil_mode=True) if spatial else condition
+            conditions.append(condition)
+        return tuple(conditions)
+
+    def rows(self, above: Tensor, condition: Conditions, cursor: Cursor | None = None) -> tuple[Tensor, _Links]:
+        """See ``Factorised.rows``."""
+        return self.first_above(above, cursor), self.level.rows(self.first_u(above, cursor), condition, cursor)[1]
+
+    def positions(self, x: Tensor, rows: tuple[Tensor, _Links], condition: Conditions, cursor: Cursor | None = None) -> Tensor:
+        """See ``Factorised.positions``."""
+        above, links = rows
+        ul = take(above, cursor) + self.first_left(self.shift(x, cursor), cursor)
+        return self.head(self.level.positions(ul, links, condition, cursor), x, cursor)
+
+    def loss(self, batch: Batch, phase: str) -> Loss:
+        """See ``Factorised.loss``. The first batch in training sets the scale of the weights."""
+        if self.weight_norm is not None and self.training:
+            self.weight_norm.start(self, lambda: self.log_prob(batch))
+        return super().loss(batch, phase)

@@ -1,0 +1,195 @@
+"""PixelSNAIL (Chen et al., An Improved Autoregressive Generative Model, 2017), https://arxiv.org/abs/1712.09763."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ancestral.errors import UserError, check_at_least
+from ancestral.model import Batch, Loss
+from ancestral.models.autoregressive.factorised import ChannelHead, Factorised
+from ancestral.nn.attention import CausalAttention
+from ancestral.nn.causal import RasterConv2d, VerticalConv2d
+from ancestral.nn.gated_residual import GatedResidual, WeightNormalization
+from ancestral.nn.streaming import Cursor, InputShift, Pointwise, Shift, take
+from ancestral.recipe import Optimization, Recipe
+from ancestral.spec import Spec
+
+
+class AttentionBlock(nn.Module):
+    """Residual blocks of causal convolutions, then attention to the content of all positions before (figure 3).
+
+    Queries come from the features and the background, keys and values from the input as well. In the paper's order of things a
+    position's content joins in after the position; here that is a shift by one position.
+    """
+
+    def __init__(self, config: "PixelSNAIL.Config", inputs: int, condition_width: int, attends: bool) -> None:
+        super().__init__()
+        k, width = config.kernel, config.width
+        left, right = (k - 1, 0) if k % 2 == 0 else (k // 2, k // 2)
+        convolution = partial(RasterConv2d, up=k - 1, left=left, right=right)
+        self.residual = nn.ModuleList(
+            GatedResidual(width, convolution, hidden=config.residual_width, condition_width=condition_width, dropout=config.dropout)
+            for _ in range(config.residual_blocks)
+        )
+        self.attention: CausalAttention | None = None
+        if attends:
+            key, value = config.heads * config.key, config.heads * config.value
+            self.attention = CausalAttention(config.heads, strict=True)
+            self.shift = Shift()
+            self.content = GatedResidual(inputs + width + 2, Pointwise, dropout=config.dropout)
+            self.query = GatedResidual(width + 2, Pointwise, dropout=config.dropout)
+            self.to_keys, self.to_values = Pointwise(inputs + width + 2, key), Pointwise(inputs + width + 2, value)
+            self.to_queries = Pointwise(width + 2, key)
+            self.join = GatedResidual(width, Pointwise, aside=value, dropout=config.dropout)
+
+    def forward(
+        self, h: Tensor, before: Tensor, background: Tensor, condition: Tensor | None, cursor: Cursor | None
+    ) -> Tensor:  # fmt: skip
+        """``(N, width, H, W)`` to the same shape; ``before`` ``(N, F, H, W)`` is the input at the position before each."""
+        for block in self.residual:
+            h = block(h, condition=condition, cursor=cursor)
+        if self.attention is None:
+            return h
+        here = torch.cat([h, background], 1)
+        content = self.content(torch.cat([before, self.shift(here, cursor)], 1))
+        queries = self.to_queries(self.query(here))
+        found = self.attention(queries, self.to_keys(content), self.to_values(content), cursor)
+        return self.join(h, aside=found)
+
+
+class PixelSNAIL(Factorised):
+    """Causal convolutions interleaved with attention over the whole past. See ``Factorised`` for shapes and figures."""
+
+    background: Tensor
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Factorised.Config):
+        """Options of the PixelSNAIL."""
+
+        width: int = 256
+        """Filters."""
+        blocks: int = 12
+        """Attention blocks."""
+        residual_blocks: int = 4
+        """Residual blocks in each attention block."""
+        residual_width: int = 256
+        """Hidden filters of a residual block."""
+        kernel: int = 2
+        """Size of the causal kernel: an even one sees the upper left, an odd one the rows above to both sides."""
+        attention_every: int = 1
+        """Blocks from one that attends to the next; 0 for convolutions alone."""
+        heads: int = 1
+        """Heads of each attention."""
+        key: int = 16
+        """Size of a head's keys."""
+        value: int = 128
+        """Size of a head's values."""
+        weight_norm: bool = True
+        """Weight normalisation, started from the first batch."""
+        likelihood: Literal["categorical", "logistic-mixture", "coupled-logistic-mixture"] = "coupled-logistic-mixture"
+        """Distribution of a value given the past; code maps take categorical."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            check_at_least(
+                1,
+                width=self.width,
+                blocks=self.blocks,
+                residual_width=self.residual_width,
+                heads=self.heads,
+                key=self.key,
+                value=self.value,
+            )
+            check_at_least(0, residual_blocks=self.residual_blocks, attention_every=self.attention_every)
+            if self.kernel < 2:
+                raise UserError(f"expected a kernel of at least 2, got {self.kernel}", "try 2 or 5")
+
+        @classmethod
+        def tiny(cls) -> "PixelSNAIL.Config":
+            """Small enough for a test."""
+            return cls(
+                width=6, blocks=2, residual_blocks=1, residual_width=6, heads=2, key=2, value=3, likelihood="categorical", components=2,
+                condition_width=4,
+            )  # fmt: skip
+
+    recipes: ClassVar = {
+        "small": Recipe(
+            source="chosen for two CPU cores (docs/figures.md)",
+            model=Config(width=48, blocks=3, residual_blocks=2, residual_width=48, value=48, components=5),
+            stages={"training": Optimization(steps=4000, batch_size=16, learning_rate=2e-3)},
+        ),
+        "cifar10": Recipe(
+            source="Chen et al. 2017, section 4, and its code: 12 blocks of 4, 256 filters, keys 16, values 128, 10 mixtures, dropout 0.5",
+            model=Config(dropout=0.5, class_conditional=False),
+            stages={
+                "training": Optimization(
+                    steps=1_500_000,
+                    batch_size=64,
+                    learning_rate=1e-3,
+                    betas=(0.95, 0.9995),
+                    eps=1e-6,
+                    schedule="exponential",
+                    decay=0.999998,
+                    warmup=0,
+                    gradient_clip=None,
+                    ema=0.9995,
+                )
+            },
+        ),
+        "vqvae2-top": Recipe(
+            source="Razavi et al. 2019, ImageNet priors, top: 512 filters, 2048 in residual blocks, 20 layers, 4 attentions of 8 heads, "
+            "kernel 5, dropout 0.1",
+            model=Config(
+                width=512, blocks=4, residual_blocks=5, residual_width=2048, kernel=5, heads=8, key=64, value=64, dropout=0.1,
+                likelihood="categorical",
+            ),
+            stages={"training": Optimization(steps=1_500_000, batch_size=1024, learning_rate=3e-4)},
+        ),
+    }  # fmt: skip
+
+    def __init__(self, config: Config, spec: Spec) -> None:
+        super().__init__(config, spec, embedding_width=max(1, config.width // spec.shape[0]))
+        width = config.width
+        self.input_groups = torch.cat([self.input_groups, torch.zeros(1, dtype=torch.int64)])
+        inputs, reach = len(self.input_groups), max(1, config.kernel // 2)
+        self.shift, self.shift_on = InputShift(wrap=False), InputShift(wrap=True)
+        self.first_above = VerticalConv2d(inputs, width, reach - 1, reach)
+        self.first_left = RasterConv2d(inputs, width, up=reach, left=reach - 1)
+        every = config.attention_every
+        condition_width = config.condition_width if self.conditional else 0
+        self.blocks = nn.ModuleList(
+            AttentionBlock(config, inputs, condition_width, attends=every > 0 and (i + 1) % every == 0) for i in range(config.blocks)
+        )
+        self.head = ChannelHead(width, width, self)
+        self.weight_norm = WeightNormalization((self.first_above, self.first_left, self.blocks)) if config.weight_norm else None
+        height, columns = self.grid
+        place = torch.stack(torch.meshgrid(torch.arange(height) / height - 0.5, torch.arange(columns) / columns - 0.5, indexing="ij"))
+        self.register_buffer("background", place[None], persistent=False)
+
+    def features(self, x: Tensor) -> Tensor:
+        """See ``Factorised.features``; one more feature is 1 inside the map, so that its edges are seen."""
+        features = super().features(x)
+        return torch.cat([features, torch.ones_like(features[:, :1])], 1)
+
+    def rows(self, above: Tensor, condition: Tensor | None, cursor: Cursor | None = None) -> Tensor:
+        """What the rows above add to the first features."""
+        features: Tensor = self.first_above(above, cursor)
+        return features
+
+    def positions(self, x: Tensor, rows: Tensor, condition: Tensor | None, cursor: Cursor | None = None) -> Tensor:
+        """See ``Factorised.positions``."""
+        h = take(rows, cursor) + self.first_left(self.shift(x, cursor), cursor)
+        before = self.shift_on(x, cursor)
+        background = take(self.background.to(h.dtype), cursor).expand(len(h), *[-1] * (h.dim() - 1))
+        for block in self.blocks:
+            h = block(h, before, background, condition, cursor)
+        return self.head(h, x, cursor)
+
+    def loss(self, batch: Batch, phase: str) -> Loss:
+        """See ``Factorised.loss``. The first batch in training sets the scale of the weights."""
+        if self.weight_norm is not None and self.training:
+            self.weight_norm.start(self, lambda: self.log_prob(batch))
+        return super().loss(batch, phase)

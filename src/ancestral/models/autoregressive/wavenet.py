@@ -1,0 +1,109 @@
+"""WaveNet (van den Oord et al., A Generative Model for Raw Audio, 2016), https://arxiv.org/abs/1609.03499."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from ancestral.errors import UserError, check_at_least
+from ancestral.models.autoregressive.factorised import ChannelHead, Factorised
+from ancestral.nn.causal import RasterConv2d
+from ancestral.nn.streaming import Cursor, Injection, InputShift, Pointwise
+from ancestral.recipe import Optimization, Recipe
+from ancestral.spec import Spec
+
+
+class DilatedLayer(nn.Module):
+    r"""A gated dilated causal convolution (figure 4), :math:`\tanh(W_f * x + V_f h) \odot \sigma(W_g * x + V_g h)` (equations 2 and 3)."""
+
+    def __init__(self, config: "WaveNet.Config", dilation: int, condition_width: int) -> None:
+        super().__init__()
+        self.gates = RasterConv2d(config.width, 2 * config.gate_width, left=config.kernel - 1, dilation=dilation)
+        self.condition = Injection(condition_width, 2 * config.gate_width) if condition_width else None
+        self.dropout = nn.Dropout(config.dropout)
+        # The residual and the skip connection are one product.
+        self.outputs = Pointwise(config.gate_width, config.width + config.skip_width)
+        self.width = config.width
+
+    def forward(self, x: Tensor, condition: Tensor | None, cursor: Cursor | None) -> tuple[Tensor, Tensor]:
+        """``(N, width, 1, T)`` to the same shape, and the skip connection ``(N, skip_width, 1, T)``."""
+        gates = self.gates(self.dropout(x), cursor)
+        if self.condition is not None:
+            gates = gates + self.condition(condition, cursor)
+        a, b = gates.chunk(2, 1)
+        outputs = self.outputs(a.tanh() * b.sigmoid())
+        return x + outputs[:, : self.width], outputs[:, self.width :]
+
+
+class WaveNet(Factorised):
+    """A stack of dilated causal convolutions over a sequence ``(N, C, T)``. See ``Factorised`` for figures.
+
+    Global conditioning is by class, local conditioning by a context ``(N, C', T')`` that is repeated up to T.
+    """
+
+    dims = 1
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Factorised.Config):
+        """Options of the WaveNet."""
+
+        width: int = 64
+        """Residual channels."""
+        gate_width: int = 64
+        """Channels of the gated units."""
+        skip_width: int = 128
+        """Channels of the skip connections."""
+        kernel: int = 2
+        """Size of the causal kernel."""
+        layers: int = 10
+        """Layers of one cycle, of dilations 1, 2, 4, ..."""
+        cycles: int = 3
+        """Times that the cycle of dilations is repeated."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            check_at_least(
+                1, width=self.width, gate_width=self.gate_width, skip_width=self.skip_width, layers=self.layers, cycles=self.cycles
+            )
+            if self.kernel < 2:
+                raise UserError(f"expected a kernel of at least 2, got {self.kernel}", "try 2 or 3")
+
+        @classmethod
+        def tiny(cls) -> "WaveNet.Config":
+            """Small enough for a test."""
+            return cls(width=6, gate_width=6, skip_width=6, layers=2, cycles=1, condition_width=4)
+
+    recipes: ClassVar = {
+        "small": Recipe(
+            source="small enough for two CPU cores; not tuned",
+            model=Config(layers=8, cycles=2),
+            stages={"training": Optimization(steps=5000, batch_size=8, learning_rate=1e-3)},
+        ),
+        "mixture": Recipe(
+            source="a public recipe: 24 layers in 4 stacks, kernel 3, 128 residual, 256 gate and 128 skip channels, 10 logistics",
+            model=Config(width=128, gate_width=128, skip_width=128, kernel=3, layers=6, cycles=4, likelihood="logistic-mixture"),
+            stages={"training": Optimization(steps=1_000_000, batch_size=8, learning_rate=1e-3, ema=0.9999)},
+        ),
+    }
+
+    def __init__(self, config: Config, spec: Spec) -> None:
+        # A softmax over mu-law levels goes with a vector for each level, a mixture with the level's height.
+        super().__init__(config, spec, embedding_width=config.width, table=config.likelihood == "categorical" or not spec.ordered)
+        self.shift = InputShift(wrap=False)
+        self.first = RasterConv2d(len(self.input_groups), config.width, left=config.kernel - 1)
+        condition_width = config.condition_width if self.conditional else 0
+        dilations = [2**i for _ in range(config.cycles) for i in range(config.layers)]
+        self.layers = nn.ModuleList(DilatedLayer(config, dilation, condition_width) for dilation in dilations)
+        self.merge = Pointwise(config.skip_width, config.skip_width)
+        self.head = ChannelHead(config.skip_width, config.skip_width, self)
+
+    def positions(self, x: Tensor, rows: None, condition: Tensor | None, cursor: Cursor | None = None) -> Tensor:
+        """See ``Factorised.positions``."""
+        h = self.first(self.shift(x, cursor), cursor)
+        skips = None
+        for layer in self.layers:
+            h, skip = layer(h, condition, cursor)
+            skips = skip if skips is None else skips + skip
+        assert skips is not None
+        return self.head(self.merge(relu(skips)), x, cursor)

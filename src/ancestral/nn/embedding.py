@@ -1,0 +1,33 @@
+"""Integers as the features that a network starts from."""
+
+import torch
+from torch import Tensor, nn
+
+from ancestral.spec import Spec
+
+
+class Embedding(nn.Module):
+    """Integers as features: scaled intensities, or a learned vector for each index that has no order.
+
+    Shapes: ``(N, C, H, W)`` integers to ``(N, C * width, H, W)``, the features of a channel side by side. ``groups`` is the channel that
+    each feature comes from, ``(C * width,)``.
+    """
+
+    groups: Tensor
+
+    def __init__(self, spec: Spec, width: int, *, table: bool | None = None) -> None:
+        super().__init__()
+        self.spec = spec
+        channels = spec.shape[0]
+        by_table = not spec.ordered if table is None else table
+        self.table = nn.Embedding(channels * spec.discrete_levels, width) if by_table else None
+        self.groups = torch.arange(channels).repeat_interleave(width if by_table else 1)
+
+    def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """The features of ``x``, in ``dtype`` where they are scaled intensities."""
+        if self.table is None:
+            return self.spec.scale(x, dtype)
+        channel = torch.arange(x.shape[1], device=x.device).view(-1, 1, 1)
+        vectors = self.table(x.long() + channel * self.spec.discrete_levels)  # (N, C, H, W, width)
+        features: Tensor = vectors.movedim(-1, 2).flatten(1, 2)
+        return features

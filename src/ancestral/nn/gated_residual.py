@@ -1,0 +1,124 @@
+"""The gated residual block of PixelCNN++ and PixelSNAIL, and the weight normalisation that they start from data."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.functional import elu
+from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrize import is_parametrized
+
+from ancestral.nn.causal import RasterConv2d, Upsample2d, VerticalConv2d
+from ancestral.nn.streaming import Cursor, Injection, Pointwise, Streaming, take
+
+Convolution = Callable[[int, int], nn.Module]
+"""Makes a convolution from its numbers of input and output channels."""
+
+
+def concat_elu(x: Tensor) -> Tensor:
+    """ELU of x and of -x, twice the channels (Salimans et al., 2017, after Shang et al., 2016)."""
+    return elu(torch.cat([x, -x], 1))
+
+
+class GatedResidual(nn.Module):
+    """``x + a * sigmoid(b)``, with (a, b) two convolutions of ``x``, joined by an aside (Salimans et al., 2017, figure 2 and code).
+
+    Args:
+        width: channels of ``x``.
+        convolution: makes both convolutions.
+        hidden: channels between them; ``width`` if None.
+        aside: channels of features that join in, by a 1x1 convolution.
+        linked: whether features that another stack has projected already (``AsideLink``) join in.
+        condition_width: features of the condition; 0 without.
+        dropout: share of the hidden features dropped in training.
+    """
+
+    def __init__(
+        self, width: int, convolution: Convolution, *, hidden: int | None = None, aside: int = 0, condition_width: int = 0,
+        dropout: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        hidden = hidden or width
+        self.first = convolution(2 * width, hidden)
+        self.aside = Pointwise(2 * aside, hidden, bias=False) if aside else None
+        self.dropout = nn.Dropout(dropout)
+        self.second = convolution(2 * hidden, 2 * width)
+        self.condition = Injection(condition_width, 2 * width) if condition_width else None
+
+    def forward(
+        self, x: Tensor, *, aside: Tensor | None = None, link: Tensor | None = None, condition: Tensor | None = None,
+        cursor: Cursor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """``(N, width, H, W)`` to the same shape. ``link`` ``(N, hidden, H, W)`` is a whole row in a stream."""
+        h = _apply(self.first, concat_elu(x), cursor)
+        if self.aside is not None:
+            assert aside is not None
+            h = h + self.aside(concat_elu(aside))
+        if link is not None:
+            h = h + (link if h.dim() == link.dim() else take(link, cursor))
+        h = _apply(self.second, self.dropout(concat_elu(h)), cursor)
+        if self.condition is not None:
+            h = h + self.condition(condition, cursor)
+        a, b = h.chunk(2, 1)
+        return x + a * b.sigmoid()
+
+
+def _apply(layer: nn.Module, x: Tensor, cursor: Cursor | None) -> Tensor:
+    result: Tensor = layer(x, cursor) if isinstance(layer, Streaming) else layer(x)
+    return result
+
+
+class WeightNormalization(nn.Module):
+    """Weight normalisation (Salimans & Kingma, 2016, https://arxiv.org/abs/1602.07868) of every convolution in some parts of a model.
+
+    Before the first step of a training, one pass over its batch sets gains and biases so that each convolution gives mean 0 and
+    variance 1 (section 3), and 0.1 for the second ones of residual blocks, so that these start small.
+    """
+
+    started: Tensor
+
+    def __init__(self, parts: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.register_buffer("started", torch.tensor(False))
+        self._known_started = False
+        for layer in (layer for part in parts for layer in part.modules()):
+            if isinstance(layer, RasterConv2d | VerticalConv2d | Pointwise):
+                weight_norm(layer, "weight", dim=0)
+            elif isinstance(layer, Upsample2d):
+                weight_norm(layer, "weight", dim=1)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @torch.no_grad()
+    def start(self, model: nn.Module, run: Callable[[], object]) -> None:
+        """Once in a training: set the weights of ``model`` from what passes through it in ``run``."""
+        if self._known_started:
+            return
+        if not self.started:
+            small = {block.second for block in model.modules() if isinstance(block, GatedResidual)}
+            layers = [m for m in model.modules() if is_parametrized(m, "weight")]
+            handles = [layer.register_forward_hook(partial(_standardize, 0.1 if layer in small else 1.0)) for layer in layers]
+            run()
+            for handle in handles:
+                handle.remove()
+            self.started.fill_(True)
+        self._known_started = True
+
+
+def _standardize(deviation: float, layer: Any, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """Set a layer's gain and bias so that its output has mean 0 (if it has a bias) and a standard deviation; the output as it is then."""
+    dims = [0, *range(2, output.dim())]
+    moments = torch.stack([output.mean(dims), output.square().mean(dims)])
+    if dist.is_available() and dist.is_initialized():  # the batch is that of all processes
+        dist.all_reduce(moments)
+        moments /= dist.get_world_size()
+    spread = deviation / ((moments[1] - moments[0].square()).clamp(min=0).sqrt() + 1e-6)
+    gain = layer.parametrizations.weight.original0
+    gain.mul_(spread.view(gain.shape))
+    shape = (1, -1, *[1] * (output.dim() - 2))
+    if layer.bias is None:
+        return output * spread.view(shape)
+    layer.bias.copy_((layer.bias - moments[0]) * spread)
+    return (output - moments[0].view(shape)) * spread.view(shape)
