@@ -1,4 +1,4 @@
-"""The contract as a check that anybody can run on a model of their own: ``check_model(MyModel)``."""
+"""Checks that anybody can run on a model of their own: the contract (``check_model``) and what a network sees (``certify``)."""
 
 import copy
 import dataclasses
@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ancestral.certificate import Certificate as Certificate
+from ancestral.certificate import certify as certify
 from ancestral.configuration import from_json, to_json
 from ancestral.model import Batch, ContinuousLatents, ExactLikelihood, LowerBound, Model, Reconstructs, Tokenizer
 from ancestral.recipe import Optimization, Recipe

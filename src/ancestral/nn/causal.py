@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, pad
 
 from ancestral.errors import UserError
+from ancestral.nn.reach import Grid, window
 from ancestral.nn.streaming import Cursor, Streaming
 
 
@@ -37,6 +38,12 @@ class VerticalConv2d(Streaming):
         sides, top = self.side * self.dilation, self.up * self.dilation
         return conv2d(pad(x, (sides, sides, top, 0)), self.weight, self.bias, stride=self.stride, dilation=self.dilation)
 
+    def reach(self, grid: Grid) -> Tensor:
+        """See ``ancestral.nn.reach``."""
+        d = self.dilation
+        offsets = {(-i * d, j * d) for i in range(self.up + 1) for j in range(-self.side, self.side + 1)}
+        return window(grid, offsets, stride=self.stride)
+
     def start(self, cursor: Cursor) -> list[Tensor]:
         """The rows above, the nearest first."""
         return []
@@ -51,8 +58,8 @@ class VerticalConv2d(Streaming):
         # The rows above the map are zeros, which the kernel's upper part need not see.
         weight = self.weight[:, :, self.up + 1 - len(rows) :]
         sides = self.side * self.dilation
-        window = pad(torch.cat(rows[::-1], 2) if len(rows) > 1 else x, (sides, sides))
-        return conv2d(window, weight, self.bias, stride=self.stride, dilation=(1, self.dilation))
+        seen = pad(torch.cat(rows[::-1], 2) if len(rows) > 1 else x, (sides, sides))
+        return conv2d(seen, weight, self.bias, stride=self.stride, dilation=(1, self.dilation))
 
 
 @dataclass
@@ -118,6 +125,12 @@ class RasterConv2d(Streaming):
         padded = pad(x, (self.left * d, self.right * d, self.up * d, 0))
         return conv2d(padded, self.effective_weight, self.bias, stride=self.stride, dilation=d)
 
+    def reach(self, grid: Grid, *, own: bool = True) -> Tensor:
+        """See ``ancestral.nn.reach``; ``own``: whether a position sees itself (mask A hides some channels, or all)."""
+        d = self.dilation
+        offsets = {(-i * d, j * d) for i in range(1, self.up + 1) for j in range(-self.left, self.right + 1)}
+        return window(grid, offsets | {(0, -j * d) for j in range(0 if own else 1, self.left + 1)}, stride=self.stride)
+
     def start(self, cursor: Cursor) -> _RasterState:
         """No rows yet; the weights as they are now."""
         weight = self.effective_weight.detach().to(cursor.dtype)
@@ -156,9 +169,9 @@ class RasterConv2d(Streaming):
         own[:, at] = x
         if row % self.stride or column % self.stride:
             return x.new_empty(0)
-        window = own[:, at - pad_left : at + 1 : d].flatten(1)
+        seen = own[:, at - pad_left : at + 1 : d].flatten(1)
         above = kept.above[column // self.stride] if self.up else kept.above
-        return torch.addmm(above, window, kept.weight)
+        return torch.addmm(above, seen, kept.weight)
 
     def _above(self, rows: Tensor, row: int) -> Tensor:
         """What the rows above add to each position of ``row``, bias included: ``(columns, N, out)``."""
@@ -186,6 +199,18 @@ class Upsample2d(Streaming):
     def whole(self, x: Tensor) -> Tensor:
         """``(N, C, h, w)`` to ``(N, out, 2h, 2w)``; the caller crops odd sizes."""
         return conv_transpose2d(x, self.weight, self.bias, stride=2)[..., self.side :]
+
+    def reach(self, grid: Grid) -> Tensor:
+        """See ``ancestral.nn.reach``; ``grid`` is that of the finer map."""
+        height, width = grid
+        coarse = (-(-height // 2), -(-width // 2))
+        reach = torch.zeros(height * width, coarse[0] * coarse[1], dtype=torch.bool)
+        for i in range(coarse[0]):
+            for j in range(coarse[1]):
+                for row in range(2 * i, min(2 * i + 2, height)):
+                    for column in range(max(2 * j - self.side, 0), min(2 * j + 2, width)):
+                        reach[row * width + column, i * coarse[1] + j] = True
+        return reach
 
     def start(self, cursor: Cursor) -> dict[str, Tensor]:
         """The computed rows or positions that are still to come."""

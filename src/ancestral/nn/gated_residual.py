@@ -12,6 +12,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.parametrize import is_parametrized
 
 from ancestral.nn.causal import RasterConv2d, Upsample2d, VerticalConv2d
+from ancestral.nn.reach import Grid, through, window
 from ancestral.nn.streaming import Cursor, Injection, Pointwise, Streaming, take
 
 Convolution = Callable[[int, int], nn.Module]
@@ -64,6 +65,18 @@ class GatedResidual(nn.Module):
             h = h + self.condition(condition, cursor)
         a, b = h.chunk(2, 1)
         return x + a * b.sigmoid()
+
+    def reach(self, grid: Grid, before: Tensor, *joined: Tensor) -> Tensor:
+        """The reach after the block (see ``ancestral.nn.reach``) from those of its input, and of asides and links."""
+        first, second = (_reach(layer, grid) for layer in (self.first, self.second))
+        hidden = through(first, before)
+        for other in joined:
+            hidden = hidden | other
+        return before | through(second, hidden)
+
+
+def _reach(layer: nn.Module, grid: Grid) -> Tensor:
+    return layer.reach(grid) if isinstance(layer, RasterConv2d | VerticalConv2d) else window(grid, {(0, 0)})
 
 
 def _apply(layer: nn.Module, x: Tensor, cursor: Cursor | None) -> Tensor:

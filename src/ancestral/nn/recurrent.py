@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
 from ancestral.nn.causal import RasterConv2d
+from ancestral.nn.reach import Grid, through, window
 from ancestral.nn.streaming import Cursor, Streaming, shift_down
 
 
@@ -60,6 +61,14 @@ class RowLSTM(Streaming):
             rows.append(state)
         return torch.stack(rows, 2)
 
+    def reach(self, grid: Grid) -> Tensor:
+        """See ``ancestral.nn.reach``."""
+        upwards = window(grid, {(-1, -1), (-1, 0), (-1, 1)})
+        states = torch.eye(grid[0] * grid[1], dtype=torch.bool)
+        for _ in range(grid[0] - 1):
+            states = states | through(upwards, states)
+        return through(states, self.input_to_state.reach(grid))
+
     def start(self, cursor: Cursor) -> _Row:
         """States of zero."""
         width = cursor.grid[1]
@@ -75,14 +84,17 @@ class RowLSTM(Streaming):
             kept.gates = self.state_to_state(kept.hidden_above.permute(1, 2, 0)).permute(2, 0, 1)
         column = cursor.column
         assert column is not None
-        kept.hidden[column], kept.cell[column] = _lstm(x + kept.gates[column], kept.cell_above[column])
-        return kept.hidden[column]
+        hidden, kept.cell[column] = _lstm(x + kept.gates[column], kept.cell_above[column])
+        kept.hidden[column] = hidden
+        return hidden
 
 
 class DiagonalBiLSTM(nn.Module):
     """Two LSTMs along the diagonals, from the upper left and the upper right: ``(N, in, H, W)`` to ``(N, hidden, H, W)``.
 
-    Together they see the whole past. The one from the right is shifted down by a row, as it would see the future otherwise.
+    The one from the right is shifted down by a row, as it would see the future otherwise. Together they see every position above and to
+    the left; but behind a first layer that sees none of a position's own value, the last value of the row above stays unseen from the
+    far left of a row.
     """
 
     def __init__(self, in_groups: Tensor, hidden_groups: Tensor) -> None:
@@ -93,6 +105,13 @@ class DiagonalBiLSTM(nn.Module):
     def forward(self, x: Tensor, cursor: Cursor | None = None) -> Tensor:
         """The sum of both."""
         return self.left(x, cursor) + self.right(x, cursor)
+
+    def reach(self, grid: Grid) -> Tensor:
+        """See ``ancestral.nn.reach``."""
+        height, width = grid
+        left = {(-up, -back) for up in range(height) for back in range(width)}
+        right = {(-up, ahead) for up in range(1, height) for ahead in range(width)}
+        return window(grid, left | right)
 
 
 def _diagonal(gates: Tensor, weight: Tensor) -> Tensor:
@@ -139,8 +158,9 @@ class _Diagonal:
 
     def advance(self, gates: Tensor, column: int, weight: Tensor) -> Tensor:
         both = torch.cat([self.hidden[column], self.above[column + 1]], 1)
-        self.hidden[column + 1], self.cell[column + 1] = _lstm(gates + linear(both, weight), self.cell[column])
-        return self.hidden[column + 1]
+        hidden, self.cell[column + 1] = _lstm(gates + linear(both, weight), self.cell[column])
+        self.hidden[column + 1] = hidden
+        return hidden
 
 
 class _DiagonalLSTM(Streaming):
@@ -197,4 +217,4 @@ class _FromRight(Streaming):
                 for i in range(width):
                     states.advance(gates[i], i, self.state_to_state.weight)
         inputs[column] = x
-        return states.hidden[width - column]
+        return states.hidden[width - column].clone()

@@ -136,6 +136,28 @@ class Factorised(Model, ExactLikelihood):
         loss = bits_per_dim(nats, self.spec.dims)
         return Loss(loss, {"bits_per_dim": loss.detach()})
 
+    def declared_past(self) -> Tensor:
+        """Whether output i may depend on input j, ``(D, D)`` boolean on the CPU, for ``ancestral.testing.certify``.
+
+        Values are numbered in raster order, with channels in order within a position. The whole past unless ``reach`` says less.
+        """
+        channels = self.spec.shape[0]
+        past = torch.ones(self.spec.dims, self.spec.dims, dtype=torch.bool).tril(-1)
+        positions = torch.eye(self.spec.dims // channels, dtype=torch.bool)
+        for channel in range(channels):  # a position's features may know all of its values but the last
+            reach = self.reach(own=channel < self.groups - 1)
+            if reach is not None:
+                past[:, channel::channels] &= (reach | positions).repeat_interleave(channels, 0)
+        return past
+
+    def reach(self, *, own: bool) -> Tensor | None:
+        """Whether a position's output depends on another position's input, ``(H W, H W)`` boolean on the CPU; None for the whole past.
+
+        Args:
+            own: of input channels that a position's features know, at the position itself; of the others otherwise.
+        """
+        return None
+
     def stream(self, n: int, labels: Tensor | None = None, context: Tensor | None = None) -> "Stream":
         """The conditionals of ``n`` examples, one value after another. The model is to be in evaluation mode.
 
@@ -224,8 +246,10 @@ class Stream:
             model.spec.check_labels(labels, n)
         elif model.classes:
             raise UserError("expected labels for a class-conditional model, got none", f"give {n} classes 0..{model.classes - 1}")
-        if context is not None and len(context) != n:
-            raise UserError(f"expected a context of {n} examples, got {len(context)}", "give one for each example")
+        if context is not None and model.spec.context is not None:
+            model.spec.context.check(context)
+            if len(context) != n:
+                raise UserError(f"expected a context of {n} examples, got {len(context)}", "give one for each example")
         self.model, self.n = model, n
         self.x = torch.zeros(n, *model.spec.shape, dtype=torch.int64, device=model.device)
         """The values so far, ``(n, *spec.shape)``; those to come are 0."""

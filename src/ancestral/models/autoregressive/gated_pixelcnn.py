@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ancestral.errors import UserError, check_at_least
 from ancestral.models.autoregressive.factorised import Factorised, masked_head
 from ancestral.nn.causal import RasterConv2d, VerticalConv2d, channel_groups
+from ancestral.nn.reach import shifted_down, through
 from ancestral.nn.streaming import Cursor, Injection, Pointwise, take
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
@@ -109,6 +110,17 @@ class GatedPixelCNN(Factorised):
         self.vertical = nn.ModuleList(VerticalLayer(config.width, config.kernel, d, condition_width) for d in dilations)
         self.horizontal = nn.ModuleList(HorizontalLayer(group, config.kernel, d, config.dropout) for d in dilations)
         self.head = masked_head(group, config.head, self)
+
+    def reach(self, *, own: bool) -> Tensor:
+        """See ``Factorised.reach``: rows above in a widening rectangle, and the row itself."""
+        v = through(self.first_vertical.reach(self.grid), shifted_down(self.grid))
+        h = self.first_horizontal.reach(self.grid, own=own)
+        for down, across in zip(self.vertical, self.horizontal, strict=True):
+            assert isinstance(down, VerticalLayer)
+            assert isinstance(across, HorizontalLayer)
+            v = through(down.convolution.reach(self.grid), v)
+            h = h | through(across.convolution.reach(self.grid), h) | v
+        return h
 
     def rows(self, above: Tensor, condition: Tensor | None, cursor: Cursor | None = None) -> list[Tensor]:
         """The vertical stack, and what each of its layers tells the horizontal one."""

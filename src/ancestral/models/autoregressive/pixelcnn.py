@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ancestral.errors import UserError, check_at_least
 from ancestral.models.autoregressive.factorised import Factorised, masked_head
 from ancestral.nn.causal import RasterConv2d, channel_groups
+from ancestral.nn.reach import through
 from ancestral.nn.streaming import Chain, Cursor, Injection
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
@@ -88,6 +89,14 @@ class PixelCNN(Factorised):
             ConvolutionalBlock(group, hidden_group, config.kernel, condition_width, config.dropout) for _ in range(config.layers)
         )
         self.head = masked_head(group, config.head, self, config.head_layers)
+
+    def reach(self, *, own: bool) -> Tensor:
+        """See ``Factorised.reach``: the rows above only as far to the right as left, so that the upper right stays unseen."""
+        reach = self.first.reach(self.grid, own=own)
+        layer = RasterConv2d(1, 1, up=self.config.kernel // 2, left=self.config.kernel // 2, right=self.config.kernel // 2).reach(self.grid)
+        for _ in self.layers:
+            reach = reach | through(layer, reach)
+        return reach
 
     def positions(self, x: Tensor, rows: None, condition: Tensor | None, cursor: Cursor | None = None) -> Tensor:
         """See ``Factorised.positions``."""

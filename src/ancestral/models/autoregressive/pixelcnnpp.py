@@ -12,6 +12,7 @@ from ancestral.model import Batch, Loss
 from ancestral.models.autoregressive.factorised import ChannelHead, Factorised
 from ancestral.nn.causal import RasterConv2d, Upsample2d, VerticalConv2d
 from ancestral.nn.gated_residual import GatedResidual, WeightNormalization, concat_elu
+from ancestral.nn.reach import Grid, shifted_down, shifted_right, through
 from ancestral.nn.streaming import Cursor, InputShift, Pointwise, take
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
@@ -97,6 +98,29 @@ class Level(nn.Module):
         for block, link in zip(self.ul_down, links.down, strict=True):
             ul = block(ul, aside=skips.pop(), link=link, condition=conditions[0], cursor=cursor)
         return ul
+
+    def reach(self, grid: Grid, u: Tensor, ul: Tensor) -> tuple[Tensor, Tensor]:
+        """What both stacks see after this resolution, of what they saw before it (see ``ancestral.nn.reach``)."""
+        u_skips, ul_skips = [u], [ul]
+        for u_block, ul_block in zip(self.u_up, self.ul_up, strict=True):
+            assert isinstance(u_block, GatedResidual)
+            assert isinstance(ul_block, GatedResidual)
+            u = u_block.reach(grid, u)
+            ul = ul_block.reach(grid, ul, u)
+            u_skips.append(u)
+            ul_skips.append(ul)
+        if self.coarser is None:
+            u, ul = u_skips.pop(), ul_skips.pop()
+        else:
+            coarse_u, coarse_ul = through(self.u_coarsen.reach(grid), u), through(self.ul_coarsen.reach(grid), ul)
+            coarse_u, coarse_ul = self.coarser.reach((-(-grid[0] // 2), -(-grid[1] // 2)), coarse_u, coarse_ul)
+            u, ul = through(self.u_refine.reach(grid), coarse_u), through(self.ul_refine.reach(grid), coarse_ul)
+        for u_block, ul_block in zip(self.u_down, self.ul_down, strict=True):
+            assert isinstance(u_block, GatedResidual)
+            assert isinstance(ul_block, GatedResidual)
+            u = u_block.reach(grid, u, u_skips.pop())
+            ul = ul_block.reach(grid, ul, u, ul_skips.pop())
+        return u, ul
 
     @staticmethod
     def _crop(fine: Tensor, like: Tensor) -> Tensor:
@@ -186,6 +210,12 @@ class PixelCNNpp(Factorised):
             condition = avg_pool2d(condition, 2, ceil_mode=True) if spatial else condition
             conditions.append(condition)
         return tuple(conditions)
+
+    def reach(self, *, own: bool) -> Tensor:
+        """See ``Factorised.reach``."""
+        u = through(self.first_u.reach(self.grid), shifted_down(self.grid))
+        above = through(self.first_above.reach(self.grid), shifted_down(self.grid))
+        return self.level.reach(self.grid, u, above | through(self.first_left.reach(self.grid), shifted_right(self.grid)))[1]
 
     def rows(self, above: Tensor, condition: Conditions, cursor: Cursor | None = None) -> tuple[Tensor, _Links]:
         """See ``Factorised.rows``."""

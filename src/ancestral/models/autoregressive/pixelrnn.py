@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ancestral.errors import UserError, check_at_least
 from ancestral.models.autoregressive.factorised import Factorised, masked_head
 from ancestral.nn.causal import RasterConv2d, channel_groups
+from ancestral.nn.reach import through
 from ancestral.nn.recurrent import DiagonalBiLSTM, RowLSTM
 from ancestral.nn.streaming import Cursor, Injection
 from ancestral.recipe import Optimization, Recipe
@@ -30,7 +31,7 @@ class RecurrentBlock(nn.Module):
 
 
 class PixelRNN(Factorised):
-    """A stack of two-dimensional LSTMs; the diagonal one sees the whole past. See ``Factorised`` for shapes and figures."""
+    """A stack of two-dimensional LSTMs; the diagonal one sees nearly the whole past. See ``Factorised`` for shapes and figures."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Factorised.Config):
@@ -89,6 +90,14 @@ class PixelRNN(Factorised):
         condition_width = config.condition_width if self.conditional else 0
         self.layers = nn.ModuleList(RecurrentBlock(kind, group, hidden_group, condition_width) for _ in range(config.layers))
         self.head = masked_head(group, config.head, self, config.head_layers)
+
+    def reach(self, *, own: bool) -> Tensor:
+        """See ``Factorised.reach``: the Row LSTM sees a triangle above, the Diagonal BiLSTM nearly all (see ``DiagonalBiLSTM``)."""
+        reach = self.first.reach(self.grid, own=own)
+        for block in self.layers:
+            assert isinstance(block, RecurrentBlock)
+            reach = reach | through(block.lstm.reach(self.grid), reach)
+        return reach
 
     def positions(self, x: Tensor, rows: None, condition: Tensor | None, cursor: Cursor | None = None) -> Tensor:
         """See ``Factorised.positions``."""

@@ -13,6 +13,7 @@ from ancestral.models.autoregressive.factorised import ChannelHead, Factorised
 from ancestral.nn.attention import CausalAttention
 from ancestral.nn.causal import RasterConv2d, VerticalConv2d
 from ancestral.nn.gated_residual import GatedResidual, WeightNormalization
+from ancestral.nn.reach import shifted_down, shifted_right, through
 from ancestral.nn.streaming import Cursor, InputShift, Pointwise, Shift, take
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
@@ -173,6 +174,19 @@ class PixelSNAIL(Factorised):
         """See ``Factorised.features``; one more feature is 1 inside the map, so that its edges are seen."""
         features = super().features(x)
         return torch.cat([features, torch.ones_like(features[:, :1])], 1)
+
+    def reach(self, *, own: bool) -> Tensor | None:
+        """See ``Factorised.reach``: the whole past wherever a block attends."""
+        blocks = [block for block in self.blocks if isinstance(block, AttentionBlock)]
+        if any(block.attention for block in blocks):
+            return None
+        left = through(self.first_left.reach(self.grid), shifted_right(self.grid))
+        reach = left | through(self.first_above.reach(self.grid), shifted_down(self.grid))
+        for block in blocks:
+            for residual in block.residual:
+                assert isinstance(residual, GatedResidual)
+                reach = residual.reach(self.grid, reach)
+        return reach
 
     def rows(self, above: Tensor, condition: Tensor | None, cursor: Cursor | None = None) -> Tensor:
         """What the rows above add to the first features."""

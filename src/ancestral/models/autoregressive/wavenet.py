@@ -9,6 +9,7 @@ from torch.nn.functional import relu
 from ancestral.errors import UserError, check_at_least
 from ancestral.models.autoregressive.factorised import ChannelHead, Factorised
 from ancestral.nn.causal import RasterConv2d
+from ancestral.nn.reach import shifted_right, through
 from ancestral.nn.streaming import Cursor, Injection, InputShift, Pointwise
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
@@ -97,6 +98,14 @@ class WaveNet(Factorised):
         self.layers = nn.ModuleList(DilatedLayer(config, dilation, condition_width) for dilation in dilations)
         self.merge = Pointwise(config.skip_width, config.skip_width)
         self.head = ChannelHead(config.skip_width, config.skip_width, self)
+
+    def reach(self, *, own: bool) -> Tensor:
+        """See ``Factorised.reach``: as many steps back as the kernels and dilations add up to."""
+        reach = through(self.first.reach(self.grid), shifted_right(self.grid))
+        for layer in self.layers:
+            assert isinstance(layer, DilatedLayer)
+            reach = reach | through(layer.gates.reach(self.grid), reach)
+        return reach
 
     def positions(self, x: Tensor, rows: None, condition: Tensor | None, cursor: Cursor | None = None) -> Tensor:
         """See ``Factorised.positions``."""

@@ -1,0 +1,308 @@
+"""A certificate of causality: what an autoregressive network sees, found by changing its input and looking at its output.
+
+A network with random weights is given examples in float64. Each value of the input is changed in turn, and every output that moves has
+seen it. So a certificate holds for any network, whatever it is made of: a leak is an output that sees itself or the future, a blind spot
+one that does not see a part of the past that it should.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ancestral.data.sheets import write_png
+from ancestral.distributions.discrete import Discrete
+from ancestral.errors import UserError
+from ancestral.models.autoregressive.factorised import Factorised
+from ancestral.spec import Spec
+
+Network = Callable[[Tensor], Tensor | Discrete]
+"""Integers ``(N, *spec.shape)`` to the parameters of each value's distribution, ``(N, *spec.shape, P)`` (or ``(N, P, *grid)`` of a single
+channel), or to the distributions themselves."""
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What a network sees. Outputs and inputs are numbered in raster order, channels in order within a position.
+
+    ``print`` it for the findings in words; ``picture`` draws them.
+    """
+
+    spec: Spec
+    seen: Tensor
+    """Whether output i depends on input j, ``(D, D)`` boolean."""
+    declared: Tensor
+    """Whether it should, ``(D, D)`` boolean."""
+    seen_in_training: Tensor
+    """The same as ``seen`` in training mode, where that differs, without dropout."""
+    across_batch: dict[str, bool] = field(default_factory=dict)
+    """For each mode, whether an example's outputs depend on another example of the batch."""
+    mode_matters: bool = False
+    """Whether training mode gives other outputs than evaluation mode, dropout aside."""
+
+    @property
+    def leaks(self) -> Tensor:
+        """Pairs (output, input) that are seen and must not be, ``(n, 2)``: the input is the output itself or comes later."""
+        later = torch.ones_like(self.seen).triu()
+        return ((self.seen | self.seen_in_training) & later).nonzero()
+
+    @property
+    def undeclared(self) -> Tensor:
+        """Pairs of the past that are seen although they are not declared, ``(n, 2)``: the declared receptive field is too small."""
+        past = torch.ones_like(self.seen).tril(-1)
+        return (self.seen & past & ~self.declared).nonzero()
+
+    @property
+    def blind(self) -> Tensor:
+        """Pairs of the declared past that are not seen, ``(n, 2)``."""
+        return (self.declared & ~self.seen).nonzero()
+
+    @property
+    def causal(self) -> bool:
+        """No leak of any kind: the product of the conditionals is a likelihood."""
+        return not len(self.leaks) and not any(self.across_batch.values()) and not self.mode_matters
+
+    @property
+    def ok(self) -> bool:
+        """Causal, and sees exactly the declared past."""
+        return self.causal and not len(self.blind) and not len(self.undeclared)
+
+    def __str__(self) -> str:
+        """The findings, a line each."""
+        total = int(self.declared.sum())
+        unseen = len(self.blind)
+        lines = [f"sees {total - unseen:,} of the {total:,} pairs (output, input) of the declared past"]
+        if unseen:
+            lines.append(f"BLIND SPOT: {self._example(self.blind, 'does not see')}")
+        if len(self.undeclared):
+            lines.append(f"MORE THAN DECLARED: {self._example(self.undeclared, 'sees')}")
+        lines.append(f"LEAK: {self._example(self.leaks, 'sees')}" if len(self.leaks) else "no output sees itself or the future")
+        leaking = [mode for mode, leaks in self.across_batch.items() if leaks]
+        lines.append(
+            f"LEAK ACROSS THE BATCH in {' and '.join(leaking)} mode" if leaking else "examples of a batch are independent of each other"
+        )
+        lines.append(
+            "MODE: training mode gives other outputs than evaluation mode" if self.mode_matters else "training mode gives the same outputs"
+        )
+        return "\n".join(lines)
+
+    def _example(self, pairs: Tensor, verb: str) -> str:
+        output, given = (self._place(int(i)) for i in pairs[len(pairs) // 2])
+        more = f", and {len(pairs) - 1:,} more" if len(pairs) > 1 else ""
+        return f"output {output} {verb} input {given}{more}"
+
+    def _place(self, index: int) -> str:
+        """``(channel, row, column)`` of an index in the order of the factorisation."""
+        channels, *grid = self.spec.shape
+        position, channel = divmod(index, channels)
+        place = [channel]
+        for size in reversed(grid):
+            position, i = divmod(position, size)
+            place.insert(1, i)
+        return f"({', '.join(map(str, place))})"
+
+    def picture(self, path: str | Path, output: tuple[int, ...] | None = None) -> Path:
+        """Draw a map of what one output sees, one picture for each input channel side by side, to a PNG file.
+
+        Green: seen as declared. Red: seen, and must not be. Blue: declared and not seen. Yellow: seen and past, but not declared.
+        White: the output itself. Dark: neither.
+
+        Args:
+            path: where to.
+            output: ``(channel, row, column)`` (``(channel, time)``); the worst one if None: that with the most faults.
+        """
+        channels = self.spec.shape[0]
+        index = self._worst() if output is None else self._index(output)
+        future = torch.ones_like(self.seen).triu()[index]
+        seen, declared = self.seen[index] | (self.seen_in_training[index] & future), self.declared[index]
+        colors = torch.full((len(seen), 3), 40, dtype=torch.uint8)
+        colors[seen & declared] = torch.tensor([76, 160, 90], dtype=torch.uint8)
+        colors[seen & ~declared] = torch.tensor([225, 190, 60], dtype=torch.uint8)
+        colors[~seen & declared] = torch.tensor([70, 110, 210], dtype=torch.uint8)
+        colors[index] = torch.tensor([255, 255, 255], dtype=torch.uint8)
+        colors[seen & future] = torch.tensor([215, 60, 55], dtype=torch.uint8)
+        grid = self.spec.shape[1:] if len(self.spec.shape) == 3 else (1, *self.spec.shape[1:])
+        border = torch.full((grid[0], 1, 3), 255, dtype=torch.uint8)
+        maps = colors.view(*grid, channels, 3).unbind(2)
+        write_png(Path(path), torch.cat([part for m in maps for part in (m, border)][:-1], 1).numpy())
+        return Path(path)
+
+    def _worst(self) -> int:
+        faults = torch.zeros(len(self.seen))
+        for pairs in (self.leaks, self.blind):
+            faults += torch.bincount(pairs[:, 0], minlength=len(faults))
+        # Without faults, the middle of the map shows the receptive field best.
+        channels, *grid = self.spec.shape
+        middle = self._index((channels - 1, *(size // 2 for size in grid)))
+        return int(faults.argmax()) if bool(faults.any()) else middle
+
+    def _index(self, place: tuple[int, ...]) -> int:
+        if len(place) != len(self.spec.shape) or any(not 0 <= i < size for i, size in zip(place, self.spec.shape, strict=True)):
+            raise UserError(f"expected a place within {self.spec.shape}, got {place}", "give channel, row and column")
+        position = 0
+        for i, size in zip(place[1:], self.spec.shape[1:], strict=True):
+            position = position * size + i
+        return position * self.spec.shape[0] + place[0]
+
+
+def certify(
+    subject: nn.Module | Network,
+    spec: Spec | None = None,
+    *,
+    declared: Tensor | None = None,
+    trials: int = 8,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Certificate:
+    """Find what an autoregressive network sees.
+
+    Every value of an example is changed in turn, in float64, for several weights at random (of a module), in evaluation mode and, where it
+    makes a difference, in training mode. An output that moves is one that sees: what a network does not see leaves it the same to the last bit.
+
+    Args:
+        subject: a model of the library, or any network (see ``Network``); of a module a copy with random weights is examined.
+        spec: of the data; of a model of the library its own.
+        declared: whether output i should see input j, ``(D, D)`` boolean, numbered in raster order with channels in order within a
+            position; by default what the model declares, and the whole past for other networks.
+        trials: networks with other weights (for a function: other examples) whose views are joined, since a dead unit looks like a blind
+            spot.
+        seed: of weights and examples.
+        progress: called with the number of trials done and of all.
+
+    Raises:
+        UserError: a network whose output is not one of those that ``Network`` names, or a declaration of another shape.
+    """
+    if spec is None:
+        if not isinstance(subject, Factorised):
+            raise UserError("expected a spec beside a network of your own, got none", "give certify(network, Spec(shape=..., levels=...))")
+        spec = subject.spec
+    size = spec.dims
+    if declared is None:
+        declared = subject.declared_past() if isinstance(subject, Factorised) else torch.ones(size, size, dtype=torch.bool).tril(-1)
+    if tuple(declared.shape) != (size, size):
+        raise UserError(f"expected a declaration of shape {(size, size)}, got {tuple(declared.shape)}", "a row for each output")
+    modes = ("evaluation", "training") if isinstance(subject, nn.Module) else ("evaluation",)
+    seen = {mode: torch.zeros(size, size, dtype=torch.bool) for mode in modes}
+    across = dict.fromkeys(modes, False)
+    mode_matters = False
+    for trial in range(trials):
+        generator = torch.Generator().manual_seed(seed + trial)
+        network = _randomized(subject, generator) if isinstance(subject, nn.Module) else subject
+        probe = _Probe(network, spec, _conditions(subject, generator))
+        x = torch.randint(spec.discrete_levels, (_BATCH, *spec.shape), generator=generator)
+        outputs: dict[str, Tensor] = {}
+        for mode in modes:
+            if isinstance(network, nn.Module):
+                network.train(mode == "training")
+            outputs[mode] = probe(x)
+            across[mode] |= _leaks_across(probe, x, spec, generator)
+            # Normalisation in another order of sums is no other function: rounding is below 1e-9 of the outputs.
+            difference = (outputs[mode] - outputs["evaluation"]).abs().max()
+            differs = bool(difference > 1e-9 * outputs["evaluation"].abs().max())
+            mode_matters |= differs
+            if mode == "evaluation" or differs:
+                seen[mode] |= probe.sees(x[:1], generator)
+        if progress:
+            progress(trial + 1, trials)
+    return Certificate(
+        spec=spec, seen=seen["evaluation"], declared=declared, seen_in_training=seen[modes[-1]], across_batch=across, mode_matters=mode_matters
+    )  # fmt: skip
+
+
+class _Probe:
+    """A network as a function of integers in the order of the factorisation: ``(N, *shape)`` to ``(N, D, P)`` in float64."""
+
+    def __init__(self, network: nn.Module | Network, spec: Spec, given: dict[str, Tensor]) -> None:
+        self.network, self.spec, self.given = network, spec, given
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        torch.manual_seed(0)  # of whatever noise the network adds: the same for each pass
+        if isinstance(self.network, Factorised):
+            given = {name: value.expand(len(x), *value.shape[1:]) for name, value in self.given.items()}
+            output: object = self.network.conditionals(x, **given)
+        else:
+            output = self.network(x)
+        return self._flatten(output, len(x))
+
+    def _flatten(self, output: object, n: int) -> Tensor:
+        if isinstance(output, Discrete):
+            output = _parameters(output)
+        shape = (n, *self.spec.shape)
+        if not isinstance(output, Tensor):
+            raise UserError(f"expected a tensor from the network, got {type(output).__name__}", "return the parameters of each value")
+        if tuple(output.shape) == shape:
+            output = output.unsqueeze(-1)
+        elif tuple(output.shape[:-1]) != shape:
+            if self.spec.shape[0] != 1 or tuple(output.shape[2:]) != shape[2:]:
+                raise UserError(f"expected outputs of shape {(*shape, 'P')}, got {tuple(output.shape)}", "parameters come last")
+            output = output.unsqueeze(1).movedim(2, -1)
+        return output.movedim(1, -2).flatten(1, -2)  # positions, then channels
+
+    def sees(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Whether each output moves when each value of the example ``x`` is changed, ``(D, D)``."""
+        levels, size = self.spec.discrete_levels, self.spec.dims
+        same = x.expand(_BATCH, *x.shape[1:]).movedim(1, -1).flatten(1).clone()  # in the order of the factorisation
+        before = self._flat(same)
+        seen = torch.zeros(size, size, dtype=torch.bool)
+        for inputs in torch.arange(size).split(_BATCH):
+            changed, rows = same.clone(), torch.arange(len(inputs))
+            by = torch.randint(1, levels, (len(inputs),), generator=generator)
+            changed[rows, inputs] = (changed[rows, inputs] + by) % levels
+            # The same place of a batch of the same size is computed in the same order: what is not seen stays the same to the last bit.
+            seen[:, inputs] = (before != self._flat(changed)).any(-1)[: len(inputs)].T
+        return seen
+
+    def _flat(self, values: Tensor) -> Tensor:
+        return self(values.view(len(values), *self.spec.shape[1:], self.spec.shape[0]).movedim(-1, 1).contiguous())
+
+
+def _parameters(d: Discrete) -> Tensor:
+    """All that a distribution depends on, ``(*batch_shape, P)``; its probabilities if it is of another kind."""
+    parts = [getattr(d, name) for name in ("logits", "loc", "log_scale") if isinstance(getattr(d, name, None), Tensor)]
+    if not parts:
+        return d.log_pmf()
+    return torch.cat([part if part.dim() > len(d.batch_shape) else part.unsqueeze(-1) for part in parts], -1)
+
+
+def _leaks_across(run: _Probe, x: Tensor, spec: Spec, generator: torch.Generator) -> bool:
+    """Whether the first example's outputs depend on the others."""
+    others = x.clone()
+    others[1:] = torch.randint(spec.discrete_levels, others[1:].shape, generator=generator)
+    before, after = run(x)[0], run(others)[0]
+    return bool((before - after).abs().max() > 1e-9 * before.abs().max())
+
+
+def _conditions(subject: object, generator: torch.Generator) -> dict[str, Tensor]:
+    """A label and a context for a model of the library that takes them, ``(1, ...)``."""
+    given: dict[str, Tensor] = {}
+    if isinstance(subject, Factorised):
+        if subject.classes:
+            given["labels"] = torch.randint(subject.classes, (1,), generator=generator)
+        if (context := subject.spec.context) is not None:
+            shape = (1, *context.shape)
+            levels = context.levels
+            given["context"] = (
+                torch.randn(shape, generator=generator) if levels is None else torch.randint(levels, shape, generator=generator)
+            )
+    return given
+
+
+def _randomized(module: nn.Module, generator: torch.Generator) -> nn.Module:
+    """A copy in float64 with other weights, none of them 0, and without dropout."""
+    module = copy.deepcopy(module).cpu().double()
+    for part in module.modules():
+        if isinstance(part, nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Dropout3d | nn.AlphaDropout):
+            part.p = 0.0
+    with torch.no_grad():
+        for p in module.parameters():
+            noise = torch.randn(p.shape, generator=generator, dtype=torch.float64)
+            fan_in = math.prod(p.shape[1:]) if p.dim() > 1 else 4
+            p.copy_(noise * math.sqrt(2 / max(1, fan_in)))
+    return module

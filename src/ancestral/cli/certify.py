@@ -1,0 +1,48 @@
+"""``ancestral certify RUN``."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ancestral.certificate import certify
+from ancestral.cli.parse import parse, shown_as
+from ancestral.cli.sample import folder
+from ancestral.errors import UserError
+from ancestral.models.autoregressive.factorised import Factorised
+from ancestral.runs import load
+
+
+@dataclass(frozen=True)
+class Options:
+    """Prove what an autoregressive network sees: leaks of the future, blind spots, leaks across the batch. Exit status 1 on a leak."""
+
+    run: Annotated[str, tyro.conf.Positional, shown_as("RUN")]
+    """Run directory, model folder or Hub name; of a tokenizer its prior is examined. The network gets weights at random."""
+    trials: int = 4
+    """Networks with other random weights whose views are joined: too few, and dead units look like blind spots."""
+    out: Annotated[Path | None, shown_as("FOLDER")] = None
+    """Folder for the picture; samples/ in the run directory if there is one, else the current folder."""
+
+
+def main(arguments: list[str]) -> None:
+    """Examine, print the findings and draw them."""
+    options = parse(Options, arguments, "certify")
+    if options.trials < 1:
+        raise UserError(f"expected at least 1 trial, got {options.trials}", "try 4")
+    model = load(options.run)
+    subject = getattr(model, "prior", model)
+    if not isinstance(subject, Factorised):
+        raise UserError(f"expected an autoregressive model, got {type(model).__name__}", "ancestral models lists them")
+    certificate = certify(subject, trials=options.trials, progress=_tell)
+    print(certificate)
+    print(certificate.picture(folder(options.run, options.out) / "receptive-field.png"))
+    if not certificate.causal:
+        sys.exit(1)
+
+
+def _tell(done: int, trials: int) -> None:
+    if sys.stderr.isatty():
+        print(f"network {done} of {trials}", file=sys.stderr)

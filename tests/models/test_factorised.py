@@ -1,0 +1,283 @@
+"""Every factorised model: it sees exactly its declared past, and streams what the full pass computes, from its one implementation."""
+
+import dataclasses
+import itertools
+
+import pytest
+import torch
+
+from ancestral.errors import UserError
+from ancestral.model import Batch
+from ancestral.models.autoregressive.factorised import Factorised
+from ancestral.spec import Spec
+from ancestral.taxonomy import TAXONOMY, model_class
+from ancestral.testing import certify
+
+MODELS = {row.name: model_class(row.name) for row in TAXONOMY if row.representation == "autoregressive" and row.path}
+VARIANTS = {
+    **{name: (name, {}) for name in MODELS},
+    "row-lstm": ("pixelrnn", {"layer": "row-lstm"}),
+    "dilated": ("gated-pixelcnn", {"dilations": (1, 2), "kernel": 5}),
+    "two resolutions down": ("pixelcnnpp", {"levels": 3, "weight_norm": False}),
+    "kernel 5": ("pixelsnail", {"kernel": 5, "attention_every": 2}),
+    "no attention": ("pixelsnail", {"attention_every": 0}),
+    "learned positions": ("transformer", {"positions": "learned"}),
+    "wavenet, kernel 3": ("wavenet", {"kernel": 3, "cycles": 2}),
+}
+CONTEXT = Spec(shape=(1, 2, 2), levels=3, ordered=False)
+SPECS = {
+    "grey": (Spec(shape=(1, 5, 7), levels=6, classes=3, context=CONTEXT), {}),
+    "RGB": (Spec(shape=(3, 4, 3), levels=6, classes=3), {}),
+    "two code maps": (Spec(shape=(2, 3, 4), levels=7, ordered=False, context=Spec(shape=(2, 3, 4), levels=None)), {}),
+    "mixture": (Spec(shape=(1, 4, 6), levels=20), {"likelihood": "logistic-mixture", "components": 2}),
+    "coupled": (Spec(shape=(3, 3, 4), levels=20, classes=2), {"likelihood": "coupled-logistic-mixture", "components": 2}),
+}
+CASES = list(itertools.product(VARIANTS, SPECS))
+
+
+def build(variant, name, seed=0, **more) -> Factorised:
+    model_name, options = VARIANTS[variant]
+    spec, likelihood = SPECS[name]
+    cls = MODELS[model_name]
+    if cls.dims == 1:
+        context = spec.context and dataclasses.replace(spec.context, shape=(spec.context.shape[0], 3))
+        spec = dataclasses.replace(spec, shape=(spec.shape[0], 19), context=context)
+    torch.manual_seed(seed)
+    model = cls(dataclasses.replace(cls.Config.tiny(), **(likelihood | options | more)), spec).double().eval()
+    with torch.no_grad():
+        for p in model.parameters():  # nobody's initial values
+            p.add_(0.2 * torch.randn_like(p))
+    return model
+
+
+def given(model, n, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    context = model.spec.context
+    labels = torch.arange(n) % model.spec.classes if model.spec.classes else None
+    if context is None:
+        return labels, None
+    if context.levels is None:
+        return labels, torch.randn(n, *context.shape, generator=generator, dtype=torch.float64)
+    return labels, torch.randint(context.levels, (n, *context.shape), generator=generator)
+
+
+def sample_by_full_passes(model, uniforms, labels, context):
+    """The definition of ancestral sampling: a full pass for each value."""
+    x = torch.zeros(uniforms.shape, dtype=torch.int64)
+    channels, *grid = model.spec.shape
+    with torch.no_grad():
+        for position in itertools.product(*map(range, grid)):
+            for channel in range(channels):
+                place = (slice(None), channel, *position)
+                x[place] = model.conditionals(x, labels, context)[place].quantile(uniforms[place])
+    return x
+
+
+@pytest.mark.parametrize(("variant", "name"), CASES)
+def test_sees_exactly_the_declared_past(variant, name):
+    certificate = certify(build(variant, name), trials=16)  # tiny layers: dead units look like blind spots
+    assert certificate.ok, str(certificate)
+
+
+@pytest.mark.parametrize(("variant", "name"), CASES)
+def test_streaming_is_the_full_pass(variant, name):
+    model = build(variant, name)
+    n = 3
+    labels, context = given(model, n)
+    uniforms = torch.rand(n, *model.spec.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    x = model.sample(n, labels, context=context, uniforms=uniforms).long()
+    assert torch.equal(x, sample_by_full_passes(model, uniforms, labels, context)), "other tokens for the same noise"
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+        model = model.to(dtype)
+        conditions = None if context is None else context.to(dtype) if context.is_floating_point() else context
+        with torch.no_grad():
+            whole = model.conditionals(x, labels, conditions).log_pmf()
+        stream = model.stream(n, labels, conditions)
+        while (index := stream.index) is not None:
+            place = (slice(None), *index)
+            here = stream.conditional().log_pmf()
+            # Relative to log-probabilities of a few nats up to a few hundred; levels rarer than e^-30 lose digits to cancellation.
+            likely = whole[place] > -30
+            torch.testing.assert_close(here[likely], whole[place][likely], rtol=tolerance, atol=tolerance)
+            stream.push(x[place])
+        assert torch.equal(stream.x, x)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_step_may_be_repeated(variant):
+    """With channels in order, each position is visited once for each channel; only the last visit counts."""
+    model = build(variant, "RGB")
+    labels, context = given(model, 2)
+    first, second = model.stream(2, labels, context), model.stream(2, labels, context)
+    generator = torch.Generator().manual_seed(0)
+    while (index := first.index) is not None:
+        if index[0]:  # look again at what was there before the value was known
+            second._conditional = None
+        assert torch.equal(first.conditional().log_pmf(), second.conditional().log_pmf())
+        values = torch.randint(6, (2,), generator=generator)
+        first.push(values)
+        second.push(values)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_completion_keeps_what_is_known(variant):
+    model = build(variant, "grey")
+    n = 4
+    labels, context = given(model, n)
+    uniforms = torch.rand(n, *model.spec.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    free = model.sample(n, labels, context=context, uniforms=uniforms)
+    # A prefix that the model itself drew changes nothing.
+    known = torch.zeros(model.spec.shape, dtype=torch.bool)
+    known.view(-1)[: model.spec.dims // 2] = True
+    draw = lambda x, known: model.sample(n, labels, context=context, uniforms=uniforms, x=x, known=known)  # noqa: E731
+    assert torch.equal(draw(free, known), free)
+    # Of other examples, what is known stays, and what comes before it is drawn as if it were not there.
+    other = ((free.long() + 1) % model.spec.levels).to(free.dtype)
+    hole = torch.ones(model.spec.shape, dtype=torch.bool)
+    hole.view(-1)[model.spec.dims // 3 : model.spec.dims // 2] = False
+    completed = draw(other, hole)
+    assert torch.equal(completed[:, hole], other[:, hole])
+    assert torch.equal(draw(other, ~known)[:, known], free[:, known])
+    # What is drawn in the hole follows its conditionals given everything before.
+    with torch.no_grad():
+        expected = model.conditionals(completed.long(), labels, context).quantile(uniforms)
+    assert torch.equal(completed[:, ~hole].long(), expected[:, ~hole])
+
+
+def test_classes_in_one_batch_are_those_of_each():
+    model = build("gated-pixelcnn", "grey")
+    labels, context = given(model, 3)
+    uniforms = torch.rand(3, *model.spec.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    together = model.sample(3, labels, context=context, uniforms=uniforms)
+    alone = [model.sample(1, labels[i : i + 1], context=context[i : i + 1], uniforms=uniforms[i : i + 1]) for i in range(3)]
+    assert torch.equal(together, torch.cat(alone))
+
+
+def test_the_context_matters_where_it_stands():
+    model = build("gated-pixelcnn", "grey", layers=1)
+    labels, context = given(model, 1)
+    changed = context.clone()
+    changed[0, 0, 1, 1] = (changed[0, 0, 1, 1] + 1) % 3
+    x = torch.zeros(1, *model.spec.shape, dtype=torch.int64)
+    with torch.no_grad():
+        moved = (model.conditionals(x, labels, context).log_pmf() - model.conditionals(x, labels, changed).log_pmf()).abs().sum(-1)
+    assert float(moved[0, 0, -1, -1]) > 1e-6
+
+
+def test_weights_changed_between_streams_are_seen():
+    """Masked and normalised weights are prepared when a stream starts, so that a load or an average is never missed."""
+    for variant in VARIANTS:
+        model = build(variant, "mixture")
+        uniforms = torch.rand(2, *model.spec.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        before = model.sample(2, uniforms=uniforms)
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.5 * torch.randn_like(p))
+        after = model.sample(2, uniforms=uniforms).long()
+        with torch.no_grad():
+            assert torch.equal(after, model.conditionals(after).quantile(uniforms)), variant
+        assert not torch.equal(before.long(), after), variant
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_compiled_model_trains_what_the_stream_samples(name):
+    """The stream runs beside a compiled training pass of the same weights."""
+    model = build(name, "grey")
+    labels, context = given(model, 2)
+    x = model.sample(2, labels, context=context)
+    streamed, stream = torch.zeros(2, dtype=torch.float64), model.stream(2, labels, context)
+    while (index := stream.index) is not None:
+        value = x[(slice(None), *index)].long()
+        streamed += stream.conditional().log_prob(value)
+        stream.push(value)
+    loss = model.log_prob(Batch(x, labels, context))
+    torch.testing.assert_close(streamed, loss.detach(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_bfloat16_streams_a_valid_example(name):
+    """In half precision the stream's own probabilities are what it draws from; levels and shapes hold."""
+    model = build(name, "mixture").bfloat16()
+    x = model.sample(2, generator=torch.Generator().manual_seed(0))
+    model.spec.check(x)
+    assert x.float().std() > 0
+
+
+BAD = [
+    ({"temperature": 0.0}, "expected a temperature above 0, got 0.0"),
+    ({"temperature": float("nan")}, "expected a temperature above 0, got nan"),
+    ({"top_k": 7}, "expected top-k of 1..6, got 7"),
+    ({"top_p": 1.5}, "expected top-p in"),
+    ({"labels": torch.tensor([0, 3])}, "expected labels 0..2, got 0..3"),
+    ({"labels": torch.tensor([0])}, "expected 2 labels"),
+    ({"uniforms": torch.rand(2, 1, 5, 5)}, r"expected noise of shape \(2, 1, 5, 7\), got \(2, 1, 5, 5\)"),
+    ({"context": None}, r"expected a context of shape \(1, 2, 2\), got None"),
+    ({"context": torch.zeros(2, 1, 3, 2, dtype=torch.int64)}, r"expected examples of shape \(1, 2, 2\), got \(1, 3, 2\)"),
+    ({"context": torch.full((2, 1, 2, 2), 3)}, "expected values 0..2, got 3..3"),
+    ({"context": torch.zeros(1, 1, 2, 2, dtype=torch.int64)}, "expected a context of 2 examples, got 1"),
+    ({"x": torch.zeros(2, 1, 5, 7, dtype=torch.int64)}, "expected x and known together"),
+    (
+        {"x": torch.zeros(2, 1, 5, 6, dtype=torch.int64), "known": torch.ones(1, dtype=torch.bool)},
+        r"expected examples of shape \(1, 5, 7\), got \(1, 5, 6\)",
+    ),
+    ({"x": torch.full((2, 1, 5, 7), 6), "known": torch.ones(1, dtype=torch.bool)}, "expected values 0..5, got 6..6"),
+    ({"x": torch.zeros(3, 1, 5, 7, dtype=torch.int64), "known": torch.ones(1, dtype=torch.bool)}, "expected 2 examples to complete, got 3"),
+    (
+        {"x": torch.zeros(2, 1, 5, 7, dtype=torch.int64), "known": torch.ones(5, 5, dtype=torch.bool)},
+        r"expected a mask of shape \(2, 1, 5, 7\), got \(5, 5\)",
+    ),
+    ({"x": torch.zeros(2, 1, 5, 7, dtype=torch.int64), "known": torch.ones(5, 7)}, "expected a boolean mask"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD)
+def test_bad_sampling_arguments_are_one_line_errors(options, message):
+    model = build("gated-pixelcnn", "grey")
+    options = {"context": torch.zeros(2, 1, 2, 2, dtype=torch.int64)} | options
+    with pytest.raises(UserError, match=message):
+        model.sample(2, **options)
+
+
+def test_bad_streams_are_one_line_errors():
+    model = build("gated-pixelcnn", "RGB")
+    with pytest.raises(UserError, match="expected labels for a class-conditional model, got none"):
+        model.stream(2)
+    with pytest.raises(UserError, match="expected at least 1 example, got 0"):
+        model.stream(0)
+    stream = model.stream(2, torch.tensor([0, 1]))
+    for values, message in [
+        (torch.zeros(3, dtype=torch.int64), r"expected 2 values for this stream, got shape \(3,\)"),
+        (torch.tensor([0, 6]), "expected values 0..5, got 0..6"),
+        (torch.tensor([0.5, 1.0]), "expected integers, got torch.float32"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            stream.push(values)
+    for _ in range(model.spec.dims):
+        stream.push(torch.zeros(2, dtype=torch.int64))
+    for late in (stream.conditional, lambda: stream.push(torch.zeros(2, dtype=torch.int64))):
+        with pytest.raises(UserError, match="got the end of the stream"):
+            late()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_cannot_be_built(name):
+    cls = MODELS[name]
+    wrong = Spec(shape=(1, 4, 4)) if cls.dims == 1 else Spec(shape=(1, 16))
+    with pytest.raises(UserError, match=r"expected (sequences|images)"):
+        cls(cls.Config.tiny(), wrong)
+    spec = Spec(shape=(1, 16) if cls.dims == 1 else (1, 4, 4), levels=5, ordered=False)
+    with pytest.raises(UserError, match="expected a categorical likelihood for code indices"):
+        cls(dataclasses.replace(cls.Config.tiny(), likelihood="logistic-mixture"), spec)
+    for field, value in (("dropout", 1.0), ("condition_width", 0), ("components", 0)):
+        with pytest.raises(UserError):
+            dataclasses.replace(cls.Config.tiny(), **{field: value})
+
+
+@pytest.mark.parametrize(("name", "recipe"), [(name, recipe) for name, cls in MODELS.items() for recipe in cls.recipes])
+def test_recipes_can_be_built(name, recipe):
+    cls = MODELS[name]
+    spec = Spec(shape=(1, 512), classes=3) if cls.dims == 1 else Spec(shape=(3, 32, 32), classes=3)
+    with torch.device("meta"):
+        model = cls(cls.recipes[recipe].model, spec)
+        x = torch.zeros(2, *spec.shape, dtype=torch.uint8)
+        assert model.log_prob(Batch(x, torch.zeros(2, dtype=torch.int64))).shape == (2,)

@@ -1,0 +1,204 @@
+"""The certificate catches planted faults of every kind, says where, and passes networks that are sound."""
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn.functional import conv2d, pad
+
+from ancestral.errors import UserError
+from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
+from ancestral.models.autoregressive.pixelcnn import PixelCNN
+from ancestral.nn.causal import RasterConv2d, channel_groups
+from ancestral.spec import Spec
+from ancestral.testing import certify
+
+GREY = Spec(shape=(1, 5, 6), levels=4)
+RGB = Spec(shape=(3, 3, 4), levels=4)
+
+
+class Stack(nn.Module):
+    """Somebody's own single stack of masked convolutions, with room for faults."""
+
+    def __init__(self, channels=1, width=12, kernel=3, layers=3, norm=None, break_mask=False):
+        super().__init__()
+        inputs, group = torch.arange(channels), channel_groups(width, channels)
+        if break_mask:  # the usual code for widths that the channels divide, on a width that they do not
+            group = torch.arange(width) // (width // channels)
+            group = group.clamp(max=channels - 1).flip(0)
+        reach = kernel // 2
+        self.first = RasterConv2d(inputs, group, up=reach, left=reach, right=reach, mask="A")
+        self.layers = nn.ModuleList(RasterConv2d(group, group, up=reach, left=reach, right=reach) for _ in range(layers))
+        self.norm = norm(width) if norm else nn.Identity()
+        self.last = RasterConv2d(channel_groups(width, channels) if break_mask else group, torch.arange(channels).repeat_interleave(2))
+        self.channels = channels
+
+    def forward(self, x):
+        h = self.first(x.double() / 2 - 1)
+        for layer in self.layers:
+            h = h + layer(self.norm(h).tanh())
+        return self.last(h).unflatten(1, (self.channels, 2)).movedim(2, -1)
+
+
+def full_past(x):
+    """Sound: each output is a weighted sum of all values before it."""
+    flat = x.double().movedim(1, -1).flatten(1)
+    weights = torch.linspace(1, 2, flat.shape[1], dtype=torch.float64)
+    return pad((flat * weights).cumsum(1), (1, -1)).view(len(x), *x.shape[2:], x.shape[1]).movedim(-1, 1)
+
+
+@pytest.mark.parametrize("spec", [GREY, RGB, Spec(shape=(1, 9), levels=3), Spec(shape=(2, 5), levels=3)])
+def test_a_sound_function_passes(spec):
+    certificate = certify(full_past, spec)
+    assert certificate.ok
+    assert "no output sees itself or the future" in str(certificate)
+
+
+def test_a_blind_spot_is_found_where_it_is():
+    certificate = certify(Stack(layers=1), GREY)
+    assert certificate.causal
+    assert not certificate.ok
+    # Each 3x3 kernel goes up to the right by one column, and never to the right alone.
+    blind = {tuple(pair) for pair in certificate.blind.tolist()}
+    at = lambda row, column: row * 6 + column  # noqa: E731
+    assert (at(2, 2), at(0, 4)) not in blind
+    assert (at(2, 2), at(1, 4)) in blind
+    assert (at(4, 4), at(0, 0)) in blind  # out of reach
+    assert "BLIND SPOT: output (0, " in str(certificate)
+    deep = certify(Stack(layers=8), GREY)  # in reach, and still blind to what is right of the diagonal
+    blind = {tuple(pair) for pair in deep.blind.tolist()}
+    assert (at(4, 4), at(0, 0)) not in blind
+    assert (at(2, 1), at(1, 5)) in blind
+    two_stacks = GatedPixelCNN(GatedPixelCNN.Config(width=8, layers=8, head=8), GREY)
+    assert certify(two_stacks, declared=torch.ones(30, 30, dtype=torch.bool).tril(-1)).ok
+
+
+def test_a_first_layer_that_sees_itself_is_a_leak():
+    class Leaking(Stack):
+        def forward(self, x):
+            return super().forward(x) + 1e-6 * x.double().unsqueeze(-1)
+
+    certificate = certify(Leaking(), GREY)
+    assert sorted(certificate.leaks.tolist()) == [[i, i] for i in range(30)]
+    assert "LEAK: output (0, 2, 3) sees input (0, 2, 3), and 29 more" in str(certificate)
+
+
+@pytest.mark.parametrize(("spec", "by"), [(GREY, 2), (RGB, 4)])
+def test_a_shift_that_is_off_by_one_is_a_leak(spec, by):
+    """An attention mask or a shift that ends one too late."""
+
+    def off(x):
+        flat = x.double().movedim(1, -1).flatten(1)
+        late = pad(flat, (0, 1))[:, 1:]
+        return late.view(len(x), *x.shape[2:], x.shape[1]).movedim(-1, 1)
+
+    certificate = certify(off, spec)
+    assert certificate.leaks.tolist() == [[i, i + 1] for i in range(spec.dims - 1)]
+
+
+def test_a_fully_masked_row_of_attention_is_a_leak():
+    """A softmax over nothing but minus infinities (or -1e10) is uniform: the first position sees everything."""
+
+    def attention(x):
+        values = x.double().flatten(1)
+        size = values.shape[1]
+        scores = torch.zeros(size, size, dtype=torch.float64).masked_fill(torch.ones(size, size).triu().bool(), -1e10)
+        return (values @ scores.softmax(-1).T).view(x.shape)
+
+    certificate = certify(attention, GREY)
+    assert {i for i, _ in certificate.leaks.tolist()} == {0}
+    assert len(certificate.leaks) == 30
+
+
+def test_batch_normalisation_leaks_across_the_batch_in_training():
+    certificate = certify(Stack(norm=nn.BatchNorm2d), GREY)
+    assert not certificate.causal
+    assert certificate.across_batch == {"evaluation": False, "training": True}
+    assert certificate.mode_matters
+    assert "LEAK ACROSS THE BATCH in training mode" in str(certificate)
+    assert "MODE: training mode gives other outputs" in str(certificate)
+    assert len(certificate.leaks), "a batch of the same values normalises each by the others"
+
+
+def test_dropout_is_no_dependence_on_the_mode():
+    certificate = certify(Stack(norm=lambda width: nn.Dropout(0.5), layers=5), GREY)
+    assert certificate.causal
+
+
+@pytest.mark.parametrize(("width", "sound"), [(12, True), (8, True), (7, True)])
+def test_channel_order_holds_for_any_width(width, sound):
+    assert certify(Stack(channels=3, width=width), RGB).causal is sound
+
+
+def test_a_mask_that_is_broken_for_some_widths_is_a_leak():
+    certificate = certify(Stack(channels=3, width=8, break_mask=True), RGB)
+    leaks = certificate.leaks
+    assert len(leaks)
+    # The leak is within positions: a channel sees itself or a later one.
+    assert bool((leaks[:, 0] // 3 == leaks[:, 1] // 3).any())
+
+
+def test_a_tiny_dependence_is_found():
+    def whisper(x):
+        return full_past(x) + 1e-9 * x.double()
+
+    assert not certify(whisper, GREY).causal
+
+
+def test_dead_units_are_not_blind_spots():
+    class Dying(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(1, 1, 2, 3))
+
+        def forward(self, x):
+            kernel = self.weight * torch.tensor([[1.0, 1, 1], [1, 0, 0]], dtype=torch.float64)
+            return conv2d(pad(x.double() - 1.5, (1, 1, 1, 0)), kernel).relu()
+
+    declared = torch.zeros(30, 30, dtype=torch.bool)
+    for row in range(5):
+        for column in range(6):
+            for up, right in ((1, -1), (1, 0), (1, 1), (0, -1)):
+                if row - up >= 0 and 0 <= column + right < 6:
+                    declared[row * 6 + column, (row - up) * 6 + column + right] = True
+    assert certify(Dying(), GREY, declared=declared, trials=16).ok
+
+
+def test_more_than_declared_is_said():
+    model = PixelCNN(PixelCNN.Config.tiny(), GREY)
+    nothing = torch.zeros(30, 30, dtype=torch.bool)
+    certificate = certify(model, declared=nothing)
+    assert certificate.causal
+    assert not certificate.ok
+    assert "MORE THAN DECLARED: output" in str(certificate)
+
+
+def test_the_picture_shows_each_finding(tmp_path):
+    def faulty(x):
+        out = full_past(x)
+        out[:, :, 2, 3] = x[:, :, 2, 4].double()  # sees the future and none of the past
+        return out
+
+    certificate = certify(faulty, GREY)
+    image = Image.open(certificate.picture(tmp_path / "faulty.png")).convert("RGB")
+    scale = image.width // 6
+    color = lambda row, column: image.getpixel((column * scale + scale // 2, row * scale + scale // 2))  # noqa: E731
+    assert color(2, 3) == (255, 255, 255)
+    assert color(2, 4) == (215, 60, 55)
+    assert color(1, 1) == (70, 110, 210)
+    assert color(4, 4) == (40, 40, 40)
+    image = Image.open(certificate.picture(tmp_path / "sound.png", output=(0, 4, 0))).convert("RGB")
+    assert color(3, 3) == (76, 160, 90)
+    with pytest.raises(UserError, match=r"expected a place within \(1, 5, 6\), got \(0, 5, 0\)"):
+        certificate.picture(tmp_path / "out.png", output=(0, 5, 0))
+
+
+def test_bad_subjects_are_one_line_errors():
+    with pytest.raises(UserError, match="expected a spec beside a network of your own"):
+        certify(full_past)
+    with pytest.raises(UserError, match=r"expected outputs of shape \(64, 3, 3, 4, 'P'\), got \(64, 7\)"):
+        certify(lambda x: torch.zeros(len(x), 7), RGB)
+    with pytest.raises(UserError, match="expected a tensor from the network, got str"):
+        certify(lambda x: "no", RGB)
+    with pytest.raises(UserError, match=r"expected a declaration of shape \(36, 36\), got \(3, 3\)"):
+        certify(full_past, RGB, declared=torch.ones(3, 3, dtype=torch.bool))
