@@ -162,8 +162,9 @@ def certify(
 ) -> Certificate:
     """Find what an autoregressive network sees.
 
-    Every value of an example is changed in turn, in float64, for several weights at random (of a module), in evaluation mode and, where it
-    makes a difference, in training mode. An output that moves is one that sees: what a network does not see leaves it the same to the last bit.
+    Every value of an example is changed in turn, in float64, for several weights at random (of a module), in evaluation mode and, where
+    it makes a difference, in training mode. An output that moves is one that sees: what it does not see leaves it the same to the last
+    bit.
 
     Args:
         subject: a model of the library, or any network (see ``Network``); of a module a copy with random weights is examined.
@@ -211,8 +212,13 @@ def certify(
         if progress:
             progress(trial + 1, trials)
     return Certificate(
-        spec=spec, seen=seen["evaluation"], declared=declared, seen_in_training=seen[modes[-1]], across_batch=across, mode_matters=mode_matters
-    )  # fmt: skip
+        spec=spec,
+        seen=seen["evaluation"],
+        declared=declared,
+        seen_in_training=seen[modes[-1]],
+        across_batch=across,
+        mode_matters=mode_matters,
+    )
 
 
 class _Probe:

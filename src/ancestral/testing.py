@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ancestral.certificate import Certificate as Certificate
-from ancestral.certificate import certify as certify
+from ancestral.certificate import Certificate, certify
 from ancestral.configuration import from_json, to_json
 from ancestral.model import Batch, ContinuousLatents, ExactLikelihood, LowerBound, Model, Reconstructs, Tokenizer
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
+
+__all__ = ["SPECS", "Certificate", "certify", "check_configuration", "check_model", "enumerate_examples"]
 
 SPECS = (
     Spec(shape=(1, 2, 2), levels=3),
