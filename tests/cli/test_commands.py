@@ -229,7 +229,7 @@ def test_models_fit_the_terminal(call, monkeypatch):
 def test_models_as_json(call):
     rows = json.loads(call("models --json")[1])
     assert [row["name"] for row in rows] == [row.name for row in TAXONOMY]
-    assert {row["name"] for row in rows if not row["planned"]} == {"vae", "vqvae", "gated-pixelcnn"}
+    assert {row["name"] for row in rows if not row["planned"]} == {row.name for row in TAXONOMY if row.path}
     assert next(row for row in rows if row["name"] == "vqvae")["paper"].endswith("https://arxiv.org/abs/1711.00937")
 
 
@@ -333,11 +333,11 @@ def test_no_blank_lines_where_nobody_watches(runs, tmp_path):
 
 T = "train vqvae --data digits --out out "
 MISTAKES = [
-    ("foo", "expected a command, got foo; choose from detokenize, evaluate, models"),
+    ("foo", "expected a command, got foo; choose from certify, detokenize, evaluate"),
     ("evaluat RUNS/vqvae", "did you mean evaluate?"),
     ("models --jsn", "expected an option of ancestral models, got --jsn; did you mean --json?"),
     ("train vqvea --data digits --out out", "did you mean vqvae?"),
-    ("train glow --data digits --out out", "got glow which is planned; choose from gated-pixelcnn, vae, vqvae"),
+    ("train glow --data digits --out out", "got glow which is planned; choose from pixelrnn, pixelcnn, gated-pixelcnn"),
     ("train --data digits", "expected the name of a model first, got --data"),
     ("train vqvae --out out", "expected --data, got none"),
     ("train vqvae --data digits", "expected --out, got none"),
@@ -395,7 +395,7 @@ MISTAKES = [
     ("sample pickled", "expected safetensors in pickled/model.safetensors, got a file that is torn or of another kind"),
     ("sample torn", "expected safetensors in torn/model.safetensors, got a file that is torn"),
     ("sample weightless", "expected the file weightless/model.safetensors, got nothing there"),
-    ("sample foreign", "expected a model of ancestral in foreign, got Glow; choose one of class GatedPixelCNN, VAE, VQVAE"),
+    ("sample foreign", "expected a model of ancestral in foreign, got Glow; choose one of class GatedPixelCNN, PixelCNN"),
     ("sample misfit", "expected weights for this configuration, got others in misfit/model.safetensors"),
     ("sample specless", "expected config and spec in specless/config.json"),
     ("sample nobody/nothing", "expected to reach the Hugging Face Hub"),

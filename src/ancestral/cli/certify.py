@@ -17,7 +17,10 @@ from ancestral.runs import load
 
 @dataclass(frozen=True)
 class Options:
-    """Prove what an autoregressive network sees: leaks of the future, blind spots, leaks across the batch. Exit status 1 on a leak."""
+    """Find what an autoregressive network sees: leaks of the future, blind spots.
+
+    Exit status 1 if there is a leak, of the future or across the batch.
+    """
 
     run: Annotated[str, tyro.conf.Positional, shown_as("RUN")]
     """Run directory, model folder or Hub name; of a tokenizer its prior is examined. The network gets weights at random."""

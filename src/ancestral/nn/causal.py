@@ -1,6 +1,6 @@
 """Convolutions that see only the past of the raster order, channel by channel, whole or in a stream."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -44,22 +44,31 @@ class VerticalConv2d(Streaming):
         offsets = {(-i * d, j * d) for i in range(self.up + 1) for j in range(-self.side, self.side + 1)}
         return window(grid, offsets, stride=self.stride)
 
-    def start(self, cursor: Cursor) -> list[Tensor]:
-        """The rows above, the nearest first."""
-        return []
+    def start(self, cursor: Cursor) -> "_VerticalState":
+        """No rows yet; the weights as they are now, channels last, so that a column of the result is one piece of memory."""
+        return _VerticalState(self.weight.detach().to(cursor.dtype).contiguous(memory_format=torch.channels_last))
 
-    def step(self, x: Tensor, kept: list[Tensor], cursor: Cursor) -> Tensor:
+    def step(self, x: Tensor, kept: "_VerticalState", cursor: Cursor) -> Tensor:
         """A row ``(N, C, 1, W)``, each given once and in order; with a stride the result is empty between the coarser rows."""
-        kept.insert(0, x)
-        del kept[self.up * self.dilation + 1 :]
+        kept.rows.insert(0, x)
+        del kept.rows[self.up * self.dilation + 1 :]
         if cursor.row % self.stride:
             return x[..., :0]
-        rows = kept[:: self.dilation]
+        rows = kept.rows[:: self.dilation]
         # The rows above the map are zeros, which the kernel's upper part need not see.
-        weight = self.weight[:, :, self.up + 1 - len(rows) :]
+        weight = kept.weight[:, :, self.up + 1 - len(rows) :]
         sides = self.side * self.dilation
         seen = pad(torch.cat(rows[::-1], 2) if len(rows) > 1 else x, (sides, sides))
         return conv2d(seen, weight, self.bias, stride=self.stride, dilation=(1, self.dilation))
+
+
+@dataclass
+class _VerticalState:
+    """What a ``VerticalConv2d`` keeps."""
+
+    weight: Tensor
+    rows: list[Tensor] = field(default_factory=list)
+    """The rows above, the nearest first, ``(N, C, 1, W)``."""
 
 
 @dataclass

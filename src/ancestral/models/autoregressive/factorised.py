@@ -305,6 +305,8 @@ class Stream:
         if column == 0:
             cursor.column = None
             above = model.features(self._map[:, :, max(row - 1, 0)][:, :, None])
+            # Channels last, a column of a row is one piece of memory for each example.
+            above = above.contiguous(memory_format=torch.channels_last)
             self._rows = model.rows(above if row else torch.zeros_like(above), self._condition, cursor)
             cursor.column = 0
 

@@ -138,7 +138,7 @@ class PixelCNNpp(Factorised):
         """Options of the PixelCNN++."""
 
         width: int = 160
-        """Filters."""
+        """Filters of every layer."""
         blocks: int = 5
         """Residual blocks at each resolution, each way."""
         levels: int = 3

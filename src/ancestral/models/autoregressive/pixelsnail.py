@@ -71,7 +71,7 @@ class PixelSNAIL(Factorised):
         """Options of the PixelSNAIL."""
 
         width: int = 256
-        """Filters."""
+        """Filters of every layer."""
         blocks: int = 12
         """Attention blocks."""
         residual_blocks: int = 4
