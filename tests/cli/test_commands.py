@@ -406,6 +406,7 @@ MISTAKES = [
     ("sample RUNS/vqvae --temperature nan", "expected a temperature above 0, got nan"),
     ("sample RUNS/vqvae --temperature inf", "expected a temperature above 0, got inf"),
     ("sample RUNS/vqvae --labels 10", "expected labels 0..9, got 10..10"),
+    ("sample RUNS/mlp --labels 3", "expected no labels, got some: this VAE does not draw by class; leave --labels out, or train"),
     ("sample RUNS/vqvae --labels 0 -1", "expected labels 0..9, got -1..0"),
     ("sample RUNS/vqvae --labels cat", "expected --labels INT [INT ...], got cat"),
     ("sample RUNS/vqvae --seed -1", "expected a seed of 0 or more, below 2^63, got -1"),
@@ -523,11 +524,12 @@ def test_mistake_is_one_line(call, runs, line, message):
     assert not Path("unpickled").exists()
 
 
-def test_labels_of_a_model_without_classes(call, runs):
-    line = f"vae {TRAINING} {stage('training', 2)} {MLP}"
-    assert call(f"train {line} --data RUNS/pictures --out plain")[0] == 0
-    status, _, errors = call("sample plain --labels 1")
-    assert (status, errors) == (2, "ancestral: expected no labels, got some: the model was trained without classes; leave --labels out\n")
+def test_labels_of_a_model_that_does_not_draw_by_class(call):
+    line = f"gated-pixelcnn --data digits {TRAINING} {stage('training', 2)} --model.width 8 --model.layers 1 --model.no-class-conditional"
+    assert call(f"train {line} --out plain")[0] == 0
+    status, output, errors = call("sample plain --labels 1")
+    assert (status, output) == (2, "")
+    assert errors.startswith("ancestral: expected no labels, got some: this GatedPixelCNN does not draw by class; leave --labels out, or ")
 
 
 def test_place_that_cannot_be_written(call):

@@ -41,7 +41,7 @@ def sample(
     classes = None
     if labels:
         classes = torch.tensor(labels).repeat(-(-n // len(labels)))[:n]
-        model.spec.check_labels(classes, n)
+        model.check_labels(classes, n)
     generator = torch.Generator(model.device).manual_seed(check_seed(seed))
     starts = range(0, n, _BATCH)
     parts = []

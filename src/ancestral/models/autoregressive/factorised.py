@@ -83,6 +83,11 @@ class Factorised(Model, ExactLikelihood):
         """Classes that the model is conditioned on."""
         return self.spec.classes if self.config.class_conditional else 0
 
+    @property
+    def sample_classes(self) -> int:
+        """See ``Model.sample_classes``."""
+        return self.classes
+
     def rows(self, above: Tensor, condition: Any, cursor: Cursor | None = None) -> Any:
         """What the rows above say about each row, for ``positions``.
 

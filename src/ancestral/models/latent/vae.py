@@ -1,7 +1,7 @@
 """Variational autoencoder (Kingma & Welling, Auto-Encoding Variational Bayes, 2013), https://arxiv.org/abs/1312.6114."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -92,7 +92,7 @@ class VAE(Model, LowerBound, ContinuousLatents):
     }
 
     def __init__(self, config: Config, spec: Spec) -> None:
-        super().__init__(config, spec)
+        super().__init__(config, replace(spec, classes=0))  # it is trained without labels and takes none
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.likelihood_of = Likelihood(config.likelihood, spec, config.components)
         if config.architecture == "mlp":
@@ -190,6 +190,8 @@ class VAE(Model, LowerBound, ContinuousLatents):
     @torch.no_grad()
     def sample(self, n: int, labels: Tensor | None = None, *, temperature: float = 1.0, generator: Generator | None = None) -> Tensor:
         """See ``Model.sample``: z from the prior, its standard deviation scaled by the temperature, then the mean of p(x|z)."""
+        if labels is not None:
+            self.check_labels(labels, n)
         return self.decode(torch.randn(n, self.config.latents, device=self.device, dtype=self.dtype, generator=generator) * temperature)
 
     @torch.no_grad()
