@@ -140,6 +140,18 @@ def test_reconstruct(call, runs, name):
     assert shows("reconstructions.png", side_by_side(x, model.reconstruct(x), model.spec))
 
 
+def test_pictures_of_another_size_and_in_colour(call, runs):
+    images = ImageOptions(size=(8, 8), mode="gray", levels=17)
+    model, data = ancestral.load(runs / "vqvae"), load_data(str(runs / "pictures"), images)
+    assert call("reconstruct RUNS/vqvae --data RUNS/pictures --out .")[0] == 0
+    assert shows("reconstructions.png", side_by_side(data.test.x, model.reconstruct(data.test.x), model.spec))
+    assert call("tokenize RUNS/vqvae --data RUNS/pictures --out codes.npy")[0] == 0
+    assert np.array_equal(np.load("codes.npy"), model.tokenize(data.train.x)[0].numpy())
+    status, output, _ = call("evaluate RUNS/vqvae --data RUNS/pictures")
+    assert status == 0
+    assert f"{ancestral.evaluate(model, data)['honest total']:.4f}" in output
+
+
 def test_tokens_go_out_and_come_back(call, runs):
     status, output, _ = call("tokenize RUNS/vqvae --out codes.npy --split test")
     assert (status, output) == (0, "codes.npy: (180, 1, 4, 4) uint8\n")
@@ -417,14 +429,14 @@ MISTAKES = [
     ("reconstruct RUNS/pixelcnn", "expected a model that reconstructs, got GatedPixelCNN; use sample instead"),
     ("reconstruct RUNS/vqvae --n 0", "expected at least 1 example, got 0"),
     ("reconstruct RUNS/vqvae --split tset", "to be one of train, validation, test, got tset; did you mean test?"),
-    ("reconstruct RUNS/vqvae --data RUNS/pictures", "expected examples of shape (1, 8, 8) with 17 levels"),
+    ("reconstruct RUNS/vqvae --data good.npy", "expected a folder of images, got the file good.npy"),
     ("reconstruct RUNS/vqvae/model", "expected data, got none"),
     ("tokenize RUNS/mlp --out c.npy", "expected a model with code maps, got VAE; train a tokenizer"),
     ("tokenize RUNS/vqvae", "expected --out FILE, got none"),
     ("tokenize RUNS/vqvae --out c.txt", "expected a file .npy or .safetensors, got c.txt"),
     ("tokenize RUNS/vqvae --out file", "expected a new file, got file which is there already"),
     ("tokenize RUNS/vqvae --out file/c.npy", "expected to write file/c.npy, got file which is no folder"),
-    ("tokenize RUNS/vqvae --out c.npy --data RUNS/pictures", "with (3, 16, 16) and 256; use data like those of the training"),
+    ("tokenize RUNS/vqvae --out c.npy --data nope", "there is no data set 'nope', nor such a folder"),
     ("detokenize RUNS/vqvae nothing.npy", "expected the file nothing.npy, got nothing there"),
     ("detokenize RUNS/vqvae objects.npy", "expected an array of codes in objects.npy, got something else (Object arrays cannot be loaded"),
     ("detokenize RUNS/vqvae pickle.npy", "expected an array of codes in pickle.npy, got something else"),
@@ -443,7 +455,6 @@ MISTAKES = [
     ("detokenize RUNS/mlp good.npy", "expected a model with code maps, got VAE"),
     ("evaluate RUNS/vqvae --limit 0", "expected at least 1 example, got 0"),
     ("evaluate RUNS/vqvae --importance-samples -1", "expected 0 or more importance samples, got -1"),
-    ("evaluate RUNS/vqvae --data RUNS/pictures", "expected examples of shape (1, 8, 8) with 17 levels"),
     ("evaluate RUNS/vqvae --seed -1", "expected a seed of 0 or more"),
     ("evaluate unfinished", "got a run that has not finished a stage; go on with: "),
     ("report nope", "expected a run directory, got nope without run.json"),

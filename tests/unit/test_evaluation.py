@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.distributions import Normal, kl_divergence
 
 import ancestral
@@ -18,6 +19,7 @@ from ancestral.model import Batch
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from ancestral.models.latent.vae import VAE
 from ancestral.models.latent.vqvae import VQVAE
+from ancestral.spec import Spec
 
 N = 23
 
@@ -281,3 +283,56 @@ def test_public_names_are_there_and_come_without_torch():
     assert sorted(ancestral._HOMES) == sorted(ancestral.__all__)
     code = "import sys, ancestral; ancestral.TAXONOMY, ancestral.UserError; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of colour pictures of several sizes."""
+    random = np.random.default_rng(0)
+    for i in range(20):
+        Image.fromarray(random.integers(0, 256, (9 + i % 3, 14, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    return str(tmp_path)
+
+
+def test_images_of_a_source_are_brought_to_what_the_model_takes(data, pictures):
+    model = build(VQVAE, data)
+    expected = load_data(pictures, ImageOptions(size=(8, 8), mode="gray", levels=17)).train.x
+    assert torch.equal(tokenize(model, pictures)[0][0].long(), model.tokenize(expected)[0])
+    for images in (ImageOptions(fit="stretch"), ImageOptions(size=(8, 8), fit="stretch", mode="gray", levels=17)):
+        x, _ = reconstruct(model, pictures, split="train", n=None, images=images)
+        assert torch.equal(x, load_data(pictures, ImageOptions(size=(8, 8), fit="stretch", mode="gray", levels=17)).train.x)
+        assert not torch.equal(x, expected), "what is asked for wins"
+    assert evaluate(model, pictures).examples == 2
+
+
+@pytest.mark.parametrize(
+    ("spec", "images", "message"),
+    [
+        (
+            Spec(shape=(1, 8, 8)),
+            None,
+            r"expected examples of shape \(1, 8, 8\) with 256 levels, got digits with \(1, 8, 8\) and 17; use data",
+        ),
+        (
+            Spec(shape=(1, 8, 8)),
+            ImageOptions(size=(16, 16)),
+            r"expected examples of shape \(1, 8, 8\) with 256 levels, got digits with \(1, 16",
+        ),
+        (Spec(shape=(3, 8, 8), levels=17), ImageOptions(mode="gray"), r"got digits with \(1, 8, 8\) and 17; use data"),
+        (
+            Spec(shape=(2, 8, 8), levels=17),
+            None,
+            r"expected a model of images with 1 or 3 channels to name data for, got one of \(2, 8, 8\)",
+        ),
+        (Spec(shape=(1, 8, 8), levels=512), None, r"got one of \(1, 8, 8\) with 512 levels; give the data"),
+    ],
+)
+def test_what_cannot_be_brought_to_the_model(spec, images, message):
+    with pytest.raises(UserError, match=message):
+        reconstruct(VAE(VAE.Config.tiny(), spec), "digits", images=images)
+
+
+def test_gray_digits_fit_a_model_of_colour():
+    x, _ = reconstruct(VAE(VAE.Config.tiny(), Spec(shape=(3, 16, 16), levels=2)), "digits", n=3)
+    assert x.shape == (3, 3, 16, 16)
+    assert x.max() == 1

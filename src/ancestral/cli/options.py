@@ -9,7 +9,9 @@ from ancestral.cli.parse import shown_as
 from ancestral.errors import UserError
 
 RunName = Annotated[str, tyro.conf.Positional, shown_as("RUN"), tyro.conf.arg(help="Run directory, model folder or Hub name.")]
-DataName = Annotated[str | None, shown_as("DATA"), tyro.conf.arg(help="Data to use; the run's own if left out.")]
+DataName = Annotated[
+    str | None, shown_as("DATA"), tyro.conf.arg(help="Data to use, brought to what the model takes; the run's own if left out.")
+]
 SplitName = Annotated[Literal["train", "validation", "test"], tyro.conf.arg(help="Which examples.")]
 Folder = Annotated[
     Path | None,

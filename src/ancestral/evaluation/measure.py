@@ -46,7 +46,7 @@ def evaluate(
         data: a data set or its source; a run's own data if None.
         split: ``train``, ``validation`` or ``test``.
         importance_samples: k of the importance-weighted bound; 0 leaves it out.
-        images: how the images of a source are prepared; as in the run if None.
+        images: how the images of a source are prepared; as in the run, and to the model's spec, if None.
         limit: evaluate the first so many examples only.
         seed: of the noise in bounds.
         device: where to compute; where a model is, else on the CPU, if None.

@@ -35,7 +35,8 @@ class Subject:
     def dataset(self, data: Dataset | str | None, images: ImageOptions | None = None) -> Dataset:
         """The data set or the source ``data``, else the run's own.
 
-        Images of a source are prepared as ``images`` say, else as in the run.
+        Images of a source are brought to what the model takes: prepared as ``images`` say, else as in the run, and what these leave open
+        (size, mode, levels) as the model's spec says.
 
         Raises:
             UserError: no data are named and there is no run, or the data do not fit the model.
@@ -43,7 +44,7 @@ class Subject:
         if images is not None and not isinstance(data, str):
             raise UserError("expected the source of the images to prepare, got none", "name it with data, or leave images out")
         if isinstance(data, str):
-            dataset = load_data(data, images or (self.run.images if self.run else ImageOptions()))
+            dataset = load_data(data, (images or (self.run.images if self.run else ImageOptions())).fitted(self.model.spec))
         elif data is not None:
             dataset = data
         elif self.run is not None:
