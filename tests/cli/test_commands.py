@@ -455,6 +455,8 @@ MISTAKES = [
     ("detokenize RUNS/mlp good.npy", "expected a model with code maps, got VAE"),
     ("evaluate RUNS/vqvae --limit 0", "expected at least 1 example, got 0"),
     ("evaluate RUNS/vqvae --importance-samples -1", "expected 0 or more importance samples, got -1"),
+    ("evaluate RUNS/vqvae --importance-samples 5", "importance samples from, got VQVAE, which has one code map for each example"),
+    ("evaluate RUNS/pixelcnn --importance-samples 5", "importance samples from, got GatedPixelCNN, whose likelihood is exact; leave"),
     ("evaluate RUNS/vqvae --seed -1", "expected a seed of 0 or more"),
     ("evaluate unfinished", "got a run that has not finished a stage; go on with: "),
     ("report nope", "expected a run directory, got nope without run.json"),

@@ -336,3 +336,15 @@ def test_gray_digits_fit_a_model_of_colour():
     x, _ = reconstruct(VAE(VAE.Config.tiny(), Spec(shape=(3, 16, 16), levels=2)), "digits", n=3)
     assert x.shape == (3, 3, 16, 16)
     assert x.max() == 1
+
+
+@pytest.mark.parametrize(
+    ("cls", "changes", "reason"),
+    [
+        (GatedPixelCNN, {}, "GatedPixelCNN, whose likelihood is exact"),
+        (VQVAE, {}, "VQVAE, which has one code map for each example, so that all samples are the same"),
+    ],
+)
+def test_importance_samples_where_they_mean_nothing(data, cls, changes, reason):
+    with pytest.raises(UserError, match=f"expected a model to draw importance samples from, got {reason}; leave --importance-samples out"):
+        evaluate(build(cls, data, **changes), data, importance_samples=8)

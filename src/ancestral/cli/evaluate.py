@@ -16,7 +16,7 @@ class Options:
     data: DataName = None
     split: SplitName = "test"
     importance_samples: int = 0
-    """k of the importance-weighted bound, for models with a bound; 0 leaves it out."""
+    """k of the importance-weighted bound, for models with continuous latents; 0 leaves it out."""
     limit: Annotated[int | None, shown_as("INT")] = None
     """Evaluate the first so many examples only; all if left out."""
     seed: int = 0

@@ -54,13 +54,12 @@ def evaluate(
         write: write ``evaluation.json`` and pictures into the run, if it is a run that is evaluated on its own data.
 
     Raises:
-        UserError: the data do not fit the model, or there is no such split.
+        UserError: the data do not fit the model, there is no such split, or the model has no importance-weighted bound.
     """
     subject = Subject.find(model, device)
     network = subject.model
     network.check_trained()
-    if importance_samples < 0:
-        raise UserError(f"expected 0 or more importance samples, got {importance_samples}", "try 64; 0 leaves the bound out")
+    _check_importance_samples(network, importance_samples)
     dataset = subject.dataset(data, images)
     examples = take_split(dataset, split, limit)
     started = time.perf_counter()
@@ -82,6 +81,24 @@ def evaluate(
         for name, picture in pictures(network, shown).items():
             write_png(subject.run.path / "samples" / f"{name}.png", picture)
     return result
+
+
+def _check_importance_samples(model: Model, k: int) -> None:
+    """Raise UserError for k samples of a posterior that has no k different ones."""
+    if k < 0:
+        raise UserError(f"expected 0 or more importance samples, got {k}", "try 64; 0 leaves the bound out")
+    if isinstance(model, ExactLikelihood):
+        reason = "whose likelihood is exact"
+    elif isinstance(model, Tokenizer):
+        reason = "which has one code map for each example, so that all samples are the same"
+    elif not isinstance(model, LowerBound) or not model.has_likelihood:
+        reason = "which has no likelihood"
+    else:
+        return
+    if k:
+        raise UserError(
+            f"expected a model to draw importance samples from, got {type(model).__name__}, {reason}", "leave --importance-samples out"
+        )
 
 
 class _Runner:
