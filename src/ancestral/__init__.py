@@ -6,24 +6,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ancestral.data import ImageOptions, load_data
     from ancestral.errors import UserError
-    from ancestral.evaluation import evaluate
+    from ancestral.evaluation import detokenize, evaluate, read_codes, reconstruct, sample, tokenize, write_codes, write_images
     from ancestral.model import Batch, Model
     from ancestral.nn.quantize import FiniteScalarQuantizer, ResidualQuantizer, VectorQuantizer
     from ancestral.recipe import Optimization
     from ancestral.report import write_report
     from ancestral.runs import Run, load
     from ancestral.spec import Spec
+    from ancestral.taxonomy import TAXONOMY
     from ancestral.training import TrainingOptions, train
 
 _HOMES = {
     "Batch": "model", "FiniteScalarQuantizer": "nn.quantize", "ImageOptions": "data", "Model": "model", "Optimization": "recipe",
-    "ResidualQuantizer": "nn.quantize", "Run": "runs", "Spec": "spec", "TrainingOptions": "training", "UserError": "errors",
-    "VectorQuantizer": "nn.quantize", "evaluate": "evaluation", "load": "runs", "load_data": "data", "train": "training",
-    "write_report": "report",
+    "ResidualQuantizer": "nn.quantize", "Run": "runs", "Spec": "spec", "TAXONOMY": "taxonomy", "TrainingOptions": "training",
+    "UserError": "errors", "VectorQuantizer": "nn.quantize", "detokenize": "evaluation", "evaluate": "evaluation", "load": "runs",
+    "load_data": "data", "read_codes": "evaluation", "reconstruct": "evaluation", "sample": "evaluation", "tokenize": "evaluation",
+    "train": "training", "write_codes": "evaluation", "write_images": "evaluation", "write_report": "report",
 }  # fmt: skip
 """Where each public name lives. They are imported when they are asked for, so that ``ancestral --help`` need not wait for torch."""
 
 __all__ = [
+    "TAXONOMY",
     "Batch",
     "FiniteScalarQuantizer",
     "ImageOptions",
@@ -35,10 +38,17 @@ __all__ = [
     "TrainingOptions",
     "UserError",
     "VectorQuantizer",
+    "detokenize",
     "evaluate",
     "load",
     "load_data",
+    "read_codes",
+    "reconstruct",
+    "sample",
+    "tokenize",
     "train",
+    "write_codes",
+    "write_images",
     "write_report",
 ]
 

@@ -21,7 +21,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` to write a file or a folder at; it takes the place of ``path`` when the block ends well.
 
     Raises:
-        UserError: the disk is full, or the place cannot be written.
+        UserError: the disk is full, the place cannot be written, or there is a folder where a file is to be (or the reverse).
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -29,6 +29,9 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         for file in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
             _sync(file)
+        if path.exists() and path.is_dir() != temporary.is_dir():  # never remove a folder for the sake of a file
+            wanted, got = ("a folder", "a file") if temporary.is_dir() else ("a file", "a folder")
+            raise UserError(f"expected to write {wanted} {path}, got {got} of that name", "move it away or choose another --out")
         if path.is_dir():
             shutil.rmtree(path)
         temporary.replace(path)
@@ -37,7 +40,10 @@ def replacing(path: Path) -> Iterator[Path]:
         # safetensors reports a full disk as text alone
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
             raise UserError(f"expected room to write {path}, got a full disk", "free some space and give the same command again") from error
-        if isinstance(error, PermissionError | FileExistsError | NotADirectoryError):
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            blocking = next((p for p in path.parents if os.path.lexists(p) and not p.is_dir()), path)
+            raise UserError(f"expected to write {path}, got {blocking} which is no folder", "choose another --out") from error
+        if isinstance(error, PermissionError):
             raise UserError(f"expected to write {path}, got: {error.strerror}", "choose another --out") from error
         raise
     finally:

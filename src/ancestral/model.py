@@ -108,7 +108,24 @@ class Model(nn.Module, ABC):
             labels: classes ``(n,)``; None draws from the model as trained, classes at random where it has them.
             temperature: 1 samples the model; towards 0 each draw becomes the likeliest value.
             generator: source of all randomness, on the model's device.
+
+        Raises:
+            UserError: labels that ``check_labels`` refuses.
         """
+
+    @property
+    def sample_classes(self) -> int:
+        """Number of classes that ``sample`` can be asked for by labels; 0 if it does not draw by class."""
+        return 0
+
+    def check_labels(self, labels: Tensor, n: int) -> None:
+        """Raise UserError unless ``labels`` are ``n`` classes that ``sample`` draws from."""
+        if not self.sample_classes:
+            raise UserError(
+                f"expected no labels, got some: this {type(self).__name__} does not draw by class",
+                "leave --labels out, or train a class-conditional model, such as gated-pixelcnn, on data with classes",
+            )
+        self.spec.check_labels(labels, n)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` into ``folder``, the layout of the Hugging Face Hub."""

@@ -101,7 +101,7 @@ def check_sample(model: Model) -> None:
     spec = model.spec
 
     def draw() -> Tensor:
-        return model.sample(5, _labels(spec, 5), generator=torch.Generator().manual_seed(1))
+        return model.sample(5, _labels(spec, 5) if model.sample_classes else None, generator=torch.Generator().manual_seed(1))
 
     x = draw()
     assert tuple(x.shape) == (5, *spec.shape), f"samples have shape {tuple(x.shape)}"
@@ -118,7 +118,7 @@ def check_saving(model: Model) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(Path(folder) / "model")
         loaded = type(model).from_pretrained(Path(folder) / "model")
-    model.sample(2, _labels(model.spec, 2))
+    model.sample(2, _labels(model.spec, 2) if model.sample_classes else None)
     if isinstance(model, Reconstructs):
         model.reconstruct(_batch(model.spec).x)
     for name, value in model.state_dict().items():

@@ -140,6 +140,18 @@ def test_reconstruct(call, runs, name):
     assert shows("reconstructions.png", side_by_side(x, model.reconstruct(x), model.spec))
 
 
+def test_pictures_of_another_size_and_in_colour(call, runs):
+    images = ImageOptions(size=(8, 8), mode="gray", levels=17)
+    model, data = ancestral.load(runs / "vqvae"), load_data(str(runs / "pictures"), images)
+    assert call("reconstruct RUNS/vqvae --data RUNS/pictures --out .")[0] == 0
+    assert shows("reconstructions.png", side_by_side(data.test.x, model.reconstruct(data.test.x), model.spec))
+    assert call("tokenize RUNS/vqvae --data RUNS/pictures --out codes.npy")[0] == 0
+    assert np.array_equal(np.load("codes.npy"), model.tokenize(data.train.x)[0].numpy())
+    status, output, _ = call("evaluate RUNS/vqvae --data RUNS/pictures")
+    assert status == 0
+    assert f"{ancestral.evaluate(model, data)['honest total']:.4f}" in output
+
+
 def test_tokens_go_out_and_come_back(call, runs):
     status, output, _ = call("tokenize RUNS/vqvae --out codes.npy --split test")
     assert (status, output) == (0, "codes.npy: (180, 1, 4, 4) uint8\n")
@@ -368,7 +380,7 @@ MISTAKES = [
     ("train vqvae --data digits --out RUNS/vqvae", "holds a run with other options: config.blocks (1 there, 2 here)"),
     ("train vqvae --data digits --out other", "got other which holds something else; choose another --out"),
     ("train vqvae --data digits --out file", "got file which holds something else; choose another --out"),
-    ("train vqvae --data digits --out file/run", "got: Not a directory; choose another --out"),
+    ("train vqvae --data digits --out file/run", "expected to write file/run/run.json, got file which is no folder; choose another --out"),
     ("train vqvae --data digits --out damaged", "expected JSON in damaged/run.json"),
     ("train vqvae --data digits --out partial", "got one without data; restore the file or train anew"),
     (T + "--config section.json", "expected the sections images, model, options, stages in section.json, got modle"),
@@ -406,23 +418,25 @@ MISTAKES = [
     ("sample RUNS/vqvae --temperature nan", "expected a temperature above 0, got nan"),
     ("sample RUNS/vqvae --temperature inf", "expected a temperature above 0, got inf"),
     ("sample RUNS/vqvae --labels 10", "expected labels 0..9, got 10..10"),
+    ("sample RUNS/mlp --labels 3", "expected no labels, got some: this VAE does not draw by class; leave --labels out, or train"),
     ("sample RUNS/vqvae --labels 0 -1", "expected labels 0..9, got -1..0"),
     ("sample RUNS/vqvae --labels cat", "expected --labels INT [INT ...], got cat"),
     ("sample RUNS/vqvae --seed -1", "expected a seed of 0 or more, below 2^63, got -1"),
-    ("sample RUNS/vqvae --out file", "expected to write file/samples-seed0.png, got: "),
+    ("sample RUNS/vqvae --out file", "expected to write file/samples-seed0.png, got file which is no folder; choose another --out"),
+    ("sample RUNS/vqvae --out file/deep/er", "expected to write file/deep/er/samples-seed0.png, got file which is no folder"),
     ("sample RUNS/vqvae --format gif", "expected --format to be one of sheet, files, npz, got gif"),
     ("sample RUNS/vqvae --sead 1", "did you mean --seed?"),
     ("reconstruct RUNS/pixelcnn", "expected a model that reconstructs, got GatedPixelCNN; use sample instead"),
     ("reconstruct RUNS/vqvae --n 0", "expected at least 1 example, got 0"),
     ("reconstruct RUNS/vqvae --split tset", "to be one of train, validation, test, got tset; did you mean test?"),
-    ("reconstruct RUNS/vqvae --data RUNS/pictures", "expected examples of shape (1, 8, 8) with 17 levels"),
+    ("reconstruct RUNS/vqvae --data good.npy", "expected a folder of images, got the file good.npy"),
     ("reconstruct RUNS/vqvae/model", "expected data, got none"),
     ("tokenize RUNS/mlp --out c.npy", "expected a model with code maps, got VAE; train a tokenizer"),
     ("tokenize RUNS/vqvae", "expected --out FILE, got none"),
     ("tokenize RUNS/vqvae --out c.txt", "expected a file .npy or .safetensors, got c.txt"),
     ("tokenize RUNS/vqvae --out file", "expected a new file, got file which is there already"),
-    ("tokenize RUNS/vqvae --out file/c.npy", "expected to write file/c.npy, got: "),
-    ("tokenize RUNS/vqvae --out c.npy --data RUNS/pictures", "with (3, 16, 16) and 256; use data like those of the training"),
+    ("tokenize RUNS/vqvae --out file/c.npy", "expected to write file/c.npy, got file which is no folder"),
+    ("tokenize RUNS/vqvae --out c.npy --data nope", "there is no data set 'nope', nor such a folder"),
     ("detokenize RUNS/vqvae nothing.npy", "expected the file nothing.npy, got nothing there"),
     ("detokenize RUNS/vqvae objects.npy", "expected an array of codes in objects.npy, got something else (Object arrays cannot be loaded"),
     ("detokenize RUNS/vqvae pickle.npy", "expected an array of codes in pickle.npy, got something else"),
@@ -441,7 +455,8 @@ MISTAKES = [
     ("detokenize RUNS/mlp good.npy", "expected a model with code maps, got VAE"),
     ("evaluate RUNS/vqvae --limit 0", "expected at least 1 example, got 0"),
     ("evaluate RUNS/vqvae --importance-samples -1", "expected 0 or more importance samples, got -1"),
-    ("evaluate RUNS/vqvae --data RUNS/pictures", "expected examples of shape (1, 8, 8) with 17 levels"),
+    ("evaluate RUNS/vqvae --importance-samples 5", "importance samples from, got VQVAE, which has one code map for each example"),
+    ("evaluate RUNS/pixelcnn --importance-samples 5", "importance samples from, got GatedPixelCNN, whose likelihood is exact; leave"),
     ("evaluate RUNS/vqvae --seed -1", "expected a seed of 0 or more"),
     ("evaluate unfinished", "got a run that has not finished a stage; go on with: "),
     ("report nope", "expected a run directory, got nope without run.json"),
@@ -523,11 +538,12 @@ def test_mistake_is_one_line(call, runs, line, message):
     assert not Path("unpickled").exists()
 
 
-def test_labels_of_a_model_without_classes(call, runs):
-    line = f"vae {TRAINING} {stage('training', 2)} {MLP}"
-    assert call(f"train {line} --data RUNS/pictures --out plain")[0] == 0
-    status, _, errors = call("sample plain --labels 1")
-    assert (status, errors) == (2, "ancestral: expected no labels, got some: the model was trained without classes; leave --labels out\n")
+def test_labels_of_a_model_that_does_not_draw_by_class(call):
+    line = f"gated-pixelcnn --data digits {TRAINING} {stage('training', 2)} --model.width 8 --model.layers 1 --model.no-class-conditional"
+    assert call(f"train {line} --out plain")[0] == 0
+    status, output, errors = call("sample plain --labels 1")
+    assert (status, output) == (2, "")
+    assert errors.startswith("ancestral: expected no labels, got some: this GatedPixelCNN does not draw by class; leave --labels out, or ")
 
 
 def test_place_that_cannot_be_written(call):

@@ -272,6 +272,15 @@ def test_mlp_takes_any_shape():
     assert model.sample(3).shape == (3, 2, 7)
 
 
+def test_labels_are_refused_rather_than_ignored():
+    """The data have classes, but the model never hears of them."""
+    torch.manual_seed(0)
+    model = VAE(VAE.Config.tiny(), Spec(shape=(1, 2, 2), levels=3, classes=2))
+    assert model.sample_classes == 0
+    with pytest.raises(UserError, match="expected no labels, got some: this VAE does not draw by class; leave --labels out"):
+        model.sample(2, torch.tensor([0, 1]))
+
+
 @pytest.mark.parametrize("recipe", VAE.recipes)
 def test_recipes_can_be_built(recipe):
     config = VAE.recipes[recipe].model

@@ -293,3 +293,9 @@ def test_recipes_can_be_built(recipe):
         output = model.decoder(model.encoder(torch.zeros(1, *shape)))
         assert output.shape == (1, model.likelihood_of.channels if model.likelihood_of else shape[0], *shape[1:])
         assert model.prior.log_prob(Batch(torch.zeros(1, *spec.shape, dtype=torch.int64))).shape == (1,)
+
+
+@pytest.mark.parametrize(("conditional", "classes"), [(True, 3), (False, 0)])
+def test_classes_of_samples_are_the_priors(conditional, classes):
+    config = replace(VQVAE.Config.tiny(), prior=replace(VQVAE.Config.tiny().prior, class_conditional=conditional))
+    assert VQVAE(config, Spec(shape=(1, 4, 4), levels=3, classes=3)).sample_classes == classes

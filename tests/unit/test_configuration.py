@@ -187,10 +187,28 @@ def test_a_full_disk_is_said_to_be_full(tmp_path, error):
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
-def test_a_place_that_cannot_be_written(tmp_path):
+def test_a_file_where_a_folder_is_needed_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="expected to write"):
-        write_json(tmp_path / "file" / "a.json", 1)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for blocking in ("file", "dangling"):
+        for inner in ("a.json", "deep/er/a.json"):
+            with pytest.raises(UserError, match=rf"a\.json, got [^ ]*/{blocking} which is no folder; choose another --out$"):
+                write_json(tmp_path / blocking / inner, 1)
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_a_folder_is_not_removed_for_a_file(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "thesis").write_text("years of work")
+    with pytest.raises(UserError, match=r"expected to write a file .*/a, got a folder of that name; move it away or choose another --out"):
+        write_json(tmp_path / "a", 1)
+    assert (tmp_path / "a" / "thesis").exists()
+    with (
+        pytest.raises(UserError, match=r"expected to write a folder .*/thesis, got a file of that name"),
+        replacing(tmp_path / "a" / "thesis") as temporary,
+    ):
+        temporary.mkdir()
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["thesis"]
 
 
 class Trap:

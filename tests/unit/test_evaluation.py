@@ -2,20 +2,24 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.distributions import Normal, kl_divergence
 
 import ancestral
 from ancestral.data import ImageOptions, load_data
 from ancestral.errors import UserError
-from ancestral.evaluation import Figure, detokenize, evaluate, measure, read_codes, sample, tokenize, write_codes
+from ancestral.evaluation import Figure, batches, detokenize, evaluate, read_codes, reconstruct, sample, tokenize, write_codes
 from ancestral.model import Batch
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from ancestral.models.latent.vae import VAE
 from ancestral.models.latent.vqvae import VQVAE
+from ancestral.spec import Spec
 
 N = 23
 
@@ -27,7 +31,7 @@ def data():
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    monkeypatch.setattr(measure, "_BATCH", 10)  # 23 examples: the last batch is smaller
+    monkeypatch.setattr(batches, "SIZE", 10)  # 23 examples: the last batch is smaller
 
 
 def build(cls, data, **changes):
@@ -150,7 +154,7 @@ def test_tokenizer_trained_on_squared_error_claims_no_likelihood(data):
 def test_batches_do_not_matter(data, monkeypatch):
     model = build(VQVAE, data)
     small = evaluate(model, data, limit=N)
-    monkeypatch.setattr(measure, "_BATCH", 1000)
+    monkeypatch.setattr(batches, "SIZE", 1000)
     one = evaluate(model, data, limit=N)
     for a, b in zip(small.figures, one.figures, strict=True):
         assert a.value == pytest.approx(b.value, rel=1e-5), a.name
@@ -178,7 +182,8 @@ def test_result_as_json_and_as_text(data):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"data": None}, r"expected data to evaluate a model on, got none; name them"),
+        ({"data": None}, r"expected data, got none, and a VAE without its run has none; name them with --data"),
+        ({"images": ImageOptions()}, r"expected the source of the images to prepare, got none; name it with data"),
         ({"split": "tset"}, "expected a split, got tset; choose from train, validation, test"),
         ({"limit": 0}, "expected at least 1 example, got 0"),
         ({"importance_samples": -1}, "expected 0 or more importance samples, got -1"),
@@ -235,6 +240,111 @@ def test_codes_of_several_levels_need_safetensors(tmp_path):
 def test_detokenize_inverts_tokenize_up_to_the_loss(data):
     model = build(VQVAE, data)
     x = data.test.x[:N]
-    codes = tokenize(model, x)
+    codes, labels = tokenize(model, data, split="test")
+    assert torch.equal(labels, data.test.labels)
+    codes, labels = tokenize(model, x)
+    assert labels is None
     assert codes[0].dtype == torch.uint8
     assert torch.equal(detokenize(model, codes), model.reconstruct(x))
+    originals, versions = reconstruct(model, data, n=N)
+    assert torch.equal(originals, x)
+    assert torch.equal(versions, model.reconstruct(x))
+
+
+def test_a_run_is_all_that_the_functions_need(tmp_path, data):
+    options = ancestral.TrainingOptions(device="cpu", sample_every=0)
+    stages = {name: {"steps": 2, "batch_size": 8} for name in ("tokenizer", "prior")}
+    run = ancestral.train("vqvae", data="digits", out=tmp_path / "run", config=VQVAE.Config.tiny(), stages=stages, options=options)
+    model = ancestral.load(run.path)
+    x, labels = ancestral.sample(run, 3, [7, 2], seed=4)
+    assert torch.equal(x, model.sample(3, torch.tensor([7, 2, 7]), generator=torch.Generator().manual_seed(4)))
+    assert labels.tolist() == [7, 2, 7]
+    originals, versions = ancestral.reconstruct(run.path, n=5)
+    assert torch.equal(originals, data.test.x[:5])
+    assert torch.equal(versions, model.reconstruct(data.test.x[:5]))
+    codes, labels = ancestral.tokenize(str(run.path))
+    assert torch.equal(codes[0].long(), model.tokenize(data.train.x)[0])
+    assert torch.equal(labels, data.train.labels)
+    ancestral.write_codes(tmp_path / "codes.safetensors", codes, labels)
+    back = ancestral.detokenize(run, ancestral.read_codes(tmp_path / "codes.safetensors", 5))
+    assert torch.equal(back, model.reconstruct(data.train.x[:5]))
+
+    about = run.path / "evaluation.json"
+    for arguments in ({"write": False}, {"data": "digits"}, {"data": data}):
+        ancestral.evaluate(run, limit=N, **arguments)
+        assert not about.exists(), "only figures on the run's own data are the run's"
+    result = ancestral.evaluate(run, limit=N)
+    assert json.loads(about.read_text()) == result.to_json()
+    assert {"reconstructions.png", "latent.png"} <= {p.name for p in (run.path / "samples").iterdir()}
+
+
+def test_public_names_are_there_and_come_without_torch():
+    assert all(getattr(ancestral, name) is not None for name in ancestral.__all__)
+    assert sorted(ancestral._HOMES) == sorted(ancestral.__all__)
+    code = "import sys, ancestral; ancestral.TAXONOMY, ancestral.UserError; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of colour pictures of several sizes."""
+    random = np.random.default_rng(0)
+    for i in range(20):
+        Image.fromarray(random.integers(0, 256, (9 + i % 3, 14, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    return str(tmp_path)
+
+
+def test_images_of_a_source_are_brought_to_what_the_model_takes(data, pictures):
+    model = build(VQVAE, data)
+    expected = load_data(pictures, ImageOptions(size=(8, 8), mode="gray", levels=17)).train.x
+    assert torch.equal(tokenize(model, pictures)[0][0].long(), model.tokenize(expected)[0])
+    for images in (ImageOptions(fit="stretch"), ImageOptions(size=(8, 8), fit="stretch", mode="gray", levels=17)):
+        x, _ = reconstruct(model, pictures, split="train", n=None, images=images)
+        assert torch.equal(x, load_data(pictures, ImageOptions(size=(8, 8), fit="stretch", mode="gray", levels=17)).train.x)
+        assert not torch.equal(x, expected), "what is asked for wins"
+    assert evaluate(model, pictures).examples == 2
+
+
+@pytest.mark.parametrize(
+    ("spec", "images", "message"),
+    [
+        (
+            Spec(shape=(1, 8, 8)),
+            None,
+            r"expected examples of shape \(1, 8, 8\) with 256 levels, got digits with \(1, 8, 8\) and 17; use data",
+        ),
+        (
+            Spec(shape=(1, 8, 8)),
+            ImageOptions(size=(16, 16)),
+            r"expected examples of shape \(1, 8, 8\) with 256 levels, got digits with \(1, 16",
+        ),
+        (Spec(shape=(3, 8, 8), levels=17), ImageOptions(mode="gray"), r"got digits with \(1, 8, 8\) and 17; use data"),
+        (
+            Spec(shape=(2, 8, 8), levels=17),
+            None,
+            r"expected a model of images with 1 or 3 channels to name data for, got one of \(2, 8, 8\)",
+        ),
+        (Spec(shape=(1, 8, 8), levels=512), None, r"got one of \(1, 8, 8\) with 512 levels; give the data"),
+    ],
+)
+def test_what_cannot_be_brought_to_the_model(spec, images, message):
+    with pytest.raises(UserError, match=message):
+        reconstruct(VAE(VAE.Config.tiny(), spec), "digits", images=images)
+
+
+def test_gray_digits_fit_a_model_of_colour():
+    x, _ = reconstruct(VAE(VAE.Config.tiny(), Spec(shape=(3, 16, 16), levels=2)), "digits", n=3)
+    assert x.shape == (3, 3, 16, 16)
+    assert x.max() == 1
+
+
+@pytest.mark.parametrize(
+    ("cls", "changes", "reason"),
+    [
+        (GatedPixelCNN, {}, "GatedPixelCNN, whose likelihood is exact"),
+        (VQVAE, {}, "VQVAE, which has one code map for each example, so that all samples are the same"),
+    ],
+)
+def test_importance_samples_where_they_mean_nothing(data, cls, changes, reason):
+    with pytest.raises(UserError, match=f"expected a model to draw importance samples from, got {reason}; leave --importance-samples out"):
+        evaluate(build(cls, data, **changes), data, importance_samples=8)

@@ -2,14 +2,10 @@
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from ancestral.certificate import certify
-from ancestral.cli.parse import parse, shown_as
-from ancestral.cli.sample import folder
+from ancestral.cli.options import Folder, RunName, folder
+from ancestral.cli.parse import parse
 from ancestral.errors import UserError
 from ancestral.models.autoregressive.factorised import Factorised
 from ancestral.runs import load
@@ -19,15 +15,15 @@ from ancestral.runs import load
 class Options:
     """Find what an autoregressive network sees: leaks of the future, blind spots.
 
+    It is examined with weights at random; of a tokenizer, its prior is.
+
     Exit status 1 if there is a leak, of the future or across the batch.
     """
 
-    run: Annotated[str, tyro.conf.Positional, shown_as("RUN")]
-    """Run directory, model folder or Hub name; of a tokenizer its prior is examined. The network gets weights at random."""
+    run: RunName
     trials: int = 4
     """Networks with other random weights whose views are joined: too few, and dead units look like blind spots."""
-    out: Annotated[Path | None, shown_as("FOLDER")] = None
-    """Folder for the picture; samples/ in the run directory if there is one, else the current folder."""
+    out: Folder = None
 
 
 def main(arguments: list[str]) -> None:

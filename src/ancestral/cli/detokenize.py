@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ancestral.cli.parse import device, parse, shown_as
+from ancestral.cli.options import Device, RunName, device
+from ancestral.cli.parse import parse, shown_as
 from ancestral.evaluation import detokenize, read_codes, write_images
 from ancestral.runs import load
 
@@ -15,8 +16,7 @@ from ancestral.runs import load
 class Options:
     """Turn code maps back into images."""
 
-    run: Annotated[str, tyro.conf.Positional, shown_as("RUN")]
-    """Run directory, model folder or Hub name."""
+    run: RunName
     codes: Annotated[Path, tyro.conf.Positional, shown_as("CODES")]
     """File of codes that tokenize wrote, or of the same form."""
     format: Literal["sheet", "files", "npz"] = "npz"
@@ -25,8 +25,7 @@ class Options:
     """Decode the first so many only; all if left out."""
     out: Annotated[Path, shown_as("FOLDER")] = Path()
     """Folder to write to."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute."""
+    device: Device = "auto"
 
 
 def main(arguments: list[str]) -> None:

@@ -74,16 +74,3 @@ def take_option(arguments: list[str], name: str) -> str | None:
         if argument.startswith(f"{name}="):
             return argument.partition("=")[2]
     return None
-
-
-def device(choice: str) -> Any:
-    """The torch device of ``auto``, ``cpu``, ``cuda`` or ``mps``; auto takes a GPU where there is one."""
-    import torch  # noqa: PLC0415 - help must not wait for it
-
-    if choice == "cuda" and not torch.cuda.is_available():
-        raise UserError("expected a CUDA device, got none", "choose --device auto")
-    if choice == "mps" and not torch.backends.mps.is_available():
-        raise UserError("expected an MPS device, got none", "choose --device auto")
-    if choice == "auto":
-        choice = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(choice)

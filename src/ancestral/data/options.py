@@ -1,9 +1,10 @@
 """What is done to images before a model sees them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ancestral.errors import UserError
+from ancestral.spec import Spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,3 +40,22 @@ class ImageOptions:
         for name in ("validation", "test"):
             if not 0 < getattr(self, name) < 1:
                 raise UserError(f"expected a {name} share between 0 and 1, got {getattr(self, name)}", "try 0.1")
+
+    def fitted(self, spec: Spec) -> "ImageOptions":
+        """These options, and where they leave size, mode or levels open, what brings images to ``spec``.
+
+        Raises:
+            UserError: the examples of ``spec`` are no images.
+        """
+        if len(spec.shape) != 3 or spec.shape[0] not in (1, 3) or spec.levels is None or spec.levels > 256:
+            raise UserError(
+                f"expected a model of images with 1 or 3 channels to name data for, got one of {spec.shape} with {spec.levels} levels",
+                "give the data that it was trained on",
+            )
+        channels, height, width = spec.shape
+        return replace(
+            self,
+            size=self.size or (height, width),
+            mode=("gray" if channels == 1 else "rgb") if self.mode == "auto" else self.mode,
+            levels=spec.levels if self.levels == 256 else self.levels,
+        )

@@ -2,7 +2,20 @@
 
 from ancestral.evaluation.figures import Codebook, Evaluation, Figure
 from ancestral.evaluation.measure import evaluate
+from ancestral.evaluation.reconstruction import reconstruct
 from ancestral.evaluation.sampling import sample, write_images
 from ancestral.evaluation.tokens import detokenize, read_codes, tokenize, write_codes
 
-__all__ = ["Codebook", "Evaluation", "Figure", "detokenize", "evaluate", "read_codes", "sample", "tokenize", "write_codes", "write_images"]
+__all__ = [
+    "Codebook",
+    "Evaluation",
+    "Figure",
+    "detokenize",
+    "evaluate",
+    "read_codes",
+    "reconstruct",
+    "sample",
+    "tokenize",
+    "write_codes",
+    "write_images",
+]

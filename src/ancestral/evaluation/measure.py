@@ -3,27 +3,31 @@
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ancestral.data import Dataset, ImageOptions, Split
+from ancestral.data.sheets import write_png
 from ancestral.errors import UserError
-from ancestral.evaluation.data import check_fit, resolve, take_split
+from ancestral.evaluation.batches import batches
 from ancestral.evaluation.figures import Codebook, Evaluation, Figure
-from ancestral.evaluation.progress import watched
+from ancestral.evaluation.latent import pictures
 from ancestral.evaluation.sampling import check_seed
+from ancestral.evaluation.subject import Subject, Trained, take_split
+from ancestral.evaluation.tokens import tokenize
+from ancestral.files import write_json
 from ancestral.model import Batch, ExactLikelihood, LowerBound, Model, Reconstructs, Tokenizer
 from ancestral.nn.quantize import perplexity
-from ancestral.runs import command, load
+from ancestral.runs import command
 
-_BATCH = 250
+_SHOWN = 2000
+"""Examples that pictures are made from."""
 
 
 @torch.no_grad()
 def evaluate(
-    model: Model | str | Path,
+    model: Trained,
     data: Dataset | str | None = None,
     *,
     split: str = "test",
@@ -33,34 +37,31 @@ def evaluate(
     seed: int = 0,
     device: str | torch.device | None = None,
     progress: bool = False,
+    write: bool = True,
 ) -> Evaluation:
     """The figures of ``model`` on a split of ``data``. Means are over examples, the last smaller batch weighed by its size.
 
     Args:
-        model: a model, a run directory or a Hub name.
+        model: a model, a run or its directory, or a Hub name.
         data: a data set or its source; a run's own data if None.
         split: ``train``, ``validation`` or ``test``.
         importance_samples: k of the importance-weighted bound; 0 leaves it out.
-        images: how the images of ``data`` are prepared; as in the run if None.
+        images: how the images of a source are prepared; as in the run, and to the model's spec, if None.
         limit: evaluate the first so many examples only.
         seed: of the noise in bounds.
         device: where to compute; where a model is, else on the CPU, if None.
         progress: show a progress bar.
+        write: write ``evaluation.json`` and pictures into the run, if it is a run that is evaluated on its own data.
 
     Raises:
-        UserError: the data do not fit the model, or there is no such split.
+        UserError: the data do not fit the model, there is no such split, or the model has no importance-weighted bound.
     """
-    name = str(model) if not isinstance(model, Model) else type(model).__name__
-    network = model.eval() if isinstance(model, Model) else load(model)
-    network.to(device or network.device)
+    subject = Subject.find(model, device)
+    network = subject.model
     network.check_trained()
-    if importance_samples < 0:
-        raise UserError(f"expected 0 or more importance samples, got {importance_samples}", "try 64; 0 leaves the bound out")
-    if isinstance(model, Model) and data is None:
-        raise UserError("expected data to evaluate a model on, got none", "name them: evaluate(model, data=...)")
-    dataset = data if isinstance(data, Dataset) else resolve(name, data, images)
+    _check_importance_samples(network, importance_samples)
+    dataset = subject.dataset(data, images)
     examples = take_split(dataset, split, limit)
-    check_fit(network.spec, dataset)
     started = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(check_seed(seed))
@@ -70,22 +71,45 @@ def evaluate(
         else:
             figures, codebooks = _likelihood(network, run, importance_samples), []
         figures += _reconstruction(network, run)
-    return Evaluation(
-        model=name, data=dataset.source, split=split, examples=len(examples.x), figures=figures, codebooks=codebooks,
+    result = Evaluation(
+        model=type(network).__name__, data=dataset.source, split=split, examples=len(examples.x), figures=figures, codebooks=codebooks,
         seconds=time.perf_counter() - started, command=command(),
     )  # fmt: skip
+    if write and subject.run and data is None:
+        write_json(subject.run.path / "evaluation.json", result.to_json())
+        shown = take_split(dataset, split, _SHOWN).x.to(network.device)
+        for name, picture in pictures(network, shown).items():
+            write_png(subject.run.path / "samples" / f"{name}.png", picture)
+    return result
+
+
+def _check_importance_samples(model: Model, k: int) -> None:
+    """Raise UserError for k samples of a posterior that has no k different ones."""
+    if k < 0:
+        raise UserError(f"expected 0 or more importance samples, got {k}", "try 64; 0 leaves the bound out")
+    if isinstance(model, ExactLikelihood):
+        reason = "whose likelihood is exact"
+    elif isinstance(model, Tokenizer):
+        reason = "which has one code map for each example, so that all samples are the same"
+    elif not isinstance(model, LowerBound) or not model.has_likelihood:
+        reason = "which has no likelihood"
+    else:
+        return
+    if k:
+        raise UserError(
+            f"expected a model to draw importance samples from, got {type(model).__name__}, {reason}", "leave --importance-samples out"
+        )
 
 
 class _Runner:
     """Applies functions to the examples, batch after batch."""
 
-    def __init__(self, examples: Split, device: str | torch.device, progress: bool) -> None:
+    def __init__(self, examples: Split, device: torch.device, progress: bool) -> None:
         self.x, self.device, self.progress = examples.x, device, progress
 
     def __call__(self, what: str, function: Callable[..., Tensor], *more: Tensor) -> Tensor:
         """``function`` of each batch ``(n, *shape)`` and of the same part of ``more``, the results joined."""
-        batches = list(zip(*(t.split(_BATCH) for t in (self.x, *more)), strict=True))
-        return torch.cat([function(*(t.to(self.device) for t in batch)).cpu() for batch in watched(batches, what, show=self.progress)])
+        return torch.cat([function(*batch).cpu() for batch in batches(self.x, *more, what=what, device=self.device, show=self.progress)])
 
 
 def _likelihood(model: Model, run: _Runner, k: int) -> list[Figure]:
@@ -106,7 +130,7 @@ def _likelihood(model: Model, run: _Runner, k: int) -> list[Figure]:
 def _tokenizer(model: Model, tokenizer: Tokenizer, run: _Runner) -> tuple[list[Figure], list[Codebook]]:
     """Codes, and what sending an example in two parts would cost: -log p(codes) - log p(x|codes)."""
     dims, specs = model.spec.dims, tokenizer.code_specs()
-    levels = [run("codes", lambda x, i=i: tokenizer.tokenize(x)[i]) for i in range(len(specs))]
+    levels = [codes.long() for codes in tokenize(model, run.x, progress=run.progress)[0]]
     rates = run("prior", lambda x, *codes: torch.stack(tokenizer.rates(codes), 1), *levels).double()
     total_rate = rates.sum(1)
     figures = []

@@ -1,6 +1,7 @@
 """Samples of a trained model, in batches, as files."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from ancestral.data.sheets import sheet, to_pixels, write_png
 from ancestral.errors import UserError
-from ancestral.evaluation.progress import watched
+from ancestral.evaluation.batches import watched
+from ancestral.evaluation.subject import Subject, Trained
 from ancestral.files import replacing
 from ancestral.model import Model
 
@@ -18,37 +20,46 @@ _BATCH = 64
 
 
 def sample(
-    model: Model, n: int, labels: list[int] | None = None, *, temperature: float = 1.0, seed: int = 0, progress: bool = False
+    model: Trained,
+    n: int = 64,
+    labels: Sequence[int] = (),
+    *,
+    temperature: float = 1.0,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    progress: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Draw ``n`` examples in batches: integers ``(n, *shape)`` on the CPU, and their labels ``(n,)`` if any were given.
 
     Args:
-        model: a trained model.
+        model: a model, a run or its directory, or a Hub name.
         n: how many.
-        labels: classes, repeated in turn until there are ``n``.
-        temperature: 1 samples the model.
+        labels: classes, repeated in turn until there are ``n``; without them the model draws classes at random.
+        temperature: 1 samples the model; lower values give likelier, less diverse samples.
         seed: the same seed gives the same samples on the same machine.
+        device: where to compute; where a model is, else on the CPU, if None.
         progress: show a progress bar.
 
     Raises:
-        UserError: n < 1, a temperature that is not positive, labels that the model does not have.
+        UserError: n < 1, a temperature that is not positive, labels that the model does not draw by.
     """
     if n < 1:
         raise UserError(f"expected at least 1 sample, got {n}", "raise --n")
     if not 0 < temperature < math.inf:
         raise UserError(f"expected a temperature above 0, got {temperature}", "1 samples the model, 0.01 is nearly its mode")
-    model.check_trained()
+    network = Subject.find(model, device).model
+    network.check_trained()
     classes = None
     if labels:
         classes = torch.tensor(labels).repeat(-(-n // len(labels)))[:n]
-        model.spec.check_labels(classes, n)
-    generator = torch.Generator(model.device).manual_seed(check_seed(seed))
+        network.check_labels(classes, n)
+    generator = torch.Generator(network.device).manual_seed(check_seed(seed))
     starts = range(0, n, _BATCH)
     parts = []
     for start in watched(starts, "sampling", show=progress):
         size = min(_BATCH, n - start)
-        part = None if classes is None else classes[start : start + size].to(model.device)
-        parts.append(model.sample(size, part, temperature=temperature, generator=generator).cpu())
+        part = None if classes is None else classes[start : start + size].to(network.device)
+        parts.append(network.sample(size, part, temperature=temperature, generator=generator).cpu())
     return torch.cat(parts), classes
 
 
@@ -60,9 +71,16 @@ def check_seed(seed: int) -> int:
 
 
 def write_images(
-    folder: Path, name: str, x: Tensor, model: Model, labels: Tensor | None = None, *, kind: Literal["sheet", "files", "npz"] = "sheet"
+    folder: str | Path,
+    name: str,
+    x: Tensor,
+    model: Model,
+    labels: Tensor | None = None,
+    *,
+    kind: Literal["sheet", "files", "npz"] = "sheet",
 ) -> Path:
     """Write images as one PNG sheet, as a PNG file each, or as one ``.npz`` with ``x`` and ``labels``; where they are."""
+    folder = Path(folder)
     if kind == "npz":
         path = folder / f"{name}.npz"
         arrays = {"x": x.numpy()} | ({"labels": labels.numpy()} if labels is not None else {})

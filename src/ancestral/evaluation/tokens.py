@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ancestral.data import Dataset, ImageOptions
 from ancestral.errors import UserError
-from ancestral.evaluation.progress import watched
+from ancestral.evaluation.batches import batches
+from ancestral.evaluation.subject import Subject, Trained
 from ancestral.files import read_tensors, replacing, write_tensors
 from ancestral.model import Model, Tokenizer
-
-_BATCH = 250
 
 
 def as_tokenizer(model: Model) -> Tokenizer:
@@ -22,19 +22,52 @@ def as_tokenizer(model: Model) -> Tokenizer:
 
 
 @torch.no_grad()
-def tokenize(model: Model, x: Tensor, *, progress: bool = False) -> tuple[Tensor, ...]:
-    """The code maps of examples ``(N, *shape)``, one ``(N, M, h, w)`` for each level."""
-    tokenizer = as_tokenizer(model)
-    parts = x.split(_BATCH)
-    maps = [tokenizer.tokenize(part.to(model.device)) for part in watched(parts, "tokenizing", show=progress)]
+def tokenize(
+    model: Trained,
+    data: Dataset | Tensor | str | None = None,
+    *,
+    split: str = "train",
+    images: ImageOptions | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = False,
+) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """The code maps of a split, one ``(N, M, h, w)`` for each level, and the examples' labels ``(N,)`` if they have any.
+
+    Args:
+        model: a model, a run or its directory, or a Hub name.
+        data: a data set, its source, or examples ``(N, *shape)``; a run's own data if None.
+        split: ``train``, ``validation`` or ``test``.
+        images: how the images of a source are prepared; as in the run, and to the model's spec, if None.
+        device: where to compute; where a model is, else on the CPU, if None.
+        progress: show a progress bar.
+
+    Raises:
+        UserError: the model has no code maps, or the data do not fit it.
+    """
+    subject = Subject.find(model, device)
+    tokenizer = as_tokenizer(subject.model)
+    examples = subject.examples(data, split, None, images)
+    parts = batches(examples.x, what="tokenizing", device=subject.model.device, show=progress)
+    levels = zip(*(tokenizer.tokenize(x) for (x,) in parts), strict=True)
     specs = tokenizer.code_specs()
-    return tuple(torch.cat([m[level] for m in maps]).cpu().to(spec.dtype) for level, spec in enumerate(specs))
+    return tuple(torch.cat(maps).cpu().to(spec.dtype) for maps, spec in zip(levels, specs, strict=True)), examples.labels
 
 
 @torch.no_grad()
-def detokenize(model: Model, codes: tuple[Tensor, ...], *, progress: bool = False) -> Tensor:
-    """Examples ``(N, *shape)`` from code maps. Raises UserError for codes that are not of this model's shape and range."""
-    tokenizer = as_tokenizer(model)
+def detokenize(model: Trained, codes: tuple[Tensor, ...], *, device: str | torch.device | None = None, progress: bool = False) -> Tensor:
+    """Examples ``(N, *shape)`` from code maps.
+
+    Args:
+        model: a model, a run or its directory, or a Hub name.
+        codes: a map ``(N, M, h, w)`` for each level (``read_codes`` reads them from a file).
+        device: where to compute; where a model is, else on the CPU, if None.
+        progress: show a progress bar.
+
+    Raises:
+        UserError: the model has no code maps, or the codes are not of this model's shape and range.
+    """
+    network = Subject.find(model, device).model
+    tokenizer = as_tokenizer(network)
     specs = tokenizer.code_specs()
     if len(codes) != len(specs):
         raise UserError(f"expected code maps of {len(specs)} levels, got {len(codes)}", "give the file that tokenize wrote")
@@ -46,9 +79,8 @@ def detokenize(model: Model, codes: tuple[Tensor, ...], *, progress: bool = Fals
         if not len(level) or len(level) != len(codes[0]):
             got = ", ".join(str(len(c)) for c in codes)
             raise UserError(f"expected as many code maps on each level, at least 1, got {got}", "give the file that tokenize wrote")
-    starts = range(0, len(codes[0]), _BATCH)
-    shown = watched(starts, "decoding", show=progress)
-    return torch.cat([tokenizer.detokenize(tuple(c[i : i + _BATCH].to(model.device).long() for c in codes)).cpu() for i in shown])
+    parts = batches(*codes, what="decoding", device=network.device, show=progress)
+    return torch.cat([tokenizer.detokenize(tuple(level.long() for level in part)).cpu() for part in parts])
 
 
 def check_codes_path(path: Path) -> None:
@@ -57,8 +89,9 @@ def check_codes_path(path: Path) -> None:
         raise UserError(f"expected a file .npy or .safetensors, got {path.name}", "change its ending")
 
 
-def write_codes(path: Path, codes: tuple[Tensor, ...], labels: Tensor | None = None) -> None:
+def write_codes(path: str | Path, codes: tuple[Tensor, ...], labels: Tensor | None = None) -> None:
     """Write code maps: ``.npy`` (one level, the array alone) or ``.safetensors`` (``level0``, ``level1``, … and ``labels``)."""
+    path = Path(path)
     check_codes_path(path)
     if path.suffix == ".safetensors":
         tensors = {f"level{i}": level for i, level in enumerate(codes)}
@@ -70,8 +103,9 @@ def write_codes(path: Path, codes: tuple[Tensor, ...], labels: Tensor | None = N
             np.save(file, codes[0].numpy())
 
 
-def read_codes(path: Path, limit: int | None = None) -> tuple[Tensor, ...]:
+def read_codes(path: str | Path, limit: int | None = None) -> tuple[Tensor, ...]:
     """Read what ``write_codes`` wrote, or its first ``limit`` examples; nothing is unpickled. Raises UserError for anything else."""
+    path = Path(path)
     if limit is not None and limit < 1:
         raise UserError(f"expected at least 1 example, got {limit}", "ask for more")
     check_codes_path(path)

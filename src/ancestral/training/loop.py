@@ -453,9 +453,10 @@ class Trainer:
         pictures = {}
         if stage.samples:
             generator = torch.Generator(device).manual_seed(derive(self.options.seed, "pictures"))
-            columns = self.model.spec.classes if 1 < self.model.spec.classes <= _MOST_COLUMNS else 8
+            classes = self.model.sample_classes
+            columns = classes if 1 < classes <= _MOST_COLUMNS else 8
             n = _PICTURES // columns * columns
-            labels = torch.arange(n, device=device) % columns if self.model.spec.classes >= columns else None  # a column for each class
+            labels = torch.arange(n, device=device) % columns if classes >= columns else None  # a column for each class
             pictures["step"] = sheet(self.model.sample(n, labels, generator=generator), self.model.spec, columns=columns)
         if isinstance(self.model, Reconstructs) and stage.prepare is None:
             originals = self.data.validation.x[:32].to(device)

@@ -190,6 +190,8 @@ class VAE(Model, LowerBound, ContinuousLatents):
     @torch.no_grad()
     def sample(self, n: int, labels: Tensor | None = None, *, temperature: float = 1.0, generator: Generator | None = None) -> Tensor:
         """See ``Model.sample``: z from the prior, its standard deviation scaled by the temperature, then the mean of p(x|z)."""
+        if labels is not None:
+            self.check_labels(labels, n)
         return self.decode(torch.randn(n, self.config.latents, device=self.device, dtype=self.dtype, generator=generator) * temperature)
 
     @torch.no_grad()

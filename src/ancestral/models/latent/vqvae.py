@@ -215,6 +215,11 @@ class VQVAE(Model, LowerBound, Tokenizer):
         """See ``LowerBound.has_likelihood``."""
         return self.likelihood_of is not None
 
+    @property
+    def sample_classes(self) -> int:
+        """See ``Model.sample_classes``: the prior draws the codes."""
+        return self.prior.sample_classes
+
     def rates(self, codes: Sequence[Tensor], labels: Tensor | None = None) -> tuple[Tensor, ...]:
         """See ``Tokenizer.rates``."""
         return (-self.prior.log_prob(Batch(codes[0], labels)),)

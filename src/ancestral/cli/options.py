@@ -1,0 +1,41 @@
+"""Options that several commands have."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from ancestral.cli.parse import shown_as
+from ancestral.errors import UserError
+
+RunName = Annotated[str, tyro.conf.Positional, shown_as("RUN"), tyro.conf.arg(help="Run directory, model folder or Hub name.")]
+DataName = Annotated[
+    str | None, shown_as("DATA"), tyro.conf.arg(help="Data to use, brought to what the model takes; the run's own if left out.")
+]
+SplitName = Annotated[Literal["train", "validation", "test"], tyro.conf.arg(help="Which examples.")]
+Folder = Annotated[
+    Path | None,
+    shown_as("FOLDER"),
+    tyro.conf.arg(help="Folder to write to; samples/ in the run directory if there is one, else the current folder."),
+]
+Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], tyro.conf.arg(help="Where to compute.")]
+
+
+def folder(run: str, out: Path | None) -> Path:
+    """Where a command's pictures go."""
+    if out is not None:
+        return out
+    return Path(run) / "samples" if (Path(run) / "run.json").is_file() else Path()
+
+
+def device(choice: str) -> Any:
+    """The torch device of ``auto``, ``cpu``, ``cuda`` or ``mps``; auto takes a GPU where there is one."""
+    import torch  # noqa: PLC0415 - help must not wait for it
+
+    if choice == "cuda" and not torch.cuda.is_available():
+        raise UserError("expected a CUDA device, got none", "choose --device auto")
+    if choice == "mps" and not torch.backends.mps.is_available():
+        raise UserError("expected an MPS device, got none", "choose --device auto")
+    if choice == "auto":
+        choice = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(choice)
