@@ -33,9 +33,12 @@ def gated(spec: Spec) -> Factorised:
 
 
 def snail() -> Factorised:
-    """The default of the public VQ-VAE-2 code: 4 blocks of 4, 256 channels, kernel 5, 8 heads."""
-    heads = {"heads": 8, "key": 16, "value": 16}
-    blocks = {"width": 256, "blocks": 4, "residual_blocks": 4, "residual_width": 256, "kernel": 5}
+    """The size of the public VQ-VAE-2 code's default: 4 blocks of 4, 256 channels, kernel 5, 8 heads.
+
+    That code has ELUs where the paper has concatenated ones, which double a convolution's inputs; half the hidden channels make up for it.
+    """
+    heads = {"heads": 8, "key": 32, "value": 32}
+    blocks = {"width": 256, "blocks": 4, "residual_blocks": 4, "residual_width": 128, "kernel": 5}
     config = PixelSNAIL.Config(**blocks, **heads, dropout=0.1, likelihood="categorical")  # type: ignore[arg-type]
     return PixelSNAIL(config, CODES)
 

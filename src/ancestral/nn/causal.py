@@ -77,6 +77,8 @@ class _RasterState:
 
     weight: Tensor
     """Of the row itself, ``(columns * in, out)``."""
+    weight_above: Tensor
+    """Of the rows above, ``(out, in, up, columns)``."""
     rows: Tensor
     """A ring of input rows with their left and right padding, ``(N, up + 1, columns, in)``."""
     above: Tensor
@@ -149,7 +151,8 @@ class RasterConv2d(Streaming):
         if self.up == 0:  # a long sequence needs no more than a window, which moves on when it is full
             columns = min(columns, max(2 * span, span + 256))
         rows = cursor.zeros(self.up * self.dilation + 1, columns, weight.shape[1])
-        return _RasterState(weight=own, rows=rows, above=self.bias.detach().to(cursor.dtype)[None])
+        above = weight[:, :, :-1].contiguous(memory_format=torch.channels_last)
+        return _RasterState(weight=own, weight_above=above, rows=rows, above=self.bias.detach().to(cursor.dtype)[None])
 
     def step(self, x: Tensor, kept: _RasterState, cursor: Cursor) -> Tensor:
         """A position ``(N, in)`` to ``(N, out)``; with a stride the result is empty between the coarser positions."""
@@ -167,7 +170,7 @@ class RasterConv2d(Streaming):
             kept.row, kept.base = row, 0
             kept.rows[:, row % ring] = 0
             if self.up and row % self.stride == 0:
-                kept.above = self._above(kept.rows, row)
+                kept.above = self._above(kept, row)
         at = pad_left + column - kept.base
         if at == kept.rows.shape[2]:
             keep = pad_left
@@ -182,12 +185,11 @@ class RasterConv2d(Streaming):
         above = kept.above[column // self.stride] if self.up else kept.above
         return torch.addmm(above, seen, kept.weight)
 
-    def _above(self, rows: Tensor, row: int) -> Tensor:
+    def _above(self, kept: _RasterState, row: int) -> Tensor:
         """What the rows above add to each position of ``row``, bias included: ``(columns, N, out)``."""
-        d, ring = self.dilation, rows.shape[1]
-        seen = torch.stack([rows[:, (row - i * d) % ring] for i in range(self.up, 0, -1)], 1)  # (N, up, columns, in)
-        weight = self.effective_weight.detach()[:, :, :-1].to(rows.dtype)
-        out = conv2d(seen.permute(0, 3, 1, 2), weight, self.bias, stride=(1, self.stride), dilation=(1, d))
+        d, ring = self.dilation, kept.rows.shape[1]
+        seen = torch.stack([kept.rows[:, (row - i * d) % ring] for i in range(self.up, 0, -1)], 1)  # (N, up, columns, in)
+        out = conv2d(seen.permute(0, 3, 1, 2), kept.weight_above, self.bias, stride=(1, self.stride), dilation=(1, d))
         return out[:, :, 0].permute(2, 0, 1).contiguous()
 
 
