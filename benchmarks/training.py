@@ -53,6 +53,7 @@ class Recorder(TorchFunctionMode):
 
 def convolutions(model: Factorised, batch: Batch) -> tuple[Callable[[], None], float]:
     """The convolutions of a step, forward and backward, alone; and their FLOPs."""
+    model.loss(batch, "training")  # the first one starts the weights from the data
     with Recorder() as recorder:
         model.loss(batch, "training")
     jobs, flops = [], 0.0

@@ -253,11 +253,16 @@ def test_average_starts_from_the_weights_and_follows_them():
     assert torch.equal(average.values["weight"], start)
     with torch.no_grad():
         layer.weight += 1
-    average.update()
+    average.update(1000)
     torch.testing.assert_close(average.values["weight"], start + 0.1)
     with average.in_place():
         torch.testing.assert_close(layer.weight.detach(), start + 0.1)
     torch.testing.assert_close(layer.weight.detach(), start + 1)
+    early = Average(layer, 0.9995)
+    with torch.no_grad():
+        layer.weight += 1
+    early.update(0)  # the first weights, which a start from data may replace at once, are soon forgotten
+    torch.testing.assert_close(early.values["weight"], start + 1.9)
 
 
 def test_learning_rates():

@@ -25,9 +25,10 @@ class Average:
         self.values = {name: p.detach().clone() for name, p in self._parameters.items()}
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Move towards the weights of now."""
-        torch._foreach_lerp_(list(self.values.values()), list(self._parameters.values()), 1 - self.decay)
+    def update(self, step: int) -> None:
+        """Move towards the weights after ``step`` steps; quickly at first, so that the first weights are soon forgotten."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.values.values()), list(self._parameters.values()), 1 - decay)
 
     def load(self, values: Mapping[str, Tensor]) -> None:
         """Take up averages that were saved."""

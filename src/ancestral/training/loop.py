@@ -2,8 +2,10 @@
 
 import math
 import os
+import shutil
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -280,7 +282,7 @@ class Trainer:
             augment=None if stage.prepare else self._augmentation(),
         )
         loss: nn.Module = _Loss(self.model)
-        if self.options.compile:
+        if optimization.compile and _can_compile(device):
             # Automatic dynamic shapes break in the CPU backend, and shapes never change here.
             loss = torch.compile(loss, dynamic=False)  # type: ignore[assignment]
         work = _Work(
@@ -313,7 +315,7 @@ class Trainer:
             draw += phase.repeat
         work.steps += 1
         if work.average is not None:
-            work.average.update()
+            work.average.update(step)
 
     def _update(self, work: "_Work", phase: Phase, batch: Batch, rate: float) -> tuple[Tensor, Mapping[str, Tensor]]:
         """One update of a phase: the loss before it and its terms, means over the accumulated parts."""
@@ -548,6 +550,14 @@ def transform(batch: Batch, function: Callable[[Batch], Batch], device: torch.de
     starts = range(0, len(batch), _PREPARE_BATCH)
     parts = [function(_part(batch, i, i + _PREPARE_BATCH, device)).map(lambda t: t.cpu()) for i in starts]
     return Batch(**{name: torch.cat([part.tensors()[name] for part in parts]) for name in parts[0].tensors()})
+
+
+def _can_compile(device: torch.device) -> bool:
+    """Whether torch.compile works for a device; on a CPU it takes a C++ compiler, which is no condition for training."""
+    if device.type != "cpu" or any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++")):
+        return True
+    warnings.warn("no C++ compiler found (looked for g++, clang++): the step is not compiled, and slower", stacklevel=2)
+    return False
 
 
 def _part(batch: Batch, start: int, stop: int, device: torch.device) -> Batch:

@@ -16,8 +16,6 @@ class TrainingOptions:
     """Arithmetic of a step. bf16-mixed pays on recent GPUs and slows CPUs down."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes a GPU where there is one."""
-    compile: bool = False
-    """Compile the step with torch.compile: a minute's wait at the start of each stage, faster steps after it."""
     channels_last: bool = True
     """Keep images channels-last in memory, which makes convolutions faster on most machines."""
     log_every: int = 50
@@ -40,5 +38,5 @@ class TrainingOptions:
                 raise UserError(f"expected {name} of at least 0, got {getattr(self, name)}", f"raise {name}")
 
 
-RESULT_OPTIONS = ("seed", "precision", "compile", "channels_last")
+RESULT_OPTIONS = ("seed", "precision", "channels_last")
 """The options that the weights depend on; a resumed training must not change them."""
