@@ -203,6 +203,14 @@ class ExactLikelihood(ABC):
         """Log p(x) of each example, ``(N,)`` nats, exact."""
 
 
+class DrawsInOrder:
+    """A model whose ``sample`` draws one discrete value after another.
+
+    It also takes ``top_k`` and ``top_p``, which keep the likeliest levels of each draw, and ``progress``, which it calls now and then with
+    the share of the draws that is done.
+    """
+
+
 class LowerBound(ABC):
     """A model whose likelihood can be bounded from below."""
 

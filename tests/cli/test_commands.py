@@ -43,7 +43,7 @@ TRAIN = {
     "vqvae": f"vqvae --data digits {TRAINING} {stage('tokenizer')} {stage('prior')} {TOKENIZER}",
     "mlp": f"vae --data digits {TRAINING} {stage('training')} {MLP}",
     "conv": f"vae --data digits {TRAINING} {stage('training')} --training.learning-rate 0.05 {CONVOLUTIONAL}",
-    "pixelcnn": f"gated-pixelcnn --data digits {TRAINING} {stage('training')} --model.width 8 --model.layers 2 --model.head 8",
+    "pixelcnn": f"gated-pixelcnn --data digits {TRAINING} {stage('training')} --training.no-compile --model.width 8 --model.layers 2",
 }
 ALL = tuple(TRAIN)
 
@@ -238,6 +238,33 @@ def test_models_fit_the_terminal(call, monkeypatch):
         assert any(row.name in line and row.learning in line and row.paper.rpartition("//")[2] in line for line in lines)
 
 
+@pytest.mark.parametrize("name", ["pixelcnn", "vqvae"])
+def test_certify_says_and_draws_what_a_network_sees(call, runs, name):
+    status, output, errors = call(f"certify RUNS/{name} --trials 2 --out certified")
+    assert (status, errors) == (0, "")
+    assert re.search(r"sees [\d,]+ of the [\d,]+ pairs \(output, input\) of the declared past", output)
+    assert "no output sees itself or the future" in output
+    assert output.strip().endswith("certified/receptive-field.png")
+    assert pixels("certified/receptive-field.png").ndim == 3
+
+
+def test_certify_fails_on_a_leak(call, runs, monkeypatch):
+    from ancestral.nn.causal import RasterConv2d
+
+    monkeypatch.setattr(RasterConv2d, "effective_weight", property(lambda self: self.weight))
+    status, output, _ = call(f"certify {runs}/pixelcnn --trials 1 --out leaking")
+    assert status == 1
+    assert "LEAK: output (0, " in output
+
+
+def test_top_k_of_one_draws_the_likeliest(call, runs):
+    assert call("sample RUNS/pixelcnn --n 3 --top-k 1 --out one --format npz")[0] == 0
+    assert call("sample RUNS/pixelcnn --n 3 --top-k 1 --seed 5 --out one --format npz")[0] == 0
+    assert np.array_equal(np.load("one/samples-seed0-top1.npz")["x"], np.load("one/samples-seed5-top1.npz")["x"])
+    assert call("sample RUNS/pixelcnn --n 3 --top-p 0.9 --out one --format npz")[0] == 0
+    assert Path("one/samples-seed0-p0.9.npz").is_file()
+
+
 def test_models_as_json(call):
     rows = json.loads(call("models --json")[1])
     assert [row["name"] for row in rows] == [row.name for row in TAXONOMY]
@@ -421,6 +448,12 @@ MISTAKES = [
     ("sample RUNS/mlp --labels 3", "expected no labels, got some: this VAE does not draw by class; leave --labels out, or train"),
     ("sample RUNS/vqvae --labels 0 -1", "expected labels 0..9, got -1..0"),
     ("sample RUNS/vqvae --labels cat", "expected --labels INT [INT ...], got cat"),
+    ("sample RUNS/vqvae --top-k 0", "expected top-k of 1..levels, got 0"),
+    ("sample RUNS/vqvae --top-k 10000", "expected top-k of 1.."),
+    ("sample RUNS/vqvae --top-p 2", "expected top-p in (0, 1], got 2.0; 1 draws from all levels"),
+    ("sample RUNS/mlp --top-k 3", "expected no top-k or top-p, got one: VAE draws no values in order; use temperature"),
+    ("certify RUNS/mlp", "expected an autoregressive model, got VAE; ancestral models lists them"),
+    ("certify RUNS/pixelcnn --trials 0", "expected at least 1 trial, got 0; try 4"),
     ("sample RUNS/vqvae --seed -1", "expected a seed of 0 or more, below 2^63, got -1"),
     ("sample RUNS/vqvae --out file", "expected to write file/samples-seed0.png, got file which is no folder; choose another --out"),
     ("sample RUNS/vqvae --out file/deep/er", "expected to write file/deep/er/samples-seed0.png, got file which is no folder"),
@@ -539,7 +572,7 @@ def test_mistake_is_one_line(call, runs, line, message):
 
 
 def test_labels_of_a_model_that_does_not_draw_by_class(call):
-    line = f"gated-pixelcnn --data digits {TRAINING} {stage('training', 2)} --model.width 8 --model.layers 1 --model.no-class-conditional"
+    line = f"gated-pixelcnn --data digits {TRAINING} {stage('training', 2)} --training.no-compile --model.width 8 --model.layers 1"
     assert call(f"train {line} --out plain")[0] == 0
     status, output, errors = call("sample plain --labels 1")
     assert (status, output) == (2, "")

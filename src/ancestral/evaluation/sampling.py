@@ -1,20 +1,20 @@
 """Samples of a trained model, in batches, as files."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ancestral.data.sheets import sheet, to_pixels, write_png
+from ancestral.distributions.discrete import check_sampling
 from ancestral.errors import UserError
-from ancestral.evaluation.batches import watched
+from ancestral.evaluation.batches import bar
 from ancestral.evaluation.subject import Subject, Trained
 from ancestral.files import replacing
-from ancestral.model import Model
+from ancestral.model import DrawsInOrder, Model
 
 _BATCH = 64
 
@@ -25,6 +25,8 @@ def sample(
     labels: Sequence[int] = (),
     *,
     temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
     seed: int = 0,
     device: str | torch.device | None = None,
     progress: bool = False,
@@ -36,30 +38,38 @@ def sample(
         n: how many.
         labels: classes, repeated in turn until there are ``n``; without them the model draws classes at random.
         temperature: 1 samples the model; lower values give likelier, less diverse samples.
+        top_k: draw from the k likeliest levels of each value (models that draw values in order).
+        top_p: draw from the likeliest levels that together reach probability p (the same models).
         seed: the same seed gives the same samples on the same machine.
         device: where to compute; where a model is, else on the CPU, if None.
         progress: show a progress bar.
 
     Raises:
-        UserError: n < 1, a temperature that is not positive, labels that the model does not draw by.
+        UserError: n < 1, a temperature, top_k or top_p out of its range or not for this model, labels that it does not draw by.
     """
     if n < 1:
         raise UserError(f"expected at least 1 sample, got {n}", "raise --n")
-    if not 0 < temperature < math.inf:
-        raise UserError(f"expected a temperature above 0, got {temperature}", "1 samples the model, 0.01 is nearly its mode")
+    check_sampling(temperature, top_k, top_p)
     network = Subject.find(model, device).model
     network.check_trained()
     classes = None
     if labels:
         classes = torch.tensor(labels).repeat(-(-n // len(labels)))[:n]
         network.check_labels(classes, n)
-    generator = torch.Generator(network.device).manual_seed(check_seed(seed))
-    starts = range(0, n, _BATCH)
+    options: dict[str, Any] = {"temperature": temperature, "generator": torch.Generator(network.device).manual_seed(check_seed(seed))}
+    if isinstance(network, DrawsInOrder):
+        options |= {"top_k": top_k, "top_p": top_p}
+    elif top_k is not None or top_p is not None:
+        raise UserError(f"expected no top-k or top-p, got one: {type(network).__name__} draws no values in order", "use temperature")
     parts = []
-    for start in watched(starts, "sampling", show=progress):
-        size = min(_BATCH, n - start)
-        part = None if classes is None else classes[start : start + size].to(network.device)
-        parts.append(network.sample(size, part, temperature=temperature, generator=generator).cpu())
+    with bar("sampling", show=progress) as advance:
+        for start in range(0, n, _BATCH):
+            size = min(_BATCH, n - start)
+            if isinstance(network, DrawsInOrder):
+                options["progress"] = lambda share, start=start, size=size: advance((start + share * size) / n)
+            part = None if classes is None else classes[start : start + size].to(network.device)
+            parts.append(network.sample(size, part, **options).cpu())
+            advance((start + size) / n)
     return torch.cat(parts), classes
 
 

@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 from ancestral.distributions.discrete import Discrete, check_sampling
 from ancestral.distributions.likelihood import Likelihood
 from ancestral.errors import UserError, check_at_least
-from ancestral.model import Batch, ExactLikelihood, Loss, Model
+from ancestral.model import Batch, DrawsInOrder, ExactLikelihood, Loss, Model
 from ancestral.nn.causal import RasterConv2d, channel_groups
 from ancestral.nn.conditioning import Conditioner
 from ancestral.nn.embedding import Embedding
@@ -28,7 +28,7 @@ from ancestral.spec import Spec
 from ancestral.units import bits_per_dim
 
 
-class Factorised(Model, ExactLikelihood):
+class Factorised(Model, ExactLikelihood, DrawsInOrder):
     """Base of the autoregressive models.
 
     Shapes: x ``(N, C, H, W)`` integers, of images or of maps of codes, or sequences ``(N, C, T)``. Likelihood figures are exact, in nats
@@ -175,7 +175,7 @@ class Factorised(Model, ExactLikelihood):
     def sample(
         self, n: int, labels: Tensor | None = None, *, temperature: float = 1.0, generator: Generator | None = None,
         context: Tensor | None = None, top_k: int | None = None, top_p: float | None = None, uniforms: Tensor | None = None,
-        x: Tensor | None = None, known: Tensor | None = None, progress: Callable[[int, int], None] | None = None,
+        x: Tensor | None = None, known: Tensor | None = None, progress: Callable[[float], None] | None = None,
     ) -> Tensor:  # fmt: skip
         """Draw ``n`` examples, one after another value, in the time of about one pass: integers ``(n, *spec.shape)``.
 
@@ -193,7 +193,7 @@ class Factorised(Model, ExactLikelihood):
             uniforms: noise in [0, 1), ``(n, *spec.shape)``, in place of the generator's: the same noise gives the same integers.
             x: examples to complete, ``(n, *spec.shape)``.
             known: which values of ``x`` stay, boolean, broadcast to ``(n, *spec.shape)``.
-            progress: called with the number of values drawn and of all values after each row.
+            progress: called after each row with the share of the values that is drawn.
 
         Raises:
             UserError: an argument out of its range or of another shape.
@@ -223,7 +223,7 @@ class Factorised(Model, ExactLikelihood):
                     values = torch.where(known[place], x[place], values)
                 stream.push(values, check=False)
                 if progress and index[0] == shape[1] - 1 and index[-1] == shape[-1] - 1:
-                    progress(stream.done, self.spec.dims)
+                    progress(stream.done / self.spec.dims)
         return stream.x.to(self.spec.dtype, copy=True)
 
 

@@ -1,6 +1,6 @@
 """VQ-VAE (van den Oord et al., Neural Discrete Representation Learning, 2017), https://arxiv.org/abs/1711.00937."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +11,7 @@ from torch.nn.functional import mse_loss
 from ancestral.distributions.discrete import Discrete
 from ancestral.distributions.likelihood import Likelihood, LikelihoodKind
 from ancestral.errors import UserError, check_at_least
-from ancestral.model import Batch, Loss, LowerBound, Model, Phase, Stage, Tokenizer
+from ancestral.model import Batch, DrawsInOrder, Loss, LowerBound, Model, Phase, Stage, Tokenizer
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from ancestral.nn.convolutional import Decoder, Encoder, check_stride
 from ancestral.nn.normalization import BatchNorm
@@ -24,7 +24,7 @@ _PAPER = Optimization(steps=250_000, batch_size=128, learning_rate=2e-4, schedul
 """Section 4.1 of the paper: Adam with learning rate 2e-4, batches of 128, 250,000 steps."""
 
 
-class VQVAE(Model, LowerBound, Tokenizer):
+class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
     r"""Discrete latent model :math:`p(x) = \sum_c p(x \mid c)\, p(c)` with codes from a quantised encoder.
 
     Its bound is the one term of the sum that the encoder's code :math:`c(x)` makes: :math:`p(x) \ge p(x \mid c(x))\, p(c(x))`.
@@ -259,9 +259,13 @@ class VQVAE(Model, LowerBound, Tokenizer):
         return self.detokenize(self.tokenize(x))
 
     @torch.no_grad()
-    def sample(self, n: int, labels: Tensor | None = None, *, temperature: float = 1.0, generator: Generator | None = None) -> Tensor:
-        """See ``Model.sample``: codes from the prior, then the mean of p(x|c), as the paper does; the temperature is the prior's."""
-        return self.detokenize((self.prior.sample(n, labels, temperature=temperature, generator=generator).long(),))
+    def sample(
+        self, n: int, labels: Tensor | None = None, *, temperature: float = 1.0, generator: Generator | None = None,
+        top_k: int | None = None, top_p: float | None = None, progress: Callable[[float], None] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """See ``Model.sample``: codes from the prior, then the mean of p(x|c), as the paper does; the options are the prior's."""
+        codes = self.prior.sample(n, labels, temperature=temperature, generator=generator, top_k=top_k, top_p=top_p, progress=progress)
+        return self.detokenize((codes.long(),))
 
 
 def _build_quantizer(config: VQVAE.Config) -> Quantizer:
