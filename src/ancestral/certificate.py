@@ -289,8 +289,8 @@ def _conditions(subject: object, generator: torch.Generator) -> dict[str, Tensor
     """A label and a context for a model of the library that takes them, ``(1, ...)``."""
     given: dict[str, Tensor] = {}
     if isinstance(subject, Factorised):
-        if subject.classes:
-            given["labels"] = torch.randint(subject.classes, (1,), generator=generator)
+        if subject.sample_classes:
+            given["labels"] = torch.randint(subject.sample_classes, (1,), generator=generator)
         if (context := subject.spec.context) is not None:
             shape = (1, *context.shape)
             levels = context.levels

@@ -74,19 +74,14 @@ class Factorised(Model, ExactLikelihood, DrawsInOrder):
         self.conditioner = Conditioner(spec, self.grid, config.condition_width, class_conditional=config.class_conditional)
 
     @property
-    def conditional(self) -> bool:
-        """Whether the network is given a condition."""
-        return self.classes > 0 or self.spec.context is not None
-
-    @property
-    def classes(self) -> int:
-        """Classes that the model is conditioned on."""
-        return self.spec.classes if self.config.class_conditional else 0
+    def condition_width(self) -> int:
+        """Features of what the network is conditioned on; 0 for a model without conditions."""
+        return self.config.condition_width if self.sample_classes or self.spec.context is not None else 0
 
     @property
     def sample_classes(self) -> int:
         """See ``Model.sample_classes``."""
-        return self.classes
+        return self.spec.classes if self.config.class_conditional else 0
 
     def rows(self, above: Tensor, condition: Any, cursor: Cursor | None = None) -> Any:
         """What the rows above say about each row, for ``positions``.
@@ -115,7 +110,7 @@ class Factorised(Model, ExactLikelihood, DrawsInOrder):
 
     def condition(self, labels: Tensor | None, context: Tensor | None) -> Any:
         """What ``rows`` and ``positions`` are conditioned on, whole: a map ``(N, condition_width, H, W)`` or None."""
-        return self.conditioner(labels if self.classes else None, context, self.dtype)
+        return self.conditioner(labels if self.sample_classes else None, context, self.dtype)
 
     def conditionals(self, x: Tensor, labels: Tensor | None = None, context: Tensor | None = None) -> Discrete:
         """p(x_i | x_<i, c) at every position at once, batch shape that of ``x``."""
@@ -127,12 +122,12 @@ class Factorised(Model, ExactLikelihood, DrawsInOrder):
 
     def log_prob(self, batch: Batch) -> Tensor:
         """Log p(x|c), or without labels log of the mean of p(x|c) over the classes; ``(N,)`` nats."""
-        if self.classes and batch.labels is None:
+        if self.sample_classes and batch.labels is None:
             by_class = []
-            for c in range(self.classes):
+            for c in range(self.sample_classes):
                 labels = torch.full((len(batch),), c, device=batch.x.device)
                 by_class.append(self.log_prob(Batch(batch.x, labels, batch.context)))
-            return torch.stack(by_class).logsumexp(0) - math.log(self.classes)
+            return torch.stack(by_class).logsumexp(0) - math.log(self.sample_classes)
         return self.conditionals(batch.x, batch.labels, batch.context).log_prob(batch.x).flatten(1).sum(1)
 
     def loss(self, batch: Batch, phase: str) -> Loss:
@@ -208,8 +203,8 @@ class Factorised(Model, ExactLikelihood, DrawsInOrder):
             self.spec.check(x)
             known = _broadcast(known, shape, len(x)).to(self.device)
             x = x.to(self.device).long()
-        if self.classes and labels is None:
-            labels = torch.randint(self.classes, (n,), device=self.device, generator=generator)
+        if self.sample_classes and labels is None:
+            labels = torch.randint(self.sample_classes, (n,), device=self.device, generator=generator)
         if uniforms is None:
             uniforms = torch.rand(shape, device=self.device, generator=generator)
         stream = self.stream(n, labels, context)
@@ -250,8 +245,8 @@ class Stream:
             raise UserError(f"expected at least 1 example, got {n}", "raise n")
         if labels is not None:
             model.check_labels(labels, n)
-        elif model.classes:
-            raise UserError("expected labels for a class-conditional model, got none", f"give {n} classes 0..{model.classes - 1}")
+        elif model.sample_classes:
+            raise UserError("expected labels for a class-conditional model, got none", f"give {n} classes 0..{model.sample_classes - 1}")
         if context is not None and model.spec.context is not None:
             model.spec.context.check(context)
             if len(context) != n:

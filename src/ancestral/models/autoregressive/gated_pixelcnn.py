@@ -106,8 +106,7 @@ class GatedPixelCNN(Factorised):
         self.first_vertical = VerticalConv2d(len(self.input_groups), config.width, reach, reach)
         self.first_horizontal = RasterConv2d(self.input_groups, group, left=reach, mask="A")
         dilations = [config.dilations[i % len(config.dilations)] for i in range(config.layers)]
-        condition_width = config.condition_width if self.conditional else 0
-        self.vertical = nn.ModuleList(VerticalLayer(config.width, config.kernel, d, condition_width) for d in dilations)
+        self.vertical = nn.ModuleList(VerticalLayer(config.width, config.kernel, d, self.condition_width) for d in dilations)
         self.horizontal = nn.ModuleList(HorizontalLayer(group, config.kernel, d, config.dropout) for d in dilations)
         self.head = masked_head(group, config.head, self)
 

@@ -84,9 +84,8 @@ class PixelCNN(Factorised):
         group, hidden_group = channel_groups(2 * config.hidden, self.groups), channel_groups(config.hidden, self.groups)
         reach = config.first_kernel // 2
         self.first = RasterConv2d(self.input_groups, group, up=reach, left=reach, right=reach, mask="A")
-        condition_width = config.condition_width if self.conditional else 0
         self.layers = nn.ModuleList(
-            ConvolutionalBlock(group, hidden_group, config.kernel, condition_width, config.dropout) for _ in range(config.layers)
+            ConvolutionalBlock(group, hidden_group, config.kernel, self.condition_width, config.dropout) for _ in range(config.layers)
         )
         self.head = masked_head(group, config.head, self, config.head_layers)
 

@@ -191,7 +191,7 @@ class PixelCNNpp(Factorised):
         self.first_u = VerticalConv2d(inputs, width, 1, 1)
         self.first_above = VerticalConv2d(inputs, width, 0, 1)
         self.first_left = RasterConv2d(inputs, width, up=1)
-        self.level = Level(width, config.blocks, config.levels, config.condition_width if self.conditional else 0, config.dropout)
+        self.level = Level(width, config.blocks, config.levels, self.condition_width, config.dropout)
         self.head = ChannelHead(width, width, self)
         parts = (self.first_u, self.first_above, self.first_left, self.level)
         self.weight_norm = WeightNormalization(parts) if config.weight_norm else None

@@ -87,8 +87,7 @@ class PixelRNN(Factorised):
         reach = config.first_kernel // 2
         self.first = RasterConv2d(self.input_groups, group, up=reach, left=reach, right=reach, mask="A")
         kind = RowLSTM if config.layer == "row-lstm" else DiagonalBiLSTM
-        condition_width = config.condition_width if self.conditional else 0
-        self.layers = nn.ModuleList(RecurrentBlock(kind, group, hidden_group, condition_width) for _ in range(config.layers))
+        self.layers = nn.ModuleList(RecurrentBlock(kind, group, hidden_group, self.condition_width) for _ in range(config.layers))
         self.head = masked_head(group, config.head, self, config.head_layers)
 
     def reach(self, *, own: bool) -> Tensor:

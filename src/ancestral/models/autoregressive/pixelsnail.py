@@ -160,9 +160,8 @@ class PixelSNAIL(Factorised):
         self.first_above = VerticalConv2d(inputs, width, reach - 1, reach)
         self.first_left = RasterConv2d(inputs, width, up=reach, left=reach - 1)
         every = config.attention_every
-        condition_width = config.condition_width if self.conditional else 0
         self.blocks = nn.ModuleList(
-            AttentionBlock(config, inputs, condition_width, attends=every > 0 and (i + 1) % every == 0) for i in range(config.blocks)
+            AttentionBlock(config, inputs, self.condition_width, attends=every > 0 and (i + 1) % every == 0) for i in range(config.blocks)
         )
         self.head = ChannelHead(width, width, self)
         self.weight_norm = WeightNormalization((self.first_above, self.first_left, self.blocks)) if config.weight_norm else None

@@ -100,8 +100,7 @@ class Transformer(Factorised):
         self.shift = InputShift(wrap=True)
         self.first = Pointwise(len(self.input_groups), config.width)
         self.learned = nn.Parameter(0.02 * torch.randn(1, config.width, *self.grid)) if config.positions == "learned" else None
-        condition_width = config.condition_width if self.conditional else 0
-        self.blocks = nn.ModuleList(TransformerBlock(config, condition_width) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(TransformerBlock(config, self.condition_width) for _ in range(config.layers))
         self.norm = ChannelNorm(config.width)
         self.head = ChannelHead(config.width, config.width, self)
         self.register_buffer("rotation", _angles(config.width // config.heads, self.grid), persistent=False)

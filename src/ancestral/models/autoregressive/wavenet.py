@@ -93,9 +93,8 @@ class WaveNet(Factorised):
         super().__init__(config, spec, embedding_width=config.width, table=config.likelihood == "categorical" or not spec.ordered)
         self.shift = InputShift(wrap=False)
         self.first = RasterConv2d(len(self.input_groups), config.width, left=config.kernel - 1)
-        condition_width = config.condition_width if self.conditional else 0
         dilations = [2**i for _ in range(config.cycles) for i in range(config.layers)]
-        self.layers = nn.ModuleList(DilatedLayer(config, dilation, condition_width) for dilation in dilations)
+        self.layers = nn.ModuleList(DilatedLayer(config, dilation, self.condition_width) for dilation in dilations)
         self.merge = Pointwise(config.skip_width, config.skip_width)
         self.head = ChannelHead(config.skip_width, config.skip_width, self)
 
