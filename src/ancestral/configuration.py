@@ -82,13 +82,15 @@ def _convert_union(arguments: tuple[Any, ...], value: Any, where: str, base: Any
     choices = tuple(c for hint in arguments if typing.get_origin(hint) is typing.Literal for c in typing.get_args(hint))
     if choices:
         arguments = (*(hint for hint in arguments if typing.get_origin(hint) is not typing.Literal), typing.Literal[choices])
+    # Of several dataclasses, the one that is there now comes first: what is left out comes from it, and its mistakes are told.
     problem: UserError | None = None
-    for choice in arguments:
+    for choice in sorted(arguments, key=lambda choice: choice is not type(base)):
+        kept = None if dataclasses.is_dataclass(choice) and choice is not type(base) else base
         try:
             if choice is not type(None):
-                return _convert(choice, value, where, base)
+                return _convert(choice, value, where, kept)
         except UserError as error:
-            problem = error
+            problem = problem or error
     assert problem is not None
     raise problem
 

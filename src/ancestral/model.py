@@ -84,6 +84,8 @@ class Model(nn.Module, ABC):
 
     Config: ClassVar[Any]
     recipes: ClassVar[Mapping[str, Recipe]]
+    parts: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """For each field of Config that holds the Config of another model: the models it may be, by name, each with a default."""
 
     def __init__(self, config: Any, spec: Spec) -> None:
         super().__init__()

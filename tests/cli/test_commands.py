@@ -265,6 +265,17 @@ def test_top_k_of_one_draws_the_likeliest(call, runs):
     assert Path("one/samples-seed0-p0.9.npz").is_file()
 
 
+def test_the_prior_may_be_another_model(call, runs):
+    status, output, _ = call("train vqvae --prior-model transformer --model.prior.heads 2 --print-config")
+    assert status == 0
+    assert json.loads(output)["model"]["prior"]["heads"] == 2
+    assert "dilations" in json.loads(call("train vqvae --print-config")[1])["model"]["prior"]
+    line = f"vqvae --data digits --from {runs}/vqvae {TRAINING} {stage('prior', 3)} --prior-model transformer --model.prior.width 8 --model.prior.heads 2"
+    assert call(f"train {line} --model.prior.layers 1 --out other")[0] == 0
+    assert call("evaluate other --limit 20")[0] == 0
+    assert json.loads(Path("other/run.json").read_text())["config"]["prior"]["positions"] == "rotary"
+
+
 def test_models_as_json(call):
     rows = json.loads(call("models --json")[1])
     assert [row["name"] for row in rows] == [row.name for row in TAXONOMY]
@@ -448,6 +459,7 @@ MISTAKES = [
     ("sample RUNS/mlp --labels 3", "expected no labels, got some: this VAE does not draw by class; leave --labels out, or train"),
     ("sample RUNS/vqvae --labels 0 -1", "expected labels 0..9, got -1..0"),
     ("sample RUNS/vqvae --labels cat", "expected --labels INT [INT ...], got cat"),
+    ("train vqvae --data digits --out out --prior-model transfomer", "got transfomer; did you mean transformer?"),
     ("sample RUNS/vqvae --top-k 0", "expected top-k of 1..levels, got 0"),
     ("sample RUNS/vqvae --top-k 10000", "expected top-k of 1.."),
     ("sample RUNS/vqvae --top-p 2", "expected top-p in (0, 1], got 2.0; 1 draws from all levels"),

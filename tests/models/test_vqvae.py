@@ -1,6 +1,7 @@
 """The VQ-VAE's bound against the truth: on a tiny grid p(x) is a sum over all code maps that can be computed."""
 
 import copy
+import dataclasses
 import math
 from dataclasses import replace
 from functools import cache
@@ -11,6 +12,8 @@ import torch
 from ancestral.errors import UserError
 from ancestral.model import Batch
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
+from ancestral.models.autoregressive.pixelsnail import PixelSNAIL
+from ancestral.models.autoregressive.transformer import Transformer
 from ancestral.models.latent.vqvae import VQVAE
 from ancestral.spec import Spec
 from ancestral.testing import _train_briefly, enumerate_examples
@@ -299,3 +302,29 @@ def test_recipes_can_be_built(recipe):
 def test_classes_of_samples_are_the_priors(conditional, classes):
     config = replace(VQVAE.Config.tiny(), prior=replace(VQVAE.Config.tiny().prior, class_conditional=conditional))
     assert VQVAE(config, Spec(shape=(1, 4, 4), levels=3, classes=3)).sample_classes == classes
+
+
+@pytest.mark.parametrize("kind", VQVAE.parts["prior"])
+def test_every_prior_bounds_and_draws(kind, tmp_path):
+    """The honest total counts the prior that is there; it survives saving, and its samples are its own codes, decoded."""
+    small = {"gated-pixelcnn": GatedPixelCNN, "pixelsnail": PixelSNAIL, "transformer": Transformer}[kind].Config.tiny()
+    torch.manual_seed(0)
+    model = VQVAE(dataclasses.replace(VQVAE.Config.tiny(), prior=small), GREY).eval()
+    assert isinstance(model.prior.config, type(VQVAE.parts["prior"][kind]))
+    model.save_pretrained(tmp_path / "model")
+    loaded = VQVAE.from_pretrained(tmp_path / "model")
+    assert loaded.config == model.config
+    x = enumerate_examples(GREY)[::9]
+    with torch.no_grad():
+        codes = model.tokenize(x)
+        expected = model.prior.log_prob(Batch(codes[0])) - model.distortion(x, codes)
+        torch.testing.assert_close(loaded.elbo(Batch(x)), expected)
+    options = {"top_k": 2, "temperature": 0.7}
+    draw = lambda m: m.sample(3, generator=torch.Generator().manual_seed(1), **options)  # noqa: E731
+    assert torch.equal(draw(loaded), model.detokenize((draw(model.prior).long(),)))
+
+
+def test_the_default_of_each_prior_takes_code_maps():
+    for config in VQVAE.parts["prior"].values():
+        with torch.device("meta"):
+            VQVAE(VQVAE.Config(prior=config), Spec(shape=(1, 28, 28), classes=10))

@@ -275,3 +275,16 @@ def test_what_is_no_json(tmp_path, content, message):
         read_json(path)
     with pytest.raises(UserError, match="expected the file"):
         read_tensors(tmp_path / "none.safetensors")
+
+
+def test_one_of_several_dataclasses_is_found_by_its_fields():
+    from ancestral.models.autoregressive.transformer import Transformer
+    from ancestral.models.latent.vqvae import VQVAE
+
+    config = VQVAE.Config(prior=Transformer.Config(heads=2, layers=3))
+    assert from_json(VQVAE.Config, to_json(config)) == config
+    # What is left out comes from what is there now, and a field of another kind changes the kind.
+    assert from_json(VQVAE.Config, {"prior": {"layers": 5}}, base=config).prior == Transformer.Config(heads=2, layers=5)
+    assert from_json(VQVAE.Config, {"prior": {"dilations": [1, 2]}}, base=config).prior.dilations == (1, 2)
+    with pytest.raises(UserError, match=r"expected an option of prior, got prior.haeds; did you mean heads"):
+        from_json(VQVAE.Config, {"prior": {"haeds": 5}}, base=config)

@@ -38,12 +38,13 @@ def main(arguments: list[str]) -> None:
     cls = model_class(name)
     default = _default(cls, rest)
     options: Any = parse(type(default), rest, f"train {name}", default)
+    config = _convert(options.model, cls.Config)
     stages = {field: getattr(options, field) for field in find_recipe(cls, options.recipe)[1].stages}
     if options.print_config:
         print(
             json.dumps(
                 {
-                    "model": to_json(options.model),
+                    "model": to_json(config),
                     "stages": to_json(stages),
                     "images": to_json(options.images),
                     "options": to_json(options.options),
@@ -58,7 +59,7 @@ def main(arguments: list[str]) -> None:
     leads = os.environ.get("RANK", "0") == "0"  # one of the processes that torchrun started speaks for all
     try:
         run = train(
-            name, data=options.data, out=options.out, recipe=options.recipe, config=options.model, stages=stages,
+            name, data=options.data, out=options.out, recipe=options.recipe, config=config, stages=stages,
             images=options.images, options=options.options, start_from=options.from_,
         )  # fmt: skip
     except Interrupted as stop:
@@ -67,6 +68,19 @@ def main(arguments: list[str]) -> None:
         sys.exit(128 + stop.signal if stop.signal in (signal.SIGINT, signal.SIGTERM) else 1)
     if leads:
         print(f"the run {run.path} is complete; next: {' · '.join(f'ancestral {c} {run.path}' for c in ('sample', 'evaluate', 'report'))}")
+
+
+def _settled(config: Any, cls: type[Model]) -> Any:
+    """A configuration as an instance of a class whose parts are of the models that they are now: their options are those to parse."""
+    narrowed = [(field, type(getattr(config, field)), dataclasses.field(default=getattr(config, field))) for field in cls.parts]
+    made = dataclasses.make_dataclass("Config", narrowed, bases=(cls.Config,), kw_only=True, frozen=True)
+    made.__doc__ = cls.Config.__doc__
+    return _convert(config, made)
+
+
+def _convert(config: Any, kind: type[Any]) -> Any:
+    """The same values in a dataclass of the same fields."""
+    return kind(**{field.name: getattr(config, field.name) for field in dataclasses.fields(kind)})
 
 
 def _default(cls: type[Model], arguments: list[str]) -> Any:
@@ -78,6 +92,12 @@ def _default(cls: type[Model], arguments: list[str]) -> Any:
         if model_class(base.model_name) is not cls:
             raise UserError(f"expected a run of the same model for --from, got {base.model_name}", "choose another run")
         model, images = from_json(cls.Config, base.manifest["config"], where="model"), base.images
+    for field, kinds in cls.parts.items():
+        if kind := take_option(arguments, f"--{field}-model"):
+            if kind not in kinds:
+                raise UserError(f"expected --{field}-model to be one of {', '.join(kinds)}, got {kind}", nearest(kind, kinds))
+            if not isinstance(getattr(model, field), type(kinds[kind])):
+                model = dataclasses.replace(model, **{field: kinds[kind]})
     if file := take_option(arguments, "--config"):
         data = read_json(Path(file))
         known = {"model", "stages", "images", "options"}
@@ -114,8 +134,12 @@ def _default(cls: type[Model], arguments: list[str]) -> Any:
         ),
         ("print_config", Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Print the options as JSON and end.")], False),
     ]
+    for field, kinds in cls.parts.items():
+        help_text = f"Which model the {field} is, one of {', '.join(kinds)}."
+        fields.append((f"{field}_model", documented(str | None, help_text, "NAME"), None))
     fields += [("options", Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="training")], training)]
-    fields += [("model", cls.Config, model), ("images", ImageOptions, images), *((name, Optimization, o) for name, o in stages.items())]
+    model = _settled(model, cls)
+    fields += [("model", type(model), model), ("images", ImageOptions, images), *((name, Optimization, o) for name, o in stages.items())]
     made: Any = dataclasses.make_dataclass(
         "Options", [(name, kind, dataclasses.field(default=value)) for name, kind, value in fields], kw_only=True, frozen=True
     )

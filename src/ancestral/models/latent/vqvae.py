@@ -12,13 +12,19 @@ from ancestral.distributions.discrete import Discrete
 from ancestral.distributions.likelihood import Likelihood, LikelihoodKind
 from ancestral.errors import UserError, check_at_least
 from ancestral.model import Batch, DrawsInOrder, Loss, LowerBound, Model, Phase, Stage, Tokenizer
+from ancestral.models.autoregressive.factorised import Factorised
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
+from ancestral.models.autoregressive.pixelsnail import PixelSNAIL
+from ancestral.models.autoregressive.transformer import Transformer
 from ancestral.nn.convolutional import Decoder, Encoder, check_stride
 from ancestral.nn.normalization import BatchNorm
 from ancestral.nn.quantize import FiniteScalarQuantizer, Quantized, Quantizer, ResidualQuantizer, VectorQuantizer
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
 from ancestral.units import bits_per_dim
+
+Prior = GatedPixelCNN.Config | PixelSNAIL.Config | Transformer.Config
+"""What the model of the code maps may be."""
 
 _PAPER = Optimization(steps=250_000, batch_size=128, learning_rate=2e-4, schedule="constant", warmup=0, gradient_clip=None)
 """Section 4.1 of the paper: Adam with learning rate 2e-4, batches of 128, 250,000 steps."""
@@ -76,7 +82,7 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
         """Distribution of a value given the codes; mse trains on squared error and gives no likelihood."""
         components: int = 5
         """Components of the logistic mixture."""
-        prior: GatedPixelCNN.Config = field(default_factory=GatedPixelCNN.Config)
+        prior: Prior = field(default_factory=GatedPixelCNN.Config)
         """The model of the code maps."""
 
         def __post_init__(self) -> None:
@@ -91,6 +97,15 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
                 codebook_size=4, code_dim=4, stride=2, width=8, blocks=1, residual_width=4, components=2, prior=GatedPixelCNN.Config.tiny()
             )
 
+    parts: ClassVar = {
+        "prior": {
+            "gated-pixelcnn": GatedPixelCNN.Config(layers=6),
+            "pixelsnail": PixelSNAIL.Config(
+                width=64, blocks=2, residual_blocks=2, residual_width=64, kernel=3, heads=4, value=16, dropout=0.1, likelihood="categorical"
+            ),
+            "transformer": Transformer.Config(dropout=0.1),
+        }
+    }
     recipes: ClassVar = {
         "small": Recipe(
             source="chosen on Fashion-MNIST for two CPU cores (docs/figures.md)",
@@ -165,7 +180,7 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
         self.decoder = Decoder(self.quantizer.dim, outputs, fine_blocks=config.fine_blocks, **sizes)
         if self.likelihood_of:
             self.likelihood_of.initialize(self.decoder.output)
-        self.prior = GatedPixelCNN(config.prior, self.code_specs()[0])
+        self.prior = _build_prior(config.prior, self.code_specs()[0])
 
     def code_specs(self) -> tuple[Spec, ...]:
         """See ``Tokenizer.code_specs``."""
@@ -266,6 +281,12 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
         """See ``Model.sample``: codes from the prior, then the mean of p(x|c), as the paper does; the options are the prior's."""
         codes = self.prior.sample(n, labels, temperature=temperature, generator=generator, top_k=top_k, top_p=top_p, progress=progress)
         return self.detokenize((codes.long(),))
+
+
+def _build_prior(config: Prior, spec: Spec) -> Factorised:
+    if isinstance(config, GatedPixelCNN.Config):
+        return GatedPixelCNN(config, spec)
+    return PixelSNAIL(config, spec) if isinstance(config, PixelSNAIL.Config) else Transformer(config, spec)
 
 
 def _build_quantizer(config: VQVAE.Config) -> Quantizer:
