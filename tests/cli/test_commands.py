@@ -270,8 +270,8 @@ def test_the_prior_may_be_another_model(call, runs):
     assert status == 0
     assert json.loads(output)["model"]["prior"]["heads"] == 2
     assert "dilations" in json.loads(call("train vqvae --print-config")[1])["model"]["prior"]
-    line = f"vqvae --data digits --from {runs}/vqvae {TRAINING} {stage('prior', 3)} --prior-model transformer --model.prior.width 8 --model.prior.heads 2"
-    assert call(f"train {line} --model.prior.layers 1 --out other")[0] == 0
+    line = f"vqvae --data digits --from {runs}/vqvae {TRAINING} {stage('prior', 3)} --prior-model transformer --out other"
+    assert call(f"train {line} --model.prior.width 8 --model.prior.heads 2 --model.prior.layers 1")[0] == 0
     assert call("evaluate other --limit 20")[0] == 0
     assert json.loads(Path("other/run.json").read_text())["config"]["prior"]["positions"] == "rotary"
 
