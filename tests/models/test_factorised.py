@@ -180,8 +180,8 @@ def test_weights_changed_between_streams_are_seen():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_compiled_model_trains_what_the_stream_samples(name):
-    """The stream runs beside a compiled training pass of the same weights."""
+def test_the_stream_adds_up_to_the_likelihood(name):
+    """What a codec would pay for the values one after another is what ``log_prob`` says of the whole."""
     model = build(name, "grey")
     labels, context = given(model, 2)
     x = model.sample(2, labels, context=context)
