@@ -68,7 +68,7 @@ class PixelCNN(Factorised):
 
     recipes: ClassVar = {
         "small": Recipe(
-            source="chosen for two CPU cores (docs/figures.md)",
+            source="small enough for two CPU cores; not tuned, never run to its end",
             model=Config(hidden=32, layers=10, head=64, head_layers=1, likelihood="logistic-mixture"),
             stages={"training": Optimization(steps=9000, batch_size=32, learning_rate=1.5e-3)},
         ),

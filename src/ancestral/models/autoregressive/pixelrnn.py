@@ -64,7 +64,7 @@ class PixelRNN(Factorised):
 
     recipes: ClassVar = {
         "small": Recipe(
-            source="chosen for two CPU cores (docs/figures.md)",
+            source="small enough for two CPU cores; not tuned, never run to its end",
             model=Config(layer="row-lstm", hidden=32, layers=4, head=64, head_layers=1, likelihood="logistic-mixture"),
             stages={"training": Optimization(steps=6000, batch_size=32, learning_rate=2e-3)},
         ),

@@ -118,7 +118,7 @@ class PixelSNAIL(Factorised):
 
     recipes: ClassVar = {
         "small": Recipe(
-            source="chosen for two CPU cores (docs/figures.md)",
+            source="small enough for two CPU cores; not tuned, never run to its end",
             model=Config(width=48, blocks=3, residual_blocks=2, residual_width=48, value=48, components=5),
             stages={"training": Optimization(steps=4000, batch_size=16, learning_rate=2e-3)},
         ),

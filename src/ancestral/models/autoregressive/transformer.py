@@ -89,7 +89,7 @@ class Transformer(Factorised):
 
     recipes: ClassVar = {
         "small": Recipe(
-            source="chosen for two CPU cores (docs/figures.md)",
+            source="small enough for two CPU cores; not tuned, never run to its end",
             model=Config(likelihood="logistic-mixture"),
             stages={"training": Optimization(steps=4000, batch_size=16, learning_rate=1e-3)},
         ),
