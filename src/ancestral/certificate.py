@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ancestral.data.sheets import write_png
+from ancestral.data.sheets import with_key, write_png
 from ancestral.distributions.discrete import Discrete
 from ancestral.errors import UserError
 from ancestral.models.autoregressive.factorised import Factorised
@@ -77,9 +77,12 @@ class Certificate:
         """The findings, a line each."""
         total = int(self.declared.sum())
         unseen = len(self.blind)
-        lines = [f"sees {total - unseen:,} of the {total:,} pairs (output, input) of the declared past"]
+        lines = [f"sees {total - unseen:,} of the {total:,} pairs (output, input) of the past that it declares"]
+        past = torch.ones_like(self.seen).tril(-1)
+        if len(hidden := (past & ~self.declared).nonzero()):
+            lines.append(f"declares less than the whole past of {int(past.sum()):,} pairs: {self._example(hidden, 'is not to see')}")
         if unseen:
-            lines.append(f"BLIND SPOT: {self._example(self.blind, 'does not see')}")
+            lines.append(f"BLIND SPOT (or dead units of a narrow network: raise trials): {self._example(self.blind, 'does not see')}")
         if len(self.undeclared):
             lines.append(f"MORE THAN DECLARED: {self._example(self.undeclared, 'sees')}")
         lines.append(f"LEAK: {self._example(self.leaks, 'sees')}" if len(self.leaks) else "no output sees itself or the future")
@@ -108,10 +111,7 @@ class Certificate:
         return f"({', '.join(map(str, place))})"
 
     def picture(self, path: str | Path, output: tuple[int, ...] | None = None) -> Path:
-        """Draw a map of what one output sees, one picture for each input channel side by side, to a PNG file.
-
-        Green: seen as declared. Red: seen, and must not be. Blue: declared and not seen. Yellow: seen and past, but not declared.
-        White: the output itself. Dark: neither.
+        """Draw a map of what one output sees, one for each input channel side by side above a key of the colours, to a PNG file.
 
         Args:
             path: where to.
@@ -121,16 +121,25 @@ class Certificate:
         index = self._worst() if output is None else self._index(output)
         future = torch.ones_like(self.seen).triu()[index]
         seen, declared = self.seen[index] | (self.seen_in_training[index] & future), self.declared[index]
-        colors = torch.full((len(seen), 3), 40, dtype=torch.uint8)
-        colors[seen & declared] = torch.tensor([76, 160, 90], dtype=torch.uint8)
-        colors[seen & ~declared] = torch.tensor([225, 190, 60], dtype=torch.uint8)
-        colors[~seen & declared] = torch.tensor([70, 110, 210], dtype=torch.uint8)
-        colors[index] = torch.tensor([255, 255, 255], dtype=torch.uint8)
-        colors[seen & future] = torch.tensor([215, 60, 55], dtype=torch.uint8)
+        itself = torch.arange(len(seen)) == index
+        kinds = {
+            f"the output {self._place(index)} itself": ((255, 255, 255), itself & ~seen),
+            "seen": ((76, 160, 90), seen & declared),
+            "LEAK: seen, and itself or later": ((215, 60, 55), seen & future),
+            "BLIND SPOT: declared, and not seen": ((70, 110, 210), ~seen & declared),
+            "seen, though not declared": ((225, 190, 60), seen & ~declared & ~future),
+            "past that is not declared": ((120, 120, 120), ~seen & ~declared & ~future),
+            "later": ((40, 40, 40), ~seen & future & ~itself),
+        }
+        colors = torch.zeros(len(seen), 3, dtype=torch.uint8)
+        for color, where in kinds.values():
+            colors[where] = torch.tensor(color, dtype=torch.uint8)
         grid = self.spec.shape[1:] if len(self.spec.shape) == 3 else (1, *self.spec.shape[1:])
         border = torch.full((grid[0], 1, 3), 255, dtype=torch.uint8)
         maps = colors.view(*grid, channels, 3).unbind(2)
-        write_png(Path(path), torch.cat([part for m in maps for part in (m, border)][:-1], 1).numpy())
+        key = {name: color for name, (color, where) in kinds.items() if bool(where.any())}
+        drawn = torch.cat([part for m in maps for part in (m, border)][:-1], 1).numpy()
+        write_png(Path(path), with_key(drawn, key), enlarge=False)
         return Path(path)
 
     def _worst(self) -> int:
@@ -183,6 +192,8 @@ def certify(
         if not isinstance(subject, Factorised):
             raise UserError("expected a spec beside a network of your own, got none", "give certify(network, Spec(shape=..., levels=...))")
         spec = subject.spec
+    elif isinstance(subject, Factorised) and spec != subject.spec:
+        raise UserError(f"expected no spec beside a model of the library, got {spec}", "leave it out: the model has its own")
     size = spec.dims
     if declared is None:
         declared = subject.declared_past() if isinstance(subject, Factorised) else torch.ones(size, size, dtype=torch.bool).tril(-1)

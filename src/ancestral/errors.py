@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from types import UnionType
 
 
 class UserError(Exception):
@@ -28,3 +29,9 @@ def check_at_least(minimum: float, **values: float) -> None:
     for name, value in values.items():
         if not value >= minimum:
             raise UserError(f"expected {name} of at least {minimum}, got {value}", f"raise {name}")
+
+
+def check_type(value: object, kinds: type | UnionType, what: str, remedy: str) -> None:
+    """Raise UserError unless ``value``, which ought to be ``what``, is of one of ``kinds``."""
+    if not isinstance(value, kinds):
+        raise UserError(f"expected {what}, got {type(value).__name__}", remedy)

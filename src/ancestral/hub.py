@@ -1,5 +1,6 @@
 """A model on disk or on the Hugging Face Hub: ``config.json`` and ``model.safetensors``."""
 
+import difflib
 import os
 from pathlib import Path
 from typing import Any
@@ -26,17 +27,33 @@ def fetch(name: str) -> Path:
             )
         return folder
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise UserError(f"expected a run directory or a Hub name OWNER/NAME, got {name}", "check the path")
+        raise UserError(f"expected a run directory or a Hub name OWNER/NAME, got {name}", _nearest(folder) or "check the path")
     try:
         return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS]))
     except (RepositoryNotFoundError, HFValidationError) as error:
-        reason = type(error).__name__
-        raise UserError(
-            f"expected a run directory or a model on the Hub, got {name} which is neither ({reason})", "check the name"
+        raise _no_folder(folder) or UserError(
+            f"expected a run directory or a model on the Hub, got {name} which is neither ({type(error).__name__})", "check the name"
         ) from None
     except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
         # The Hub's library looks into its cache before it gives up, and hides why it had to behind what it missed there.
-        raise _unreachable(error.__cause__ or error, constants.ENDPOINT) from None
+        raise _no_folder(folder) or _unreachable(error.__cause__ or error, constants.ENDPOINT) from None
+
+
+def _no_folder(folder: Path) -> UserError | None:
+    """What is wrong with a name that the Hub does not know, if it looks like a folder: the one that it is to be in is there."""
+    if not folder.parent.is_dir():
+        return None
+    problem = f"expected a run directory or a model on the Hub, got {folder}, and there is no such folder"
+    return UserError(problem, _nearest(folder) or f"see what {folder.parent} holds")
+
+
+def _nearest(folder: Path) -> str | None:
+    """The remedy for a folder that is not there: one beside it of nearly that name."""
+    if folder.exists() or not folder.parent.is_dir():
+        return None
+    beside = [path.name for path in folder.parent.iterdir() if path.is_dir()]
+    close = difflib.get_close_matches(folder.name, beside, n=1, cutoff=0.5)
+    return f"did you mean {folder.parent / close[0]}?" if close else None
 
 
 def push(folder: Path, name: str, *, token: str | None = None, private: bool = False, api: Any = None) -> str:

@@ -2,7 +2,7 @@
 
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from ancestral import hub
 from ancestral.configuration import from_json, to_json
-from ancestral.errors import UserError
+from ancestral.errors import UserError, check_type
 from ancestral.files import read_json, read_tensors, write_json, write_tensors
 from ancestral.recipe import Recipe
 from ancestral.spec import Spec
@@ -125,7 +125,7 @@ class Model(nn.Module, ABC):
         if not self.sample_classes:
             raise UserError(
                 f"expected no labels, got some: this {type(self).__name__} does not draw by class",
-                "leave --labels out, or train a class-conditional model, such as gated-pixelcnn, on data with classes",
+                "leave labels out, or train a class-conditional model (as vqvae is by default) on data with classes",
             )
         self.spec.check_labels(labels, n)
 
@@ -264,6 +264,22 @@ class Tokenizer(Reconstructs):
     @abstractmethod
     def code_specs(self) -> tuple[Spec, ...]:
         """What each code map is: its shape and codebook size."""
+
+    def check_codes(self, codes: Sequence[Tensor]) -> None:
+        """Raise UserError unless ``codes`` are a map of this model for each level, of as many examples each."""
+        specs = self.code_specs()
+        check_type(codes, tuple | list, "a sequence of code maps", "give what tokenize gave: a map for each level")
+        if len(codes) != len(specs):
+            plural = "s" * (len(specs) > 1)
+            raise UserError(f"expected {len(specs)} code map{plural} (one for each level), got {len(codes)}", "give what tokenize gave")
+        for spec, level in zip(specs, codes, strict=True):
+            try:
+                spec.check(level)
+            except UserError as error:
+                raise UserError(f"{error.problem} as codes", "give what tokenize gave, of this model") from None
+            if not len(level) or len(level) != len(codes[0]):
+                got = ", ".join(str(len(c)) for c in codes)
+                raise UserError(f"expected as many code maps on each level, at least 1, got {got}", "give what tokenize gave")
 
     @abstractmethod
     def rates(self, codes: tuple[Tensor, ...], labels: Tensor | None = None) -> tuple[Tensor, ...]:

@@ -14,7 +14,7 @@ import torch
 from ancestral import hub
 from ancestral.configuration import differences, from_json
 from ancestral.data import Dataset, ImageOptions, load_data
-from ancestral.errors import UserError
+from ancestral.errors import UserError, check_type
 from ancestral.files import read_json, write_json
 from ancestral.model import Model
 from ancestral.spec import Spec
@@ -42,7 +42,7 @@ class Run:
         """
         if (path / "run.json").exists():
             run = cls.open(path)
-            differing = [d for key in _IDENTITY for d in differences(run.manifest.get(key), manifest.get(key), key)]
+            differing = [_flag(d) for key in _IDENTITY for d in differences(run.manifest.get(key), manifest.get(key), key)]
             there, here = run.manifest["data"], manifest["data"]
             if there["fingerprint"] != here["fingerprint"]:
                 differing.append(
@@ -101,12 +101,23 @@ class Run:
         return model_class(self.model_name).from_pretrained(folder).to(device)
 
 
+def _flag(difference: str) -> str:
+    """A difference of two manifests, named as the option that makes it."""
+    name, _, values = difference.partition(" ")
+    section, _, option = name.partition(".")
+    prefixes = {"config": "--model.", "stages": "--", "images": "--images.", "result_options": "--", "from": "--from"}
+    if section not in prefixes or option == "processes":
+        return difference
+    return f"{prefixes[section]}{option.replace('_', '-')} {values}"
+
+
 def load(name: str | Path, device: str | torch.device = "cpu") -> Model:
     """A trained model from a run directory, a ``model/`` folder or the Hugging Face Hub, in evaluation mode.
 
     Raises:
         UserError: there is none, or its class is not in the taxonomy.
     """
+    check_type(name, str | Path, "the name of a model", "give a run directory, a model/ folder or a Hub name")
     if (Path(name) / "run.json").is_file():
         return Run.open(name).load_model(device)
     folder = hub.fetch(str(name))

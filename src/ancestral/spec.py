@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ancestral.errors import UserError
+from ancestral.errors import UserError, check_type
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Spec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))  # JSON gives a list
-        if not self.shape or min(self.shape) < 1:
+        if not self.shape or not all(isinstance(size, int) and size >= 1 for size in self.shape):
             raise UserError(f"expected a shape of positive sizes, got {self.shape}", "give each example at least one value")
         if self.levels is not None and self.levels < 2:
             raise UserError(f"expected at least 2 levels, got {self.levels}", "constant data need no model")
@@ -51,15 +51,13 @@ class Spec:
 
         Reads the extreme values, so that it synchronises: call it where data come in, never inside a step.
         """
-        if tuple(x.shape[1:]) != self.shape:
+        check_type(x, Tensor, "a tensor of examples", "wrap it: torch.as_tensor(x)")
+        if x.dim() != 1 + len(self.shape) or tuple(x.shape[1:]) != self.shape:
+            if tuple(x.shape) == self.shape:
+                raise UserError(f"expected examples (N, {', '.join(map(str, self.shape))}), got one of them", "add a dimension: x[None]")
             raise UserError(f"expected examples of shape {self.shape}, got {tuple(x.shape[1:])}", "use data of the model's own shape")
         if self.levels is not None:
-            if x.is_floating_point():
-                raise UserError(f"expected integers 0..{self.levels - 1}, got {x.dtype}", "round the data to integer levels first")
-            if x.numel() and (int(x.min()) < 0 or int(x.max()) >= self.levels):
-                raise UserError(
-                    f"expected values 0..{self.levels - 1}, got {int(x.min())}..{int(x.max())}", "use data with as many levels as the model"
-                )
+            check_integers(x, self.levels, "values", "use data with as many levels as the model")
         if labels is not None:
             self.check_labels(labels, len(x))
 
@@ -67,11 +65,10 @@ class Spec:
         """Raise UserError unless ``labels`` are ``n`` classes of this spec."""
         if self.classes == 0:
             raise UserError("expected no labels, got some: the model was trained without classes", "leave --labels out")
+        check_type(labels, Tensor, "a tensor of labels", "wrap them: torch.tensor(labels)")
         if tuple(labels.shape) != (n,):
             raise UserError(f"expected {n} labels, got shape {tuple(labels.shape)}", "give one label for each example")
-        if n and (int(labels.min()) < 0 or int(labels.max()) >= self.classes):
-            got = f"{int(labels.min())}..{int(labels.max())}"
-            raise UserError(f"expected labels 0..{self.classes - 1}, got {got}", "choose labels among the model's classes")
+        check_integers(labels, self.classes, "labels", "choose labels among the model's classes")
 
     def scale(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Integers 0..levels-1 to floats in [-1, 1]; continuous data pass unchanged."""
@@ -89,3 +86,14 @@ class Spec:
         if self.levels is None:
             return torch.float32
         return torch.uint8 if self.levels <= 256 else torch.int16 if self.levels <= 2**15 else torch.int32
+
+
+def check_integers(values: Tensor, levels: int, what: str, remedy: str) -> None:
+    """Raise UserError unless ``values``, called ``what``, are integers 0..levels-1. It looks at them, which waits for the device."""
+    if values.is_floating_point() or values.is_complex():
+        raise UserError(f"expected integers 0..{levels - 1} as {what}, got {values.dtype}", "round them to integers first")
+    if not values.numel():
+        return
+    least, most = (int(extreme) for extreme in values.aminmax())
+    if least < 0 or most >= levels:
+        raise UserError(f"expected {what} 0..{levels - 1}, got {f'{least}..{most}' if least != most else least}", remedy)

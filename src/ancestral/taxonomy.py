@@ -117,6 +117,11 @@ def model_class(name: str) -> "type[Model]":
     return found
 
 
+def title(cls: type) -> str:
+    """What papers call the model of a class; the class's own name if it has no row."""
+    return next((r.title for r in TAXONOMY if r.path and r.path.partition(":")[2] == cls.__name__), cls.__name__)
+
+
 def name_of(cls: "type[Model]") -> str:
     """The name of the row of a class. Raises KeyError for a class without one."""
     return {r.path.partition(":")[2]: r.name for r in TAXONOMY if r.path}[cls.__name__]

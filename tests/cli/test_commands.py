@@ -178,13 +178,14 @@ def test_codes_of_any_integer_type(call):
 
 def test_evaluate_prints_and_writes(call, runs):
     run = runs / "vqvae"
-    status, output, _ = call("evaluate RUNS/vqvae --limit 70")
+    status, output, _ = call("evaluate RUNS/vqvae")
     assert status == 0
     written = json.loads((run / "evaluation.json").read_text())
-    again = ancestral.evaluate(str(run), limit=70)
+    again = ancestral.evaluate(str(run), write=False)
     assert written["figures"] == again.to_json()["figures"]
-    assert written["examples"] == 70
-    assert "VQVAE on digits, test split, 70 examples" in output
+    assert written["examples"] == 180
+    assert "VQ-VAE on digits, test split, 180 examples" in output
+    assert "not written" not in output
     assert re.search(rf"honest total +{again['honest total']:.4f} ± 0\.\d{{4}}  bits/dim +bound", output)
     assert max(map(len, output.splitlines())) <= 80
     assert {"reconstructions.png", "latent.png"} <= {p.name for p in (run / "samples").iterdir()}
@@ -192,12 +193,15 @@ def test_evaluate_prints_and_writes(call, runs):
     assert f"{again['honest total']:.4f}" in (run / "report.html").read_text()
 
 
-def test_other_data_leave_the_runs_evaluation_alone(call, runs, tmp_path):
-    assert call("evaluate RUNS/mlp --limit 9")[0] == 0
+@pytest.mark.parametrize("part", ["--data digits", "--limit 8", "--split train", "--split all"])
+def test_other_data_leave_the_runs_evaluation_alone(call, runs, tmp_path, part):
+    assert call("evaluate RUNS/mlp")[0] == 0
     before = (runs / "mlp/evaluation.json").read_bytes()
-    status, output, _ = call("evaluate RUNS/mlp --data digits --limit 8 --split train")
+    status, output, _ = call(f"evaluate RUNS/mlp {part}")
     assert status == 0
-    assert "train split, 8 examples" in output
+    examples = {"--limit 8": "test split, 8", "--split train": "train split, 1,536", "--split all": "all split, 1,797"}
+    assert f"{examples.get(part, 'test split, 180')} examples" in output
+    assert f"(not written into {runs}/mlp: that holds the figures of the whole of its own test split)" in output
     assert (runs / "mlp/evaluation.json").read_bytes() == before
     assert {"interpolations.png", "latent.png", "reconstructions.png"} <= {p.name for p in (runs / "mlp/samples").iterdir()}
     assert not list(tmp_path.iterdir())
@@ -242,7 +246,7 @@ def test_models_fit_the_terminal(call, monkeypatch):
 def test_certify_says_and_draws_what_a_network_sees(call, runs, name):
     status, output, errors = call(f"certify RUNS/{name} --trials 2 --out certified")
     assert (status, errors) == (0, "")
-    assert re.search(r"sees [\d,]+ of the [\d,]+ pairs \(output, input\) of the declared past", output)
+    assert re.search(r"sees [\d,]+ of the [\d,]+ pairs \(output, input\) of the past that it declares", output)
     assert "no output sees itself or the future" in output
     assert output.strip().endswith("certified/receptive-field.png")
     assert pixels("certified/receptive-field.png").ndim == 3
@@ -403,19 +407,20 @@ MISTAKES = [
     (T + "--tokeniser.steps 3", "did you mean --tokenizer.steps?"),
     (T + "--model.codebook-size x", "expected --model.codebook-size INT, got x; see ancestral train vqvae --help"),
     (T + "--tokenizer.learning-rate fast", "expected --tokenizer.learning-rate FLOAT, got fast"),
-    (T + "--tokenizer.gradient-clip fast", "expected --tokenizer.gradient-clip None or FLOAT, got fast"),
+    (T + "--tokenizer.gradient-clip fast", "expected --tokenizer.gradient-clip FLOAT, got fast"),
     (T + "--tokenizer.betas 0.9", "expected 2 values for --tokenizer.betas, got fewer"),
     (T + "--model.codebook-size 1", "expected a codebook of at least 2 codes, got 1"),
     (T + "--model.quantizer vectr", "to be one of vector, residual, finite-scalar, got vectr; did you mean vector?"),
     (T + "--model.stride 3", "expected a stride that is a power of 2, got 3"),
     (T + "--model.stride 16", "expected an image that stride 16 divides, got 8x8"),
     (T + "--tokenizer.batch-size 5000", "no larger than the 1536 training examples, got 5000; lower --tokenizer.batch-size"),
-    (T + "--images.size 3", "got 3; see ancestral train vqvae --help"),
+    (T + "--tokenizer.batch-size 5000 --prior.batch-size 6000", "got 5000 and 6000; lower --tokenizer.batch-size and --prior.batch-size"),
+    (T + "--images.size 3", "expected --images.size INT INT, got 3; see ancestral train vqvae --help"),
     (T + "--images.size 0 3", "expected a size of two positive numbers, got (0, 3)"),
     (T + "--seed -1", "expected seed of at least 0, got -1"),
     (T + "--device tpu", "expected --device to be one of auto, cpu, cuda, got tpu"),
     (T + "more", "expected no more words, got more"),
-    ("train vqvae --data digits --out RUNS/vqvae", "holds a run with other options: config.blocks (1 there, 2 here)"),
+    ("train vqvae --data digits --out RUNS/vqvae", "holds a run with other options: --model.blocks (1 there, 2 here)"),
     ("train vqvae --data digits --out other", "got other which holds something else; choose another --out"),
     ("train vqvae --data digits --out file", "got file which holds something else; choose another --out"),
     ("train vqvae --data digits --out file/run", "expected to write file/run/run.json, got file which is no folder; choose another --out"),
@@ -436,6 +441,8 @@ MISTAKES = [
     ("train gated-pixelcnn --data digits --out out --from RUNS/pixelcnn", "expected a model of several stages for --from"),
     ("sample", "expected RUN, got none; see ancestral sample --help"),
     ("sample nope", "expected a run directory or a Hub name OWNER/NAME, got nope"),
+    ("sample RUNS/vqvea", "/vqvae?"),
+    ("evaluate here/vqvea", "got here/vqvea, and there is no such folder; did you mean here/vqvae?"),
     ("sample empty", "got a folder without config.json; give a run directory or its model/ folder"),
     ("sample file", "expected a run directory or a Hub name OWNER/NAME, got file"),
     ("sample unfinished", "got a run that has not finished a stage; go on with: "),
@@ -455,8 +462,8 @@ MISTAKES = [
     ("sample RUNS/vqvae --temperature -1", "expected a temperature above 0, got -1.0"),
     ("sample RUNS/vqvae --temperature nan", "expected a temperature above 0, got nan"),
     ("sample RUNS/vqvae --temperature inf", "expected a temperature above 0, got inf"),
-    ("sample RUNS/vqvae --labels 10", "expected labels 0..9, got 10..10"),
-    ("sample RUNS/mlp --labels 3", "expected no labels, got some: this VAE does not draw by class; leave --labels out, or train"),
+    ("sample RUNS/vqvae --labels 10", "expected labels 0..9, got 10; choose"),
+    ("sample RUNS/mlp --labels 3", "expected no labels, got some: this VAE does not draw by class; leave labels out, or train"),
     ("sample RUNS/vqvae --labels 0 -1", "expected labels 0..9, got -1..0"),
     ("sample RUNS/vqvae --labels cat", "expected --labels INT [INT ...], got cat"),
     ("train vqvae --data digits --out out --prior-model transfomer", "got transfomer; did you mean transformer?"),
@@ -473,7 +480,7 @@ MISTAKES = [
     ("sample RUNS/vqvae --sead 1", "did you mean --seed?"),
     ("reconstruct RUNS/pixelcnn", "expected a model that reconstructs, got GatedPixelCNN; use sample instead"),
     ("reconstruct RUNS/vqvae --n 0", "expected at least 1 example, got 0"),
-    ("reconstruct RUNS/vqvae --split tset", "to be one of train, validation, test, got tset; did you mean test?"),
+    ("reconstruct RUNS/vqvae --split tset", "to be one of train, validation, test, all, got tset; did you mean test?"),
     ("reconstruct RUNS/vqvae --data good.npy", "expected a folder of images, got the file good.npy"),
     ("reconstruct RUNS/vqvae/model", "expected data, got none"),
     ("tokenize RUNS/mlp --out c.npy", "expected a model with code maps, got VAE; train a tokenizer"),
@@ -489,13 +496,13 @@ MISTAKES = [
     ("detokenize RUNS/vqvae pickle.safetensors", "expected safetensors in pickle.safetensors"),
     ("detokenize RUNS/vqvae floats.npy", "expected an array of integers in floats.npy, got float64"),
     ("detokenize RUNS/vqvae number.npy", "expected an array of integers in number.npy, got int64 of shape ()"),
-    ("detokenize RUNS/vqvae high.npy", "expected values 0..7, got 8..8 as codes; give a file that tokenize wrote with this model"),
-    ("detokenize RUNS/vqvae low.npy", "expected values 0..7, got -1..-1 as codes"),
+    ("detokenize RUNS/vqvae high.npy", "expected values 0..7, got 8 as codes; give what tokenize gave, of this model"),
+    ("detokenize RUNS/vqvae low.npy", "expected values 0..7, got -1 as codes"),
     ("detokenize RUNS/vqvae shape.npy", "expected examples of shape (1, 4, 4), got (1, 5, 5) as codes"),
     ("detokenize RUNS/vqvae none.npy", "expected as many code maps on each level, at least 1, got 0"),
-    ("detokenize RUNS/vqvae levels.safetensors", "expected code maps of 1 levels, got 2"),
+    ("detokenize RUNS/vqvae levels.safetensors", "expected 1 code map (one for each level), got 2"),
     ("detokenize RUNS/vqvae names.safetensors", "expected code maps level0, level1, … in names.safetensors, got levelx"),
-    ("detokenize RUNS/vqvae scalar.safetensors", "as codes; give a file that tokenize wrote with this model"),
+    ("detokenize RUNS/vqvae scalar.safetensors", "as codes; give what tokenize gave, of this model"),
     ("detokenize RUNS/vqvae good.npy --n 0", "expected at least 1 example, got 0"),
     ("detokenize RUNS/mlp good.npy", "expected a model with code maps, got VAE"),
     ("evaluate RUNS/vqvae --limit 0", "expected at least 1 example, got 0"),
@@ -523,6 +530,7 @@ def lay_traps(runs):
     """Fill the current folder with what people hand to commands by mistake."""
     for name in ("empty", "broken", "other", "damaged", "partial", "listed", "unfinished"):
         Path(name).mkdir()
+    Path("here/vqvae").mkdir(parents=True)
     Path("file").write_text("a file")
     Path("other/thesis.tex").write_text("years of work")
     for i in range(3):
@@ -588,7 +596,7 @@ def test_labels_of_a_model_that_does_not_draw_by_class(call):
     assert call(f"train {line} --out plain")[0] == 0
     status, output, errors = call("sample plain --labels 1")
     assert (status, output) == (2, "")
-    assert errors.startswith("ancestral: expected no labels, got some: this GatedPixelCNN does not draw by class; leave --labels out, or ")
+    assert errors.startswith("ancestral: expected no labels, got some: this GatedPixelCNN does not draw by class; leave labels out, or ")
 
 
 def test_place_that_cannot_be_written(call):
@@ -639,7 +647,7 @@ def test_interrupted(call, runs, monkeypatch, tmp_path, command):
     monkeypatch.setattr(cls, "sample", interrupt)
     monkeypatch.setattr(cls, "tokenize", interrupt)
     before = contents(runs)
-    assert call(command) == (130, "", "")
+    assert call(command) == (130, "", "ancestral: stopped\n")
     assert contents(runs) == before
     assert not list(tmp_path.iterdir())
 

@@ -213,14 +213,14 @@ BAD = [
     ({"uniforms": torch.rand(2, 1, 5, 5)}, r"expected noise of shape \(2, 1, 5, 7\), got \(2, 1, 5, 5\)"),
     ({"context": None}, r"expected a context of shape \(1, 2, 2\), got None"),
     ({"context": torch.zeros(2, 1, 3, 2, dtype=torch.int64)}, r"expected examples of shape \(1, 2, 2\), got \(1, 3, 2\)"),
-    ({"context": torch.full((2, 1, 2, 2), 3)}, "expected values 0..2, got 3..3"),
+    ({"context": torch.full((2, 1, 2, 2), 3)}, "expected values 0..2, got 3;"),
     ({"context": torch.zeros(1, 1, 2, 2, dtype=torch.int64)}, "expected a context of 2 examples, got 1"),
     ({"x": torch.zeros(2, 1, 5, 7, dtype=torch.int64)}, "expected x and known together"),
     (
         {"x": torch.zeros(2, 1, 5, 6, dtype=torch.int64), "known": torch.ones(1, dtype=torch.bool)},
         r"expected examples of shape \(1, 5, 7\), got \(1, 5, 6\)",
     ),
-    ({"x": torch.full((2, 1, 5, 7), 6), "known": torch.ones(1, dtype=torch.bool)}, "expected values 0..5, got 6..6"),
+    ({"x": torch.full((2, 1, 5, 7), 6), "known": torch.ones(1, dtype=torch.bool)}, "expected values 0..5, got 6;"),
     ({"x": torch.zeros(3, 1, 5, 7, dtype=torch.int64), "known": torch.ones(1, dtype=torch.bool)}, "expected 2 examples to complete, got 3"),
     (
         {"x": torch.zeros(2, 1, 5, 7, dtype=torch.int64), "known": torch.ones(5, 5, dtype=torch.bool)},
@@ -248,7 +248,7 @@ def test_bad_streams_are_one_line_errors():
     for values, message in [
         (torch.zeros(3, dtype=torch.int64), r"expected 2 values for this stream, got shape \(3,\)"),
         (torch.tensor([0, 6]), "expected values 0..5, got 0..6"),
-        (torch.tensor([0.5, 1.0]), "expected integers, got torch.float32"),
+        (torch.tensor([0.5, 1.0]), r"expected integers 0\.\.5 as values, got torch.float32"),
     ]:
         with pytest.raises(UserError, match=message):
             stream.push(values)

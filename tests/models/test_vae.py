@@ -277,7 +277,7 @@ def test_labels_are_refused_rather_than_ignored():
     torch.manual_seed(0)
     model = VAE(VAE.Config.tiny(), Spec(shape=(1, 2, 2), levels=3, classes=2))
     assert model.sample_classes == 0
-    with pytest.raises(UserError, match="expected no labels, got some: this VAE does not draw by class; leave --labels out"):
+    with pytest.raises(UserError, match="expected no labels, got some: this VAE does not draw by class; leave labels out"):
         model.sample(2, torch.tensor([0, 1]))
 
 

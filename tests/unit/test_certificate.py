@@ -64,7 +64,7 @@ def test_a_blind_spot_is_found_where_it_is():
     assert (at(2, 2), at(0, 4)) not in blind
     assert (at(2, 2), at(1, 4)) in blind
     assert (at(4, 4), at(0, 0)) in blind  # out of reach
-    assert "BLIND SPOT: output (0, " in str(certificate)
+    assert "output (0, " in str(certificate)
     deep = certify(Stack(layers=8), GREY)  # in reach, and still blind to what is right of the diagonal
     blind = {tuple(pair) for pair in deep.blind.tolist()}
     assert (at(4, 4), at(0, 0)) not in blind
@@ -193,9 +193,20 @@ def test_the_picture_shows_each_finding(tmp_path):
         certificate.picture(tmp_path / "out.png", output=(0, 5, 0))
 
 
+def test_what_is_not_declared_is_said_and_drawn(tmp_path):
+    certificate = certify(PixelCNN(PixelCNN.Config.tiny(), GREY), trials=1)
+    assert "declares less than the whole past of 435 pairs: output (0, " in str(certificate)
+    image = Image.open(certificate.picture(tmp_path / "pixelcnn.png", output=(0, 1, 5))).convert("RGB")
+    scale = image.width // 6
+    assert image.getpixel((scale // 2, scale // 2)) == (120, 120, 120)
+
+
 def test_bad_subjects_are_one_line_errors():
     with pytest.raises(UserError, match="expected a spec beside a network of your own"):
         certify(full_past)
+    model = PixelCNN(PixelCNN.Config.tiny(), GREY)
+    with pytest.raises(UserError, match="expected no spec beside a model of the library, got Spec"):
+        certify(model, RGB)
     with pytest.raises(UserError, match=r"expected outputs of shape \(64, 3, 3, 4, 'P'\), got \(64, 7\)"):
         certify(lambda x: torch.zeros(len(x), 7), RGB)
     with pytest.raises(UserError, match="expected a tensor from the network, got str"):

@@ -2,8 +2,11 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from ancestral.models.latent.vae import VAE
 from ancestral.models.latent.vqvae import VQVAE
 from ancestral.spec import Spec
+from ancestral.taxonomy import model_class
 
 N = 23
 
@@ -36,8 +40,6 @@ def small_batches(monkeypatch):
 
 def build(cls, data, **changes):
     torch.manual_seed(0)
-    from dataclasses import replace
-
     model = cls(replace(cls.Config.tiny(), **changes), data.spec).eval()
     for p in model.parameters():  # away from zero initialisations, so that examples differ
         with torch.no_grad():
@@ -171,7 +173,7 @@ def test_result_as_json_and_as_text(data):
     result = evaluate(build(VQVAE, data), data, limit=N)
     assert json.loads(json.dumps(result.to_json()))["figures"][0]["name"] == "honest total"
     text = str(result)
-    assert text.startswith(f"VQVAE on digits, test split, {N} examples\n")
+    assert text.startswith(f"VQ-VAE on digits, test split, {N} examples\n")
     assert max(map(len, text.splitlines())) <= 80
     for f in result.figures:
         assert sum(line.startswith(f"{f.name}  ") for line in text.splitlines()) == 1
@@ -184,7 +186,7 @@ def test_result_as_json_and_as_text(data):
     [
         ({"data": None}, r"expected data, got none, and a VAE without its run has none; name them with --data"),
         ({"images": ImageOptions()}, r"expected the source of the images to prepare, got none; name it with data"),
-        ({"split": "tset"}, "expected a split, got tset; choose from train, validation, test"),
+        ({"split": "tset"}, "expected a split, got tset; choose from train, validation, test, all"),
         ({"limit": 0}, "expected at least 1 example, got 0"),
         ({"importance_samples": -1}, "expected 0 or more importance samples, got -1"),
         ({"seed": -1}, "expected a seed of 0 or more"),
@@ -270,17 +272,41 @@ def test_a_run_is_all_that_the_functions_need(tmp_path, data):
     assert torch.equal(back, model.reconstruct(data.train.x[:5]))
 
     about = run.path / "evaluation.json"
-    for arguments in ({"write": False}, {"data": "digits"}, {"data": data}):
-        ancestral.evaluate(run, limit=N, **arguments)
-        assert not about.exists(), "only figures on the run's own data are the run's"
-    result = ancestral.evaluate(run, limit=N)
+    for arguments in ({"write": False}, {"data": "digits"}, {"data": data}, {"limit": N}, {"split": "validation"}):
+        ancestral.evaluate(run, **arguments)
+        assert not about.exists(), "only figures on the whole of the run's own test split are the run's"
+    result = ancestral.evaluate(run)
     assert json.loads(about.read_text()) == result.to_json()
     assert {"reconstructions.png", "latent.png"} <= {p.name for p in (run.path / "samples").iterdir()}
+
+
+def test_snippets_of_the_readme_run(tmp_path, monkeypatch):
+    """As they stand, but for short trainings of small models, and on the digits."""
+    first, second = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    train = ancestral.train
+
+    def briefly(model, **options):
+        cls = model_class(model)
+        stages = {name: {"steps": 2, "batch_size": 8, "compile": False} for name in next(iter(cls.recipes.values())).stages}
+        config = cls.Config.tiny() if model == "vqvae" else replace(cls.Config.tiny(), class_conditional=False)  # as the recipe's
+        return train(model, **options, config=config, stages=stages, options=ancestral.TrainingOptions(device="cpu"))
+
+    monkeypatch.setattr(ancestral, "train", briefly)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(first, names)
+    assert (names["images"].shape, names["originals"].shape) == ((64, 1, 8, 8), (32, 1, 8, 8))
+    briefly("pixelcnnpp", data="digits", out="runs/pixels")
+    names = {}
+    exec(second.replace("fashion-mnist", "digits").replace("28, 28", "8, 8").replace("[:14]", "[:4]"), names)
+    assert torch.equal(names["completed"][:, :, :4], names["x"][:, :, :4])
+    assert not torch.equal(names["completed"], names["x"])
 
 
 def test_public_names_are_there_and_come_without_torch():
     assert all(getattr(ancestral, name) is not None for name in ancestral.__all__)
     assert sorted(ancestral._HOMES) == sorted(ancestral.__all__)
+    assert [name for name in dir(ancestral) if not name.startswith("__")] == sorted(ancestral.__all__)
     code = "import sys, ancestral; ancestral.TAXONOMY, ancestral.UserError; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 

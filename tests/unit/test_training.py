@@ -107,14 +107,35 @@ def test_complete_run_is_left_alone(undisturbed, tmp_path):
     assert before == {p: p.stat().st_mtime_ns for p in (undisturbed / "checkpoints").rglob("*")} | {undisturbed: weights(undisturbed)}
 
 
-def test_torn_checkpoint_is_skipped_with_a_warning(undisturbed, tmp_path):
+def tear(checkpoint):
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    return weights.read_bytes()
+
+
+def test_torn_checkpoint_is_skipped_and_kept(undisturbed, tmp_path, capsys):
     out = tmp_path / "run"
     tiny_vqvae(out)
     last = sorted((out / "checkpoints" / "prior").iterdir())[-1]
-    torn = last / "model.safetensors"
-    torn.write_bytes(torn.read_bytes()[:-100])
-    with pytest.warns(UserWarning, match=r"torn"):
-        tiny_vqvae(out)
+    left = tear(last)
+    capsys.readouterr()
+    tiny_vqvae(out)
+    aside = last.with_name(f"torn-{last.name}")
+    assert capsys.readouterr().out.startswith(f"skipped a torn checkpoint, kept as {aside}\ngoing on with stage prior after step 12\n")
+    assert (aside / "model.safetensors").read_bytes() == left
+    assert weights(out) == weights(undisturbed)
+
+
+def test_no_whole_checkpoint_is_said(undisturbed, tmp_path, capsys):
+    out = tmp_path / "run"
+    tiny_vqvae(out)
+    whole = list((out / "checkpoints").glob("*/step-*"))
+    for checkpoint in whole:
+        tear(checkpoint)
+    capsys.readouterr()
+    tiny_vqvae(out)
+    assert "no whole checkpoint is left: the training starts over" in capsys.readouterr().out
+    assert all(checkpoint.with_name(f"torn-{checkpoint.name}").is_dir() for checkpoint in whole)
     assert weights(out) == weights(undisturbed)
 
 
@@ -123,9 +144,9 @@ def test_only_the_last_checkpoints_are_kept(undisturbed):
 
 
 def test_other_options_in_the_same_folder_are_an_error_that_names_them(undisturbed):
-    with pytest.raises(UserError, match=r"stages\.prior\.steps \(16 there, 17 here\)"):
+    with pytest.raises(UserError, match=r"options: --prior\.steps \(16 there, 17 here\)"):
         tiny_vqvae(undisturbed, steps=STEPS | {"prior": 17})
-    with pytest.raises(UserError, match=r"seed \(0 there, 1 here\)"):
+    with pytest.raises(UserError, match=r"options: --seed \(0 there, 1 here\)"):
         tiny_vqvae(undisturbed, options=TrainingOptions(device="cpu", seed=1))
 
 
@@ -352,9 +373,9 @@ def test_spec_rejects_what_it_is_not():
     spec = Spec(shape=(1, 2, 2), levels=4, classes=3)
     for x, labels, message in [
         (torch.zeros(1, 1, 2, 3, dtype=torch.uint8), None, "shape"),
-        (torch.full((1, 1, 2, 2), 4), None, r"0\.\.3, got 4\.\.4"),
+        (torch.full((1, 1, 2, 2), 4), None, r"0\.\.3, got 4;"),
         (torch.zeros(1, 1, 2, 2), None, "expected integers"),
-        (torch.zeros(1, 1, 2, 2, dtype=torch.uint8), torch.tensor([3]), r"labels 0\.\.2, got 3\.\.3"),
+        (torch.zeros(1, 1, 2, 2, dtype=torch.uint8), torch.tensor([3]), r"labels 0\.\.2, got 3;"),
         (torch.zeros(1, 1, 2, 2, dtype=torch.uint8), torch.tensor([1, 1]), "expected 1 labels"),
     ]:
         with pytest.raises(UserError, match=message):

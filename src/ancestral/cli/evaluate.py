@@ -1,16 +1,18 @@
 """``ancestral evaluate RUN``."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from ancestral.cli.options import DataName, Device, RunName, SplitName, device
 from ancestral.cli.parse import parse, shown_as
 from ancestral.evaluation import evaluate
+from ancestral.evaluation.measure import writes
 
 
 @dataclass(frozen=True)
 class Options:
-    """Measure a trained model; a run's figures on its own data are written into it."""
+    """Measure a trained model; figures on a run's own test split go into the run."""
 
     run: RunName
     data: DataName = None
@@ -32,3 +34,5 @@ def main(arguments: list[str]) -> None:
         seed=options.seed, device=device(options.device), progress=True,
     )  # fmt: skip
     print(result)
+    if (Path(options.run) / "run.json").is_file() and not writes(options.data, options.split, options.limit):
+        print(f"\n(not written into {options.run}: that holds the figures of the whole of its own test split)")

@@ -52,6 +52,7 @@ def run(arguments: list[str]) -> int:
     except UserError as error:
         return fail(str(error))
     except KeyboardInterrupt:
+        print("ancestral: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `ancestral models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,7 +12,7 @@ RunName = Annotated[str, tyro.conf.Positional, shown_as("RUN"), tyro.conf.arg(he
 DataName = Annotated[
     str | None, shown_as("DATA"), tyro.conf.arg(help="Data to use, brought to what the model takes; the run's own if left out.")
 ]
-SplitName = Annotated[Literal["train", "validation", "test"], tyro.conf.arg(help="Which examples.")]
+SplitName = Annotated[Literal["train", "validation", "test", "all"], tyro.conf.arg(help="Which examples; all: one split after another.")]
 Folder = Annotated[
     Path | None,
     shown_as("FOLDER"),

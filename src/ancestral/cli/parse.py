@@ -62,7 +62,7 @@ def _one_line(box: str, command: str) -> UserError:
     if match := re.match(r"Error parsing (\S+): .*?(\['.*?'\]|'.*?')", text):
         form = next((line.strip() for line in (*blocks, [])[1] if line.strip().startswith(match[1])), match[1])
         got = " ".join(re.findall(r"'([^']*)'", match[2]))
-        return UserError(f"expected {form.replace('{None}|', 'None or ')}, got {got}", see)
+        return UserError(f"expected {form.replace('{None}|', '').replace('{', '').replace('}', '')}, got {got}", see)
     return UserError(text.rstrip("."), see)
 
 

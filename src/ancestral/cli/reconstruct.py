@@ -30,3 +30,5 @@ def main(arguments: list[str]) -> None:
     path = folder(options.run, options.out) / "reconstructions.png"
     write_png(path, side_by_side(x, versions, subject.model.spec))
     print(path)
+    if len(x) < options.n:
+        print(f"({options.split} has {len(x)} examples only)")

@@ -17,7 +17,7 @@ from ancestral.data.hub import hub
 from ancestral.data.options import ImageOptions
 from ancestral.data.pictures import SPLITS, TEST, VALIDATION, Pictures
 from ancestral.data.survey import survey
-from ancestral.errors import UserError, nearest
+from ancestral.errors import UserError, check_type, nearest
 from ancestral.spec import Spec
 
 MEMORY_LIMIT = 2 * 2**30
@@ -54,6 +54,7 @@ def load_data(source: str, options: ImageOptions, cache: Path | None = None) -> 
 
 def find(source: str) -> Pictures:
     """The images of a source, not yet decoded. Raises UserError if there is none of this name."""
+    check_type(source, str, "the name of a source of data", f"give {', '.join(NAMED)} or a folder's path")
     if source in NAMED:
         return NAMED[source]()
     if source.startswith("hub:"):

@@ -1,12 +1,13 @@
 """Integers to sheets: images side by side, written as PNG."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ancestral.files import replacing
@@ -48,9 +49,30 @@ def side_by_side(originals: Tensor, versions: Tensor, spec: Spec, columns: int =
     return sheet(torch.cat([row for pair in zip(*rows, strict=True) for row in pair]), spec, columns=columns)
 
 
+def with_key(pixels: Pixels, key: Mapping[str, tuple[int, int, int]]) -> Pixels:
+    """Colours ``(H, W, 3)`` enlarged by a whole factor, above a key that says what each colour means."""
+    factor = _factor(pixels)
+    enlarged = pixels.repeat(factor, 0).repeat(factor, 1)
+    line, font = 26, ImageFont.load_default(16)
+    width = max(enlarged.shape[1], *(int(font.getlength(name)) + 60 for name in key))
+    image = Image.new("RGB", (width, enlarged.shape[0] + line * len(key) + 20), (250, 250, 250))
+    image.paste(Image.fromarray(enlarged))
+    draw = ImageDraw.Draw(image)
+    for i, (name, color) in enumerate(key.items()):
+        top = enlarged.shape[0] + 12 + i * line
+        draw.rectangle((12, top, 30, top + 16), fill=color, outline=(90, 90, 90))
+        draw.text((42, top), name, fill=(30, 30, 30), font=font)
+    return np.asarray(image)
+
+
+def _factor(pixels: Pixels) -> int:
+    """What a picture of tiny images is enlarged by."""
+    return max(1, _ENLARGED // max(pixels.shape[:2]))
+
+
 def write_png(path: Path, pixels: Pixels, *, enlarge: bool = True) -> None:
     """Write a sheet, whole or not at all; sheets of tiny images are enlarged by a whole factor."""
-    factor = max(1, _ENLARGED // max(pixels.shape[:2])) if enlarge else 1
+    factor = _factor(pixels) if enlarge else 1
     enlarged = pixels.repeat(factor, 0).repeat(factor, 1)
     with replacing(path) as temporary:
         Image.fromarray(enlarged).save(temporary, format="PNG", optimize=True)

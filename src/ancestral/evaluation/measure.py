@@ -20,6 +20,7 @@ from ancestral.files import write_json
 from ancestral.model import Batch, ExactLikelihood, LowerBound, Model, Reconstructs, Tokenizer
 from ancestral.nn.quantize import perplexity
 from ancestral.runs import command
+from ancestral.taxonomy import title
 
 _SHOWN = 2000
 """Examples that pictures are made from."""
@@ -44,14 +45,14 @@ def evaluate(
     Args:
         model: a model, a run or its directory, or a Hub name.
         data: a data set or its source; a run's own data if None.
-        split: ``train``, ``validation`` or ``test``.
+        split: ``train``, ``validation``, ``test`` or ``all``.
         importance_samples: k of the importance-weighted bound; 0 leaves it out.
         images: how the images of a source are prepared; as in the run, and to the model's spec, if None.
         limit: evaluate the first so many examples only.
         seed: of the noise in bounds.
         device: where to compute; where a model is, else on the CPU, if None.
         progress: show a progress bar.
-        write: write ``evaluation.json`` and pictures into the run, if it is a run that is evaluated on its own data.
+        write: write ``evaluation.json`` and pictures into the run, if it is a run that is evaluated on the whole of its own test split.
 
     Raises:
         UserError: the data do not fit the model, there is no such split, or the model has no importance-weighted bound.
@@ -72,15 +73,20 @@ def evaluate(
             figures, codebooks = _likelihood(network, run, importance_samples), []
         figures += _reconstruction(network, run)
     result = Evaluation(
-        model=type(network).__name__, data=dataset.source, split=split, examples=len(examples.x), figures=figures, codebooks=codebooks,
+        model=title(type(network)), data=dataset.source, split=split, examples=len(examples.x), figures=figures, codebooks=codebooks,
         seconds=time.perf_counter() - started, command=command(),
     )  # fmt: skip
-    if write and subject.run and data is None:
+    if write and subject.run and writes(data, split, limit):
         write_json(subject.run.path / "evaluation.json", result.to_json())
         shown = take_split(dataset, split, _SHOWN).x.to(network.device)
         for name, picture in pictures(network, shown).items():
             write_png(subject.run.path / "samples" / f"{name}.png", picture)
     return result
+
+
+def writes(data: Dataset | str | None, split: str, limit: int | None) -> bool:
+    """Whether an evaluation of a run goes into its directory: one of a part, or of other data, must not take the place of the run's own."""
+    return data is None and split == "test" and limit is None
 
 
 def _check_importance_samples(model: Model, k: int) -> None:

@@ -26,7 +26,7 @@ def reconstruct(
     Args:
         model: a model, a run or its directory, or a Hub name.
         data: a data set, its source, or examples ``(N, *shape)``; a run's own data if None.
-        split: ``train``, ``validation`` or ``test``.
+        split: ``train``, ``validation``, ``test`` or ``all``.
         n: how many examples, from the first on; all if None.
         images: how the images of a source are prepared; as in the run, and to the model's spec, if None.
         device: where to compute; where a model is, else on the CPU, if None.

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from ancestral.data import Dataset, ImageOptions, Split, load_data
-from ancestral.errors import UserError
+from ancestral.data.pictures import SPLITS
+from ancestral.errors import UserError, check_type
 from ancestral.model import Model
 from ancestral.runs import Run, load
 from ancestral.spec import Spec
@@ -29,6 +30,7 @@ class Subject:
         if isinstance(trained, Model):
             return cls(trained.eval().to(device or trained.device), None)
         path = trained.path if isinstance(trained, Run) else trained
+        check_type(path, str | Path, "a model, a run or the name of one", "give a run directory, a model/ folder or a Hub name")
         run = Run.open(path) if (Path(path) / "run.json").is_file() else None
         return cls(load(path, device or "cpu"), run)
 
@@ -75,9 +77,13 @@ def check_fit(spec: Spec, data: Dataset) -> None:
 
 
 def take_split(dataset: Dataset, name: str, limit: int | None = None) -> Split:
-    """A split, or its first ``limit`` examples. Raises UserError for an unknown name or a limit below 1."""
-    if name not in ("train", "validation", "test"):
-        raise UserError(f"expected a split, got {name}", "choose from train, validation, test")
+    """A split (``all``: one after another), or its first ``limit`` examples. Raises UserError for an unknown name or a limit below 1."""
+    if name == "all":
+        parts = [getattr(dataset, part) for part in SPLITS]
+        labels = [part.labels for part in parts if part.labels is not None]
+        return _first(Split(torch.cat([part.x for part in parts]), torch.cat(labels) if labels else None), limit)
+    if name not in SPLITS:
+        raise UserError(f"expected a split, got {name}", f"choose from {', '.join(SPLITS)}, all")
     return _first(getattr(dataset, name), limit)
 
 

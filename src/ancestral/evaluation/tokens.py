@@ -36,7 +36,7 @@ def tokenize(
     Args:
         model: a model, a run or its directory, or a Hub name.
         data: a data set, its source, or examples ``(N, *shape)``; a run's own data if None.
-        split: ``train``, ``validation`` or ``test``.
+        split: ``train``, ``validation``, ``test`` or ``all``.
         images: how the images of a source are prepared; as in the run, and to the model's spec, if None.
         device: where to compute; where a model is, else on the CPU, if None.
         progress: show a progress bar.
@@ -68,17 +68,7 @@ def detokenize(model: Trained, codes: tuple[Tensor, ...], *, device: str | torch
     """
     network = Subject.find(model, device).model
     tokenizer = as_tokenizer(network)
-    specs = tokenizer.code_specs()
-    if len(codes) != len(specs):
-        raise UserError(f"expected code maps of {len(specs)} levels, got {len(codes)}", "give the file that tokenize wrote")
-    for spec, level in zip(specs, codes, strict=True):
-        try:
-            spec.check(level)
-        except UserError as error:
-            raise UserError(f"{error.problem} as codes", "give a file that tokenize wrote with this model") from None
-        if not len(level) or len(level) != len(codes[0]):
-            got = ", ".join(str(len(c)) for c in codes)
-            raise UserError(f"expected as many code maps on each level, at least 1, got {got}", "give the file that tokenize wrote")
+    tokenizer.check_codes(codes)
     parts = batches(*codes, what="decoding", device=network.device, show=progress)
     return torch.cat([tokenizer.detokenize(tuple(level.long() for level in part)).cpu() for part in parts])
 

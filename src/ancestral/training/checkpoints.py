@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,22 +46,29 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
             "phases": list(checkpoint.optimizers),
         }
         (temporary / _STATE).write_text(json.dumps(description | {"averages": bool(checkpoint.averages)}), encoding="utf-8")
-    # What lies beyond this step is torn, or it would have been resumed from; it must not count among those that are kept.
-    for other in _steps(stage):
-        if other.name > f"step-{checkpoint.step:08d}":
-            shutil.rmtree(other)
     for old in _steps(stage)[:-keep]:
         shutil.rmtree(old)
 
 
-def latest(folder: Path, stage: str) -> Checkpoint | None:
-    """The newest checkpoint of ``stage`` that is whole; a torn one is skipped with a warning."""
+def latest(folder: Path, stage: str) -> tuple[Checkpoint | None, list[Path]]:
+    """The newest checkpoint of ``stage`` that is whole, and those that are newer, which are torn."""
+    torn: list[Path] = []
     for path in reversed(_steps(folder / stage)):
         try:
-            return _read(path)
-        except (UserError, KeyError, TypeError) as error:
-            warnings.warn(f"skipped the checkpoint {path}, which is torn: {error}", stacklevel=2)
-    return None
+            return _read(path), torn
+        except (UserError, KeyError, TypeError):
+            torn.append(path)
+    return None, torn
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a torn checkpoint, so that it neither counts among those that are kept nor is lost; where it is now."""
+    aside = path.with_name(f"torn-{path.name}")
+    n = 1
+    while aside.exists():
+        n += 1
+        aside = path.with_name(f"torn-{n}-{path.name}")
+    return path.rename(aside)
 
 
 def clean(folder: Path) -> None:

@@ -170,8 +170,7 @@ class Trainer:
         if options.precision == "64-true":
             model.double()  # before a checkpoint is loaded, which would lose half its digits
         self.fabric = build_fabric(options, unused_parameters=any(len(stage.phases) > 1 for stage in self.stages))
-        for name, optimization in stages.items():
-            self._check(name, optimization)
+        self._check()
         self.journal: Journal | None = None
         self._stopped_by: int | None = None
         self._seconds = 0.0
@@ -191,36 +190,45 @@ class Trainer:
         if self._leads:
             checkpoints.clean(folder)
         self.fabric.barrier()
-        position, checkpoint = self._find(folder)
+        position, checkpoint, torn = self._find(folder)
+        self.fabric.barrier()  # all processes have read what one of them moves now
+        for path in torn if self._leads else ():
+            print(f"skipped a torn checkpoint, kept as {checkpoints.set_aside(path)}", flush=True)
+        if torn and checkpoint is None and self._leads:
+            print("no whole checkpoint is left: the training starts over", flush=True)
         if checkpoint is not None:
             self.model.load_weights(checkpoint.weights, str(folder))
             self._seconds = checkpoint.seconds
-            if self._leads and checkpoint.step < self.optimizations[checkpoint.stage].steps:
+            if self._leads and (torn or checkpoint.step < self.optimizations[checkpoint.stage].steps):
                 print(f"going on with stage {checkpoint.stage} after step {checkpoint.step}", flush=True)
         with self._journal(), self._signals():
             for index in range(position, len(self.stages)):
                 self._run_stage(index, checkpoint if index == position else None)
 
-    def _check(self, stage: str, optimization: Optimization) -> None:
+    def _check(self) -> None:
         """Raise UserError if the batches of a stage cannot be had."""
-        size, examples, parts = optimization.batch_size, len(self.data.train), self.fabric.world_size * optimization.accumulate
-        if size > examples:
-            raise UserError(f"expected a batch no larger than the {examples} training examples, got {size}", f"lower --{stage}.batch-size")
-        if size % parts:
-            problem = f"expected a batch size that {self.fabric.world_size} processes x {optimization.accumulate} parts divide, got {size}"
-            raise UserError(problem, f"change --{stage}.batch-size")
+        examples, processes = len(self.data.train), self.fabric.world_size
+        if large := {name: o.batch_size for name, o in self.optimizations.items() if o.batch_size > examples}:
+            problem = f"expected a batch no larger than the {examples} training examples, got {' and '.join(map(str, large.values()))}"
+            raise UserError(problem, f"lower {' and '.join(f'--{name}.batch-size' for name in large)}")
+        for name, o in self.optimizations.items():
+            if o.batch_size % (processes * o.accumulate):
+                problem = f"expected a batch size that {processes} processes x {o.accumulate} parts divide, got {o.batch_size}"
+                raise UserError(problem, f"change --{name}.batch-size")
 
     @property
     def _leads(self) -> bool:
         return self.fabric.is_global_zero
 
-    def _find(self, folder: Path) -> tuple[int, Checkpoint | None]:
-        """The stage to go on with and its checkpoint."""
+    def _find(self, folder: Path) -> tuple[int, Checkpoint | None, list[Path]]:
+        """The stage to go on with, its checkpoint, and the newer checkpoints that are torn."""
+        skipped: list[Path] = []
         for index in reversed(range(self.first, len(self.stages))):
-            checkpoint = checkpoints.latest(folder, self.stages[index].name)
+            checkpoint, torn = checkpoints.latest(folder, self.stages[index].name)
+            skipped += torn
             if checkpoint is not None:
-                return index, checkpoint
-        return self.first, None
+                return index, checkpoint, skipped
+        return self.first, None, skipped
 
     def _run_stage(self, index: int, checkpoint: Checkpoint | None) -> None:
         """Run what is left of a stage."""
@@ -283,6 +291,8 @@ class Trainer:
         )
         loss: nn.Module = _Loss(self.model)
         if optimization.compile and _can_compile(device):
+            if self._leads:
+                print(f"compiling the step of stage {stage.name}: the first one takes a minute", flush=True)
             # Automatic dynamic shapes break in the CPU backend, and shapes never change here.
             loss = torch.compile(loss, dynamic=False)  # type: ignore[assignment]
         work = _Work(

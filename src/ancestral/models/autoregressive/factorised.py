@@ -18,13 +18,13 @@ from torch.nn.utils import parametrize
 
 from ancestral.distributions.discrete import Discrete, check_sampling
 from ancestral.distributions.likelihood import Likelihood
-from ancestral.errors import UserError, check_at_least
+from ancestral.errors import UserError, check_at_least, check_type
 from ancestral.model import Batch, DrawsInOrder, ExactLikelihood, Loss, Model
 from ancestral.nn.causal import RasterConv2d, channel_groups
 from ancestral.nn.conditioning import Conditioner
 from ancestral.nn.embedding import Embedding
 from ancestral.nn.streaming import Chain, Cursor, Pointwise, shift_down
-from ancestral.spec import Spec
+from ancestral.spec import Spec, check_integers
 from ancestral.units import bits_per_dim
 
 
@@ -63,7 +63,7 @@ class Factorised(Model, ExactLikelihood, DrawsInOrder):
         if len(spec.shape) != self.dims + 1:
             raise UserError(
                 f"expected {'images or code maps (C, H, W)' if self.dims == 2 else 'sequences (C, T)'}, got shape {spec.shape}",
-                "use wavenet for sequences, another autoregressive model for images",
+                "use wavenet for sequences" if self.dims == 2 else "use another autoregressive model for images, as pixelcnnpp",
             )
         self.grid: tuple[int, int] = (1, spec.shape[1]) if self.dims == 1 else (spec.shape[1], spec.shape[2])
         self.likelihood_of = Likelihood(config.likelihood, spec, config.components)
@@ -193,6 +193,7 @@ class Factorised(Model, ExactLikelihood, DrawsInOrder):
         Raises:
             UserError: an argument out of its range or of another shape.
         """
+        check_at_least(1, n=n)
         shape = (n, *self.spec.shape)
         check_sampling(temperature, top_k, top_p, self.spec.discrete_levels)
         if uniforms is not None and tuple(uniforms.shape) != shape:
@@ -327,14 +328,11 @@ class Stream:
         index = self.index
         if index is None:
             raise UserError("expected a value to come, got the end of the stream", "start another one")
+        check_type(values, Tensor, f"a tensor of {self.n} values", "give one for each example")
         if tuple(values.shape) != (self.n,):
             raise UserError(f"expected {self.n} values for this stream, got shape {tuple(values.shape)}", "give one for each example")
         if check:
-            if values.is_floating_point():
-                raise UserError(f"expected integers, got {values.dtype}", "round to integer levels first")
-            levels = self.model.spec.discrete_levels
-            if int(values.min()) < 0 or int(values.max()) >= levels:
-                raise UserError(f"expected values 0..{levels - 1}, got {int(values.min())}..{int(values.max())}", "use the model's levels")
+            check_integers(values, self.model.spec.discrete_levels, "values", "use the model's levels")
         if self._conditional is None:  # known values still have to pass the network
             self.conditional()
         place: tuple[Any, ...] = (slice(None), *index)

@@ -161,7 +161,7 @@ class PixelCNNpp(Factorised):
         "small": Recipe(
             source="chosen on Fashion-MNIST for two CPU cores (docs/figures.md)",
             model=Config(width=32, blocks=1, class_conditional=False),
-            stages={"training": Optimization(steps=14_000, batch_size=16, learning_rate=2e-3, compile=True)},
+            stages={"training": Optimization(steps=7000, batch_size=16, learning_rate=2e-3, compile=True)},
         ),
         "cifar10": Recipe(
             source="Salimans et al. 2017 and its code: 160 filters, 5 blocks, 10 mixtures, dropout 0.5, Adam (0.95, 0.9995), EMA",

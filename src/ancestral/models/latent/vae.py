@@ -190,18 +190,24 @@ class VAE(Model, LowerBound, ContinuousLatents):
     @torch.no_grad()
     def sample(self, n: int, labels: Tensor | None = None, *, temperature: float = 1.0, generator: Generator | None = None) -> Tensor:
         """See ``Model.sample``: z from the prior, its standard deviation scaled by the temperature, then the mean of p(x|z)."""
+        check_at_least(1, n=n)
         if labels is not None:
             self.check_labels(labels, n)
+        if not 0 <= temperature < math.inf:
+            raise UserError(f"expected a temperature of 0 or more, got {temperature}", "1 samples the model, 0 decodes the mean of p(z)")
         return self.decode(torch.randn(n, self.config.latents, device=self.device, dtype=self.dtype, generator=generator) * temperature)
 
     @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:
-        """The mean of q(z|x), ``(N, latents)``."""
+        """The mean of q(z|x), ``(N, latents)``. Raises UserError for examples of another shape or range."""
+        self.spec.check(x)
         return self.posterior(x).mean
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """The mean of p(x|z), rounded to integers."""
+        """The mean of p(x|z), rounded to integers. Raises UserError for z of another shape."""
+        if z.dim() != 2 or z.shape[1] != self.config.latents:
+            raise UserError(f"expected latents (N, {self.config.latents}), got {tuple(z.shape)}", "give what embed gives")
         return self.likelihood(z).mean.round().to(self.spec.dtype)
 
     @torch.no_grad()

@@ -258,20 +258,26 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
 
     @torch.no_grad()
     def tokenize(self, x: Tensor) -> tuple[Tensor, ...]:
-        """See ``Tokenizer.tokenize``."""
+        """See ``Tokenizer.tokenize``. Raises UserError for examples of another shape or range."""
+        self.spec.check(x)
         return (self.quantizer.encode(self.encoder(self.scale(x))),)
 
     @torch.no_grad()
     def detokenize(self, codes: Sequence[Tensor]) -> Tensor:
-        """The mean of p(x|c), rounded to integers."""
-        z = self.quantizer.decode(codes[0]).to(self.dtype)
+        """The mean of p(x|c), rounded to integers. Raises UserError for codes of another shape or range."""
+        self.check_codes(codes)
+        return self._decode(codes[0])
+
+    def _decode(self, codes: Tensor) -> Tensor:
+        z = self.quantizer.decode(codes.long()).to(self.dtype)
         if self.likelihood_of is None:
             return self.spec.unscale(self.decoder(z))
         return self.likelihood(z).mean.round().to(self.spec.dtype)
 
+    @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
-        """See ``Reconstructs.reconstruct``."""
-        return self.detokenize(self.tokenize(x))
+        """See ``Reconstructs.reconstruct``. Raises UserError for examples of another shape or range."""
+        return self._decode(self.tokenize(x)[0])
 
     @torch.no_grad()
     def sample(
@@ -280,7 +286,7 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
     ) -> Tensor:  # fmt: skip
         """See ``Model.sample``: codes from the prior, then the mean of p(x|c), as the paper does; the options are the prior's."""
         codes = self.prior.sample(n, labels, temperature=temperature, generator=generator, top_k=top_k, top_p=top_p, progress=progress)
-        return self.detokenize((codes.long(),))
+        return self._decode(codes)
 
 
 def _build_prior(config: Prior, spec: Spec) -> Factorised:
