@@ -159,7 +159,7 @@ class PixelCNNpp(Factorised):
 
     recipes: ClassVar = {
         "small": Recipe(
-            source="chosen on Fashion-MNIST for two CPU cores (docs/figures.md)",
+            source="half an hour on two CPU cores on Fashion-MNIST (docs/figures.md)",
             model=Config(width=32, blocks=1, class_conditional=False),
             stages={"training": Optimization(steps=7000, batch_size=16, learning_rate=2e-3, compile=True)},
         ),
