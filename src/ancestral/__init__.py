@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ancestral.data import ImageOptions, load_data
     from ancestral.errors import UserError
-    from ancestral.evaluation import detokenize, evaluate, read_codes, reconstruct, sample, tokenize, write_codes, write_images
+    from ancestral.evaluation import complete, detokenize, evaluate, read_codes, reconstruct, sample, tokenize, write_codes, write_images
     from ancestral.model import Batch, Model
     from ancestral.nn.quantize import FiniteScalarQuantizer, ResidualQuantizer, VectorQuantizer
     from ancestral.recipe import Optimization
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 _HOMES = {
     "Batch": "model", "FiniteScalarQuantizer": "nn.quantize", "ImageOptions": "data", "Model": "model", "Optimization": "recipe",
     "ResidualQuantizer": "nn.quantize", "Run": "runs", "Spec": "spec", "TAXONOMY": "taxonomy", "TrainingOptions": "training",
-    "UserError": "errors", "VectorQuantizer": "nn.quantize", "detokenize": "evaluation", "evaluate": "evaluation", "load": "runs",
-    "load_data": "data", "read_codes": "evaluation", "reconstruct": "evaluation", "sample": "evaluation", "tokenize": "evaluation",
-    "train": "training", "write_codes": "evaluation", "write_images": "evaluation", "write_report": "report",
+    "UserError": "errors", "VectorQuantizer": "nn.quantize", "complete": "evaluation", "detokenize": "evaluation",
+    "evaluate": "evaluation", "load": "runs", "load_data": "data", "read_codes": "evaluation", "reconstruct": "evaluation",
+    "sample": "evaluation", "tokenize": "evaluation", "train": "training", "write_codes": "evaluation", "write_images": "evaluation",
+    "write_report": "report",
 }  # fmt: skip
 """Where each public name lives. They are imported when they are asked for, so that ``ancestral --help`` need not wait for torch."""
 
@@ -38,6 +39,7 @@ __all__ = [
     "TrainingOptions",
     "UserError",
     "VectorQuantizer",
+    "complete",
     "detokenize",
     "evaluate",
     "load",

@@ -213,6 +213,24 @@ class DrawsInOrder:
     """
 
 
+class Completes(DrawsInOrder):
+    """A model whose ``sample`` can also take a part of the values as given and draw the rest.
+
+    It takes ``x``, examples ``(n, *spec.shape)``, and ``known``, which of their values stay (boolean, broadcast to ``x``).
+    """
+
+
+def broadcast_known(known: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A mask of known values, expanded to ``shape``. Raises UserError for one that is not boolean or does not broadcast to it."""
+    check_type(known, Tensor, "a boolean mask of known values", "give a tensor")
+    if known.dtype != torch.bool:
+        raise UserError(f"expected a boolean mask of known values, got {known.dtype}", "compare: known = mask > 0")
+    try:
+        return known.expand(shape)
+    except RuntimeError as error:
+        raise UserError(f"expected a mask of shape {shape}, got {tuple(known.shape)}", "give one value for each of x's") from error
+
+
 class LowerBound(ABC):
     """A model whose likelihood can be bounded from below."""
 

@@ -137,14 +137,27 @@ def test_samples_go_into_the_run(call, runs):
 def test_reconstruct(call, runs, name):
     assert call(f"reconstruct RUNS/{name} --n 5 --out .") == (0, "reconstructions.png\n", "")
     model, x = ancestral.load(runs / name), digits().x[:5]
-    assert shows("reconstructions.png", side_by_side(x, model.reconstruct(x), model.spec))
+    assert shows("reconstructions.png", side_by_side(model.spec, x, model.reconstruct(x)))
+
+
+@pytest.mark.parametrize(("options", "rows", "columns"), [("", slice(4, 8), slice(0, 8)), ("--rows 6", slice(6, 8), slice(0, 8)),
+                                                          ("--hole 1 2 3 4", slice(1, 4), slice(2, 6))])  # fmt: skip
+def test_complete(call, runs, options, rows, columns):
+    assert call(f"complete RUNS/pixelcnn --n 5 --seed 3 --out . {options}") == (0, "completions-seed3.png\n", "")
+    model, x = ancestral.load(runs / "pixelcnn"), digits().x[:5]
+    known = torch.ones(1, 8, 8, dtype=torch.bool)
+    known[:, rows, columns] = False
+    _, completed = ancestral.complete(model, x, known, seed=3)
+    assert torch.equal(completed[:, known], x[:, known])
+    assert not torch.equal(completed, x)
+    assert shows("completions-seed3.png", side_by_side(model.spec, x, torch.where(known, x, 8), completed))
 
 
 def test_pictures_of_another_size_and_in_colour(call, runs):
     images = ImageOptions(size=(8, 8), mode="gray", levels=17)
     model, data = ancestral.load(runs / "vqvae"), load_data(str(runs / "pictures"), images)
     assert call("reconstruct RUNS/vqvae --data RUNS/pictures --out .")[0] == 0
-    assert shows("reconstructions.png", side_by_side(data.test.x, model.reconstruct(data.test.x), model.spec))
+    assert shows("reconstructions.png", side_by_side(model.spec, data.test.x, model.reconstruct(data.test.x)))
     assert call("tokenize RUNS/vqvae --data RUNS/pictures --out codes.npy")[0] == 0
     assert np.array_equal(np.load("codes.npy"), model.tokenize(data.train.x)[0].numpy())
     status, output, _ = call("evaluate RUNS/vqvae --data RUNS/pictures")
@@ -479,6 +492,12 @@ MISTAKES = [
     ("sample RUNS/vqvae --format gif", "expected --format to be one of sheet, files, npz, got gif"),
     ("sample RUNS/vqvae --sead 1", "did you mean --seed?"),
     ("reconstruct RUNS/pixelcnn", "expected a model that reconstructs, got GatedPixelCNN; use sample instead"),
+    ("complete RUNS/mlp", "expected a model that draws value after value, got VAE; train an autoregressive model"),
+    ("complete RUNS/pixelcnn --rows 8", "expected to keep 0..7 rows, got 8; leave at least one row to draw"),
+    ("complete RUNS/pixelcnn --hole 5 5 4 2", "expected a hole within 8x8, got (5, 5, 4, 2); give top, left, height, width"),
+    ("complete RUNS/pixelcnn --hole 5 5 4", "expected --hole INT INT INT INT, got 5 5 4"),
+    ("complete RUNS/pixelcnn --rows 2 --hole 5 5 1 1", "expected --rows or --hole, got both; leave one of them out"),
+    ("complete RUNS/pixelcnn --n 0", "expected at least 1 example, got 0"),
     ("reconstruct RUNS/vqvae --n 0", "expected at least 1 example, got 0"),
     ("reconstruct RUNS/vqvae --split tset", "to be one of train, validation, test, all, got tset; did you mean test?"),
     ("reconstruct RUNS/vqvae --data good.npy", "expected a folder of images, got the file good.npy"),

@@ -17,7 +17,7 @@ from torch.distributions import Normal, kl_divergence
 import ancestral
 from ancestral.data import ImageOptions, load_data
 from ancestral.errors import UserError
-from ancestral.evaluation import Figure, batches, detokenize, evaluate, read_codes, reconstruct, sample, tokenize, write_codes
+from ancestral.evaluation import Figure, batches, complete, detokenize, evaluate, read_codes, reconstruct, sample, tokenize, write_codes
 from ancestral.model import Batch
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from ancestral.models.latent.vae import VAE
@@ -225,6 +225,26 @@ def test_samples_come_in_batches_with_their_labels(data, monkeypatch):
     generator = torch.Generator().manual_seed(2)
     parts = [model.sample(len(part), part, generator=generator) for part in labels.split(2)]
     assert torch.equal(x, torch.cat(parts))
+
+
+@pytest.mark.parametrize("class_conditional", [True, False])
+def test_completions_come_in_batches_with_their_classes(data, monkeypatch, class_conditional):
+    from ancestral.evaluation import sampling
+
+    model = build(GatedPixelCNN, data, class_conditional=class_conditional)
+    monkeypatch.setattr(sampling, "_BATCH", 2)
+    x, completed = complete(model, data, n=5, seed=2, temperature=0.5)
+    assert torch.equal(x, data.test.x[:5])
+    known = (torch.arange(8) < 4).view(8, 1).expand(8, 8)
+    generator = torch.Generator().manual_seed(2)
+    labels = data.test.labels[:5] if class_conditional else None
+    parts = [
+        model.sample(len(part), labels[part] if class_conditional else None, x=x[part], known=known, temperature=0.5, generator=generator)
+        for part in torch.arange(5).split(2)
+    ]
+    assert torch.equal(completed, torch.cat(parts))
+    with pytest.raises(UserError, match=r"expected a boolean mask of known values, got torch\.float32"):
+        complete(model, x, known.float())
 
 
 def test_codes_of_several_levels_need_safetensors(tmp_path):

@@ -28,7 +28,7 @@ def test_every_tile_is_where_it_belongs(channels):
 def test_versions_stand_below_their_originals(tmp_path):
     spec = Spec(shape=(1, 2, 2))
     originals, versions = torch.full((3, 1, 2, 2), 10), torch.full((3, 1, 2, 2), 20)
-    picture = side_by_side(originals, versions, spec, columns=2)
+    picture = side_by_side(spec, originals, versions, columns=2)
     assert picture[2, 2] == picture[2, 6] == 10
     assert picture[6, 2] == picture[6, 6] == 20
     assert picture[10, 2] == 10

@@ -10,6 +10,7 @@ COMMANDS = {
     "models": "the taxonomy: every model, what it represents, how it learns",
     "train": "train a model on your data; the same command again resumes",
     "sample": "draw from a trained model: a PNG sheet, files or .npz",
+    "complete": "the rest of images that are known in part",
     "reconstruct": "originals beside the model's versions of them",
     "tokenize": "data to code maps (.npy, .safetensors)",
     "detokenize": "code maps back to images",

@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> None:
     subject = Subject.find(options.run, device(options.device))
     x, versions = reconstruct(subject.model, subject.dataset(options.data), split=options.split, n=options.n, progress=True)
     path = folder(options.run, options.out) / "reconstructions.png"
-    write_png(path, side_by_side(x, versions, subject.model.spec))
+    write_png(path, side_by_side(subject.model.spec, x, versions))
     print(path)
     if len(x) < options.n:
         print(f"({options.split} has {len(x)} examples only)")

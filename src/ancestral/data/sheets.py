@@ -40,12 +40,12 @@ def sheet(x: Tensor, spec: Spec, columns: int | None = None) -> Pixels:
     return result
 
 
-def side_by_side(originals: Tensor, versions: Tensor, spec: Spec, columns: int = 8) -> Pixels:
-    """Rows of originals, each above the row of their other versions."""
+def side_by_side(spec: Spec, originals: Tensor, *versions: Tensor, columns: int = 8) -> Pixels:
+    """Rows of originals, each above the rows of their other versions."""
     columns = min(columns, len(originals))
     missing = -len(originals) % columns
     blank = originals.new_full((missing, *originals.shape[1:]), spec.discrete_levels - 1)
-    rows = [torch.cat([images.to(originals), blank]).split(columns) for images in (originals, versions)]
+    rows = [torch.cat([images.to(originals), blank]).split(columns) for images in (originals, *versions)]
     return sheet(torch.cat([row for pair in zip(*rows, strict=True) for row in pair]), spec, columns=columns)
 
 

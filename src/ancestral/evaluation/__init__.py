@@ -3,13 +3,14 @@
 from ancestral.evaluation.figures import Codebook, Evaluation, Figure
 from ancestral.evaluation.measure import evaluate
 from ancestral.evaluation.reconstruction import reconstruct
-from ancestral.evaluation.sampling import sample, write_images
+from ancestral.evaluation.sampling import complete, sample, write_images
 from ancestral.evaluation.tokens import detokenize, read_codes, tokenize, write_codes
 
 __all__ = [
     "Codebook",
     "Evaluation",
     "Figure",
+    "complete",
     "detokenize",
     "evaluate",
     "read_codes",

@@ -28,7 +28,7 @@ def pictures(model: Model, x: Tensor) -> dict[str, Pixels]:
 def reconstructions(model: Reconstructs, x: Tensor) -> Pixels:
     """Rows of originals, each above the row of the model's versions."""
     assert isinstance(model, Model)
-    return side_by_side(x, model.reconstruct(x), model.spec)
+    return side_by_side(model.spec, x, model.reconstruct(x))
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Samples of a trained model, in batches, as files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,13 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ancestral.data import Dataset, ImageOptions
 from ancestral.data.sheets import sheet, to_pixels, write_png
 from ancestral.distributions.discrete import check_sampling
 from ancestral.errors import UserError
 from ancestral.evaluation.batches import bar
 from ancestral.evaluation.subject import Subject, Trained
 from ancestral.files import replacing
-from ancestral.model import DrawsInOrder, Model
+from ancestral.model import Completes, DrawsInOrder, Model, broadcast_known
+from ancestral.spec import Spec
 
 _BATCH = 64
 
@@ -61,16 +63,85 @@ def sample(
         options |= {"top_k": top_k, "top_p": top_p}
     elif top_k is not None or top_p is not None:
         raise UserError(f"expected no top-k or top-p, got one: {type(network).__name__} draws no values in order", "use temperature")
+    given = {} if classes is None else {"labels": classes}
+    return _in_batches(network, n, given, options, what="sampling", show=progress), classes
+
+
+@torch.no_grad()
+def complete(
+    model: Trained,
+    data: Dataset | Tensor | str | None = None,
+    known: Tensor | None = None,
+    *,
+    split: str = "test",
+    n: int | None = 16,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    images: ImageOptions | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Examples of a split, and the same with the values that are not known drawn anew: integers ``(n, *shape)`` both, on the CPU.
+
+    Each value is drawn given all that come before it in raster order; known ones that come later have no influence. A model that draws by
+    class is told the examples' classes where the data have them.
+
+    Args:
+        model: a model, a run or its directory, or a Hub name.
+        data: a data set, its source, or examples ``(N, *shape)``; a run's own data if None.
+        known: which values stay, boolean, broadcast to ``(n, *shape)``; the upper half if None.
+        split: ``train``, ``validation``, ``test`` or ``all``.
+        n: how many examples, from the first on; all if None.
+        temperature: 1 samples the model; lower values give likelier, less diverse samples.
+        top_k: draw from the k likeliest levels of each value.
+        top_p: draw from the likeliest levels that together reach probability p.
+        seed: the same seed gives the same values on the same machine.
+        images: how the images of a source are prepared; as in the run, and to the model's spec, if None.
+        device: where to compute; where a model is, else on the CPU, if None.
+        progress: show a progress bar.
+
+    Raises:
+        UserError: the model does not complete, the data do not fit it, or an argument is out of its range or of another shape.
+    """
+    check_sampling(temperature, top_k, top_p)
+    subject = Subject.find(model, device)
+    network = subject.model
+    if not isinstance(network, Completes):
+        problem = f"expected a model that draws value after value, got {type(network).__name__}"
+        raise UserError(problem, "train an autoregressive model: ancestral train pixelcnnpp")
+    network.check_trained()
+    examples = subject.examples(data, split, n, images)
+    if known is None:
+        known = upper_rows(network.spec, network.spec.shape[1] // 2)
+    given = {"x": examples.x, "known": broadcast_known(known, tuple(examples.x.shape))}
+    if network.sample_classes and examples.labels is not None:
+        given["labels"] = examples.labels
+    generator = torch.Generator(network.device).manual_seed(check_seed(seed))
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "generator": generator}
+    return examples.x, _in_batches(network, len(examples.x), given, options, what="completing", show=progress)
+
+
+def upper_rows(spec: Spec, rows: int) -> Tensor:
+    """The values of the first rows, as ``complete`` takes them: boolean, of the spec's shape. Raises UserError if none is left to draw."""
+    if not 0 <= rows < spec.shape[1]:
+        raise UserError(f"expected to keep 0..{spec.shape[1] - 1} rows, got {rows}", "leave at least one row to draw")
+    return (torch.arange(spec.shape[1]) < rows).view(-1, *[1] * (len(spec.shape) - 2)).expand(spec.shape)
+
+
+def _in_batches(network: Model, n: int, given: Mapping[str, Tensor], options: Mapping[str, Any], *, what: str, show: bool) -> Tensor:
+    """``network.sample`` of ``n`` examples, ``given`` an entry for each, a batch after another, with a progress bar."""
     parts = []
-    with bar("sampling", show=progress) as advance:
+    with bar(what, show=show) as advance:
         for start in range(0, n, _BATCH):
             size = min(_BATCH, n - start)
+            here: dict[str, Any] = {name: value[start : start + size].to(network.device) for name, value in given.items()}
             if isinstance(network, DrawsInOrder):
-                options["progress"] = lambda share, start=start, size=size: advance((start + share * size) / n)
-            part = None if classes is None else classes[start : start + size].to(network.device)
-            parts.append(network.sample(size, part, **options).cpu())
+                here["progress"] = lambda share, start=start, size=size: advance((start + share * size) / n)
+            parts.append(network.sample(size, **here, **options).cpu())
             advance((start + size) / n)
-    return torch.cat(parts), classes
+    return torch.cat(parts)
 
 
 def check_seed(seed: int) -> int:

@@ -472,7 +472,7 @@ class Trainer:
             pictures["step"] = sheet(self.model.sample(n, labels, generator=generator), self.model.spec, columns=columns)
         if isinstance(self.model, Reconstructs) and stage.prepare is None:
             originals = self.data.validation.x[:32].to(device)
-            pictures["reconstructions"] = side_by_side(originals, self.model.reconstruct(originals), self.model.spec)
+            pictures["reconstructions"] = side_by_side(self.model.spec, originals, self.model.reconstruct(originals))
         for name, picture in pictures.items():
             write_png(self.path / "samples" / f"{stage.name}-{name}-{step:06d}.png", picture)
             self.journal.picture(f"{stage.name}/{name}", step, picture)

@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 from ancestral.distributions.discrete import Discrete, check_sampling
 from ancestral.distributions.likelihood import Likelihood
 from ancestral.errors import UserError, check_at_least, check_type
-from ancestral.model import Batch, DrawsInOrder, ExactLikelihood, Loss, Model
+from ancestral.model import Batch, Completes, ExactLikelihood, Loss, Model, broadcast_known
 from ancestral.nn.causal import RasterConv2d, channel_groups
 from ancestral.nn.conditioning import Conditioner
 from ancestral.nn.embedding import Embedding
@@ -28,7 +28,7 @@ from ancestral.spec import Spec, check_integers
 from ancestral.units import bits_per_dim
 
 
-class Factorised(Model, ExactLikelihood, DrawsInOrder):
+class Factorised(Model, ExactLikelihood, Completes):
     """Base of the autoregressive models.
 
     Shapes: x ``(N, C, H, W)`` integers, of images or of maps of codes, or sequences ``(N, C, T)``. Likelihood figures are exact, in nats
@@ -202,7 +202,9 @@ class Factorised(Model, ExactLikelihood, DrawsInOrder):
             raise UserError("expected x and known together, got one of them", "known says which values of x stay")
         if x is not None and known is not None:
             self.spec.check(x)
-            known = _broadcast(known, shape, len(x)).to(self.device)
+            if len(x) != n:
+                raise UserError(f"expected {n} examples to complete, got {len(x)}", "give as many as n")
+            known = broadcast_known(known, shape).to(self.device)
             x = x.to(self.device).long()
         if self.sample_classes and labels is None:
             labels = torch.randint(self.sample_classes, (n,), device=self.device, generator=generator)
@@ -221,17 +223,6 @@ class Factorised(Model, ExactLikelihood, DrawsInOrder):
                 if progress and index[0] == shape[1] - 1 and index[-1] == shape[-1] - 1:
                     progress(stream.done / self.spec.dims)
         return stream.x.to(self.spec.dtype, copy=True)
-
-
-def _broadcast(known: Tensor, shape: tuple[int, ...], examples: int) -> Tensor:
-    if examples != shape[0]:
-        raise UserError(f"expected {shape[0]} examples to complete, got {examples}", "give as many as n")
-    if known.dtype != torch.bool:
-        raise UserError(f"expected a boolean mask of known values, got {known.dtype}", "compare: known = mask > 0")
-    try:
-        return known.expand(shape)
-    except RuntimeError as error:
-        raise UserError(f"expected a mask of shape {shape}, got {tuple(known.shape)}", "give one value for each of x's") from error
 
 
 class Stream:

@@ -1,0 +1,68 @@
+"""``ancestral complete RUN``."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+
+from ancestral.cli.options import DataName, Device, Folder, RunName, SplitName, device, folder
+from ancestral.cli.parse import parse, shown_as
+from ancestral.data.sheets import side_by_side, write_png
+from ancestral.errors import UserError
+from ancestral.evaluation import complete
+from ancestral.evaluation.sampling import upper_rows
+from ancestral.evaluation.subject import Subject
+
+
+@dataclass(frozen=True)
+class Options:
+    """Draw the rest of images that are known in part: below a row, or in a hole.
+
+    The sheet shows originals, what the model was given, and what it made of it.
+    """
+
+    run: RunName
+    data: DataName = None
+    split: SplitName = "test"
+    n: int = 16
+    """Number of examples."""
+    rows: Annotated[int | None, shown_as("INT")] = None
+    """Upper rows that stay; half of them if left out."""
+    hole: Annotated[tuple[int, int, int, int] | None, shown_as("INT INT INT INT")] = None
+    """Draw a rectangle instead: its top, left, height and width."""
+    temperature: float = 1.0
+    """1 samples the model; lower values give likelier, less diverse samples."""
+    top_k: Annotated[int | None, shown_as("INT")] = None
+    """Draw from the k likeliest levels of each value."""
+    top_p: Annotated[float | None, shown_as("FLOAT")] = None
+    """Draw from the likeliest levels that reach this probability."""
+    seed: int = 0
+    """The same seed gives the same values."""
+    out: Folder = None
+    device: Device = "auto"
+
+
+def main(arguments: list[str]) -> None:
+    """Complete and write."""
+    options = parse(Options, arguments, "complete")
+    if options.rows is not None and options.hole is not None:
+        raise UserError("expected --rows or --hole, got both", "leave one of them out")
+    subject = Subject.find(options.run, device(options.device))
+    spec = subject.model.spec
+    if len(spec.shape) != 3:
+        raise UserError(f"expected a model of images, got one of {spec.shape}", "use ancestral.complete from Python")
+    known = upper_rows(spec, spec.shape[1] // 2 if options.rows is None else options.rows)
+    if options.hole is not None:
+        top, left, height, width = options.hole
+        if min(top, left) < 0 or min(height, width) < 1 or top + height > spec.shape[1] or left + width > spec.shape[2]:
+            raise UserError(f"expected a hole within {spec.shape[1]}x{spec.shape[2]}, got {options.hole}", "give top, left, height, width")
+        known = torch.ones(spec.shape, dtype=torch.bool)
+        known[:, top : top + height, left : left + width] = False
+    x, completed = complete(
+        subject.model, subject.dataset(options.data), known, split=options.split, n=options.n, temperature=options.temperature,
+        top_k=options.top_k, top_p=options.top_p, seed=options.seed, progress=True,
+    )  # fmt: skip
+    given = torch.where(known, x, spec.discrete_levels // 2)
+    path = folder(options.run, options.out) / f"completions-seed{options.seed}.png"
+    write_png(path, side_by_side(spec, x, given, completed))
+    print(path)
