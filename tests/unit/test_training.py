@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 from torch import nn
 
@@ -24,6 +25,7 @@ from ancestral.spec import Spec
 from ancestral.training import Diverged, TrainingOptions, train
 from ancestral.training.averaging import Average
 from ancestral.training.batches import Batches
+from ancestral.training.journal import Journal
 from ancestral.training.loop import Trainer
 from ancestral.training.optimizers import learning_rate
 
@@ -99,6 +101,18 @@ def test_signal_saves_and_tells_how_to_go_on(undisturbed, tmp_path, number):
     assert "Traceback" not in output
     tiny_vqvae(out)
     assert weights(out) == weights(undisturbed)
+
+
+def test_tensorboard_forgets_what_is_done_again(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for start, values in ((0, [5.0, 4.0, 3.0]), (1, [2.0, 1.0])):  # killed after step 3, with a checkpoint of step 1
+        with Journal(tmp_path, Console(quiet=True)) as journal:
+            journal.begin_stage("prior", start, 3)
+            for step, value in enumerate(values, start + 1):
+                journal.write("prior", step, "train", {"loss": value}, steps=3)
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "prior")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss/train")] == [(1, 5.0), (2, 2.0), (3, 1.0)]
 
 
 def test_complete_run_is_left_alone(undisturbed, tmp_path):

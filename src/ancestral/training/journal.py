@@ -25,11 +25,11 @@ class Journal:
     """
 
     def __init__(self, run: Path, console: Console | None = None) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - takes a second, which only a training should pay
-
         self.console = console or Console(stderr=False, highlight=False)
         self._metrics = run / "metrics.jsonl"
-        self._tensorboard = SummaryWriter(str(run / "tensorboard"))
+        self._folder = run / "tensorboard"
+        self._tensorboard: Any = None
+        """The writer of the stage."""
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._last_line = 0.0
@@ -39,7 +39,6 @@ class Journal:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.end_stage()
-        self._tensorboard.close()
 
     def rewind(self, stage: str, step: int) -> None:
         """Forget the entries of ``stage`` after ``step``, which a resumed training writes again."""
@@ -61,7 +60,10 @@ class Journal:
         self.console.print(text, markup=False, soft_wrap=True)
 
     def begin_stage(self, stage: str, step: int, steps: int) -> None:
-        """Start the progress of a stage."""
+        """Start the progress of a stage, and its TensorBoard, in which what a killed process wrote after ``step`` is forgotten."""
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - takes a second, which only a training should pay
+
+        self._tensorboard = SummaryWriter(str(self._folder / stage), purge_step=step + 1)
         self._last_line = time.monotonic()
         if self.console.is_terminal:
             self._progress = Progress(
@@ -74,7 +76,10 @@ class Journal:
             self._task = self._progress.add_task(stage, completed=step, total=steps, status="")
 
     def end_stage(self) -> None:
-        """Stop the progress of a stage."""
+        """Stop the progress of a stage, and close its TensorBoard."""
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+            self._tensorboard = None
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
@@ -85,7 +90,7 @@ class Journal:
         with self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         for name, value in values.items():
-            self._tensorboard.add_scalar(f"{stage}/{name}/{split}", value, step)
+            self._tensorboard.add_scalar(f"{name}/{split}", value, step)
         self._show(stage, step, split, values, steps)
 
     def picture(self, name: str, step: int, image: Any) -> None:

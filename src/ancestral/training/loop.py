@@ -475,7 +475,7 @@ class Trainer:
             pictures["reconstructions"] = side_by_side(self.model.spec, originals, self.model.reconstruct(originals))
         for name, picture in pictures.items():
             write_png(self.path / "samples" / f"{stage.name}-{name}-{step:06d}.png", picture)
-            self.journal.picture(f"{stage.name}/{name}", step, picture)
+            self.journal.picture(name, step, picture)
 
     def _should_stop(self, done: int, last: bool) -> bool:
         """Whether all processes are to stop after this step."""
