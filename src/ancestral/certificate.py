@@ -188,6 +188,8 @@ def certify(
     Raises:
         UserError: a network whose output is not one of those that ``Network`` names, or a declaration of another shape.
     """
+    if trials < 1:
+        raise UserError(f"expected at least 1 trial, got {trials}", "try 4")
     if spec is None:
         if not isinstance(subject, Factorised):
             raise UserError("expected a spec beside a network of your own, got none", "give certify(network, Spec(shape=..., levels=...))")
@@ -240,12 +242,13 @@ class _Probe:
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        torch.manual_seed(0)  # of whatever noise the network adds: the same for each pass
-        if isinstance(self.network, Factorised):
-            given = {name: value.expand(len(x), *value.shape[1:]) for name, value in self.given.items()}
-            output: object = self.network.conditionals(x, **given)
-        else:
-            output = self.network(x)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # of whatever noise the network adds: the same for each pass
+            if isinstance(self.network, Factorised):
+                given = {name: value.expand(len(x), *value.shape[1:]) for name, value in self.given.items()}
+                output: object = self.network.conditionals(x, **given)
+            else:
+                output = self.network(x)
         return self._flatten(output, len(x))
 
     def _flatten(self, output: object, n: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 
 import pytest
 import torch
@@ -207,12 +208,88 @@ def test_a_compiled_network_streams_the_same_tokens(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_bfloat16_streams_a_valid_example(name):
-    """In half precision the stream's own probabilities are what it draws from; levels and shapes hold."""
-    model = build(name, "mixture").bfloat16()
-    x = model.sample(2, generator=torch.Generator().manual_seed(0))
+def test_bfloat16_draws_from_its_own_stream(name):
+    """In half precision a stream rounds otherwise than a full pass; what is drawn is drawn from what the stream said."""
+    exact, model = build(name, "mixture"), build(name, "mixture").bfloat16()
+    uniforms = torch.rand(2, *model.spec.shape, generator=torch.Generator().manual_seed(0))
+    x = model.sample(2, uniforms=uniforms).long()
     model.spec.check(x)
-    assert x.float().std() > 0
+    stream, nats = model.stream(2), torch.zeros(2)
+    while (index := stream.index) is not None:
+        place = (slice(None), *index)
+        assert torch.equal(stream.conditional().quantile(uniforms[place]), x[place])
+        nats -= stream.conditional().log_prob(x[place]).float()
+        stream.push(x[place])
+    torch.testing.assert_close(nats, -exact.log_prob(Batch(x)).detach().float(), rtol=0.05, atol=0.5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("options", [{"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.6, "temperature": 1.5}])
+def test_sharpened_tokens_are_those_of_full_passes(name, options):
+    model = build(name, "grey")
+    labels, context = given(model, 2)
+    uniforms = torch.rand(2, *model.spec.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = model.sample(2, labels, context=context, uniforms=uniforms, **options).long()
+    with torch.no_grad():
+        assert torch.equal(model.conditionals(x, labels, context).quantile(uniforms, **options), x)
+    assert not torch.equal(model.sample(2, labels, context=context, uniforms=uniforms).long(), x)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_conditions_matter_from_the_first_value_on(name):
+    model = build(name, "grey")
+    labels, context = given(model, 1)
+    other = (context + 1) % 3
+    x = torch.zeros(1, *model.spec.shape, dtype=torch.int64)
+    with torch.no_grad():
+        first, by_class, by_context = (
+            model.conditionals(x, *condition).log_pmf().flatten(1, -2)[:, 0]
+            for condition in ((labels, context), ((labels + 1) % 3, context), (labels, other))
+        )
+    assert float((first - by_class).abs().max()) > 1e-6
+    assert float((first - by_context).abs().max()) > 1e-6
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_dropout_drops_in_training_alone(name):
+    model = build(name, "mixture", dropout=0.5)
+    x = torch.randint(20, (2, *model.spec.shape), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(model.log_prob(Batch(x)), model.log_prob(Batch(x)))
+        model.train()
+        assert not torch.equal(model.log_prob(Batch(x)), model.log_prob(Batch(x)))
+    with pytest.raises(UserError, match=r"expected a model in evaluation mode, got one in training mode; call model\.eval\(\) first"):
+        model.sample(2)
+
+
+@pytest.mark.parametrize("name", ["pixelcnnpp", "pixelsnail"])
+@pytest.mark.parametrize("labels", [torch.tensor([0, 1, 2, 0]), torch.zeros(4, dtype=torch.int64), None])
+def test_weight_normalisation_starts_from_data(name, labels):
+    """Each convolution gives mean 0 and a standard deviation of 1, of 0.1 where a block starts; also if all labels are the same."""
+    torch.manual_seed(0)
+    cls = MODELS[name]
+    spec = Spec(shape=(1, 6, 6), levels=20, classes=3)
+    model = cls(dataclasses.replace(cls.Config.tiny(), likelihood="logistic-mixture"), spec)
+    batch = Batch(torch.randint(20, (4, *spec.shape)), labels)
+    first = model.loss(batch, "training").total.detach()
+    assert float(first) < 10
+    found = {}
+    for part, layer in model.named_modules():
+        if hasattr(layer, "parametrizations"):
+            layer.register_forward_hook(lambda _, __, output, part=part: found.setdefault(part, output))
+    with torch.no_grad():
+        assert float(model.log_prob(batch).mean()) == pytest.approx(-float(first) * spec.dims * math.log(2), rel=0.05)
+    spreads = [float(output.std(dim=[0, *range(2, output.dim())], unbiased=False).median()) for output in found.values()]
+    assert all(0.03 < spread < 1.6 for spread in spreads), spreads
+    assert any(spread < 0.2 for spread in spreads)
+    assert not any("condition" in part for part in found)
+
+    weights = {key: value.clone() for key, value in model.state_dict().items()}
+    again = cls(model.config, spec)
+    again.load_state_dict(weights)
+    for started in (model, again):  # not done again, not after a load either
+        started.loss(Batch(torch.zeros_like(batch.x), labels), "training")
+        assert all(torch.equal(value, weights[key]) for key, value in started.state_dict().items())
 
 
 BAD = [
@@ -223,6 +300,8 @@ BAD = [
     ({"labels": torch.tensor([0, 3])}, "expected labels 0..2, got 0..3"),
     ({"labels": torch.tensor([0])}, "expected 2 labels"),
     ({"uniforms": torch.rand(2, 1, 5, 5)}, r"expected noise of shape \(2, 1, 5, 7\), got \(2, 1, 5, 5\)"),
+    ({"uniforms": torch.ones(2, 1, 5, 7)}, r"expected noise in \[0, 1\), got numbers outside it, or NaN"),
+    ({"uniforms": torch.full((2, 1, 5, 7), float("nan"))}, r"expected noise in \[0, 1\), got numbers outside it, or NaN"),
     ({"context": None}, r"expected a context of shape \(1, 2, 2\), got None"),
     ({"context": torch.zeros(2, 1, 3, 2, dtype=torch.int64)}, r"expected examples of shape \(1, 2, 2\), got \(1, 3, 2\)"),
     ({"context": torch.full((2, 1, 2, 2), 3)}, "expected values 0..2, got 3;"),

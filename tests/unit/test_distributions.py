@@ -12,11 +12,11 @@ from torch import nn
 from ancestral.distributions import discrete
 from ancestral.distributions.discrete import Bernoulli, Categorical, Discrete, check_sampling
 from ancestral.distributions.discretized import (
-    MIN_LOG_SCALE,
     DiscretizedLogisticMixture,
     DiscretizedNormal,
     coupled_logistic_mixture,
     log1mexp,
+    min_log_scale,
 )
 from ancestral.distributions.likelihood import Likelihood
 from ancestral.errors import UserError
@@ -125,10 +125,18 @@ def test_edges_take_the_tails(kind):
 def test_scales_beyond_the_clamp_are_the_clamp():
     loc = torch.tensor([0.1], dtype=torch.float64)
     for kind in FROZEN:
-        at = binned(kind, loc, torch.tensor([MIN_LOG_SCALE]).double(), 256)
+        at = binned(kind, loc, torch.tensor([min_log_scale(256)]).double(), 256)
         beyond = binned(kind, loc, torch.tensor([-30.0]).double(), 256)
         assert torch.equal(at.log_pmf(), beyond.log_pmf())
         assert torch.equal(at.draw(generator=torch.Generator().manual_seed(0)), beyond.draw(generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("levels", [256, 2**16])
+def test_scales_go_far_below_a_bin_of_any_number_of_levels(levels):
+    """Else a certain value would cost bits: seven for each of 16-bit sound."""
+    for kind in FROZEN:
+        d = binned(kind, torch.zeros(1, dtype=torch.float64), torch.tensor([-50.0]).double(), levels + 1)
+        assert float(d.log_prob(torch.tensor([levels // 2]))) > -0.03
 
 
 def test_mixture_is_the_mixture():

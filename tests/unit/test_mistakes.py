@@ -39,6 +39,10 @@ MISTAKES = {
     "a negative temperature": (lambda m: m["VAE"].sample(1, temperature=-1), "expected a temperature of 0 or more, got -1"),
     "no temperature": (lambda m: m["PixelCNN"].sample(1, temperature=0), "expected a temperature above 0, got 0"),
     "a number pushed": (lambda m: m["PixelCNN"].stream(1, torch.tensor([0])).push(3), "expected a tensor of 1 values, got int"),
+    "a batch for another stream": (
+        lambda m: m["PixelCNN"].positions(torch.zeros(3, 8), None, None, m["PixelCNN"].stream(2, torch.tensor([0, 1]))._cursor),
+        "expected 2 examples in this stream, got 3; begin another stream",
+    ),
     "a model that is None": (lambda m: ancestral.load(None), "expected the name of a model, got NoneType; give a run directory"),
     "nothing to evaluate": (lambda m: ancestral.evaluate(None), "expected a model, a run or the name of one, got NoneType"),
     "data as a tensor": (lambda m: ancestral.train("vae", data=X, out="out"), "expected the name of a source of data, got Tensor"),

@@ -29,8 +29,6 @@ class Options:
 def main(arguments: list[str]) -> None:
     """Examine, print the findings and draw them."""
     options = parse(Options, arguments, "certify")
-    if options.trials < 1:
-        raise UserError(f"expected at least 1 trial, got {options.trials}", "try 4")
     model = load(options.run)
     subject = getattr(model, "prior", model)
     if not isinstance(subject, Factorised):

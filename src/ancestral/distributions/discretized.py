@@ -14,8 +14,13 @@ from torch.nn.functional import softplus
 
 from ancestral.distributions.discrete import Discrete, Index
 
-MIN_LOG_SCALE = -7.0
-"""Log-scales are clamped here, in the loss and in the sampler alike: e^-7 of [-1, 1] is a ninth of a bin of 256 levels."""
+
+def min_log_scale(levels: int) -> float:
+    """Where log-scales are clamped from below, in the loss and in the sampler alike.
+
+    -7 as in the code of Salimans et al., 2017: a ninth of a bin of 256 levels; as small a part of the bins of more levels.
+    """
+    return -7.0 - max(0.0, math.log((levels - 1) / 255))
 
 
 def log1mexp(x: Tensor) -> Tensor:
@@ -83,12 +88,12 @@ class DiscretizedLogisticMixture(_Binned):
     Args:
         logits: unnormalised log weights of the components, ``(*batch_shape, K)``.
         loc: locations in [-1, 1], same shape.
-        log_scale: log-scales in the same units, clamped from below at ``MIN_LOG_SCALE``.
+        log_scale: log-scales in the same units, clamped from below at ``min_log_scale``.
         levels: L.
     """
 
     def __init__(self, logits: Tensor, loc: Tensor, log_scale: Tensor, levels: int) -> None:
-        self.logits, self.loc, self.log_scale = logits, loc, log_scale.clamp(min=MIN_LOG_SCALE)
+        self.logits, self.loc, self.log_scale = logits, loc, log_scale.clamp(min=min_log_scale(levels))
         super().__init__(levels, logits.shape[:-1])
 
     def _survival(self, edge: float) -> Tensor:
@@ -176,12 +181,12 @@ class DiscretizedNormal(_Binned):
 
     Args:
         loc: locations in [-1, 1], ``batch_shape``.
-        log_scale: log standard deviations in the same units, clamped from below at ``MIN_LOG_SCALE``.
+        log_scale: log standard deviations in the same units, clamped from below at ``min_log_scale``.
         levels: L.
     """
 
     def __init__(self, loc: Tensor, log_scale: Tensor, levels: int) -> None:
-        self.loc, self.log_scale = loc, log_scale.clamp(min=MIN_LOG_SCALE)
+        self.loc, self.log_scale = loc, log_scale.clamp(min=min_log_scale(levels))
         super().__init__(levels, loc.shape)
 
     def _survival(self, edge: float) -> Tensor:

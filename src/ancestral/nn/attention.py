@@ -33,6 +33,8 @@ class CausalAttention(nn.Module):
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor, cursor: Cursor | None = None) -> Tensor:
         """The values that each position's query finds."""
+        if cursor is not None:
+            cursor.check(keys)
         return self._whole(queries, keys, values) if cursor is None else self._step(queries, keys, values, cursor)
 
     def _whole(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:

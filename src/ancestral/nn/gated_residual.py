@@ -87,6 +87,8 @@ def _apply(layer: nn.Module, x: Tensor, cursor: Cursor | None) -> Tensor:
 class WeightNormalization(nn.Module):
     """Weight normalisation (Salimans & Kingma, 2016, https://arxiv.org/abs/1602.07868) of every convolution in some parts of a model.
 
+    The projections of conditions (``Injection``) are left as they are.
+
     Before the first step of a training, one pass over its batch sets gains and biases so that each convolution gives mean 0 and
     variance 1 (section 3), and 0.1 for the second ones of residual blocks, so that these start small.
     """
@@ -97,7 +99,12 @@ class WeightNormalization(nn.Module):
         super().__init__()
         self.register_buffer("started", torch.tensor(False))
         self._known_started = False
-        for layer in (layer for part in parts for layer in part.modules()):
+        layers = [layer for part in parts for layer in part.modules()]
+        # Of a condition, a batch may hold one value alone, which has no variance to set.
+        plain = {layer.project for layer in layers if isinstance(layer, Injection)}
+        for layer in layers:
+            if layer in plain:
+                continue
             if isinstance(layer, RasterConv2d | VerticalConv2d | Pointwise):
                 weight_norm(layer, "weight", dim=0)
             elif isinstance(layer, Upsample2d):
@@ -127,7 +134,8 @@ def _standardize(deviation: float, layer: Any, arguments: tuple[Tensor, ...], ou
     if dist.is_available() and dist.is_initialized():  # the batch is that of all processes
         dist.all_reduce(moments)
         moments /= dist.get_world_size()
-    spread = deviation / ((moments[1] - moments[0].square()).clamp(min=0).sqrt() + 1e-6)
+    found = (moments[1] - moments[0].square()).clamp(min=0).sqrt()
+    spread = torch.where(found > 1e-4, deviation / found, 1.0)  # a channel that is the same everywhere keeps its gain
     gain = layer.parametrizations.weight.original0
     gain.mul_(spread.view(gain.shape))
     shape = (1, -1, *[1] * (output.dim() - 2))

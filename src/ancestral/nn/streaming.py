@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
+from ancestral.errors import UserError
+
 
 class Cursor:
     """A place in a stream, and what every layer has kept of the places before it.
@@ -51,6 +53,11 @@ class Cursor:
             self._kept[layer] = start()
         return self._kept[layer]
 
+    def check(self, x: Tensor) -> None:
+        """Raise UserError unless ``x`` has as many examples as this stream (or is empty: between the places of a coarser map)."""
+        if x.shape[0] not in (self.n, 0):
+            raise UserError(f"expected {self.n} examples in this stream, got {x.shape[0]}", "begin another stream for them")
+
     def zeros(self, *shape: int) -> Tensor:
         """Zeros ``(N, *shape)`` on the stream's device."""
         return torch.zeros(self.n, *shape, device=self.device, dtype=self.dtype)
@@ -84,7 +91,9 @@ class Streaming(nn.Module, ABC):
     """A layer with a memory: ``whole`` maps, or one place after another from what ``start`` and ``step`` keep."""
 
     def forward(self, x: Tensor, cursor: Cursor | None = None) -> Tensor:
-        """``x`` is a whole map, or without a cursor's place the part of it there; so is what comes back."""
+        """``x`` is a whole map, or with a cursor the part of it at its place; so is what comes back."""
+        if cursor is not None:
+            cursor.check(x)
         return self.whole(x) if cursor is None else self.step(x, cursor.kept(self, lambda: self.start(cursor)), cursor)
 
     @abstractmethod

@@ -159,10 +159,10 @@ class Factorised(Model, ExactLikelihood, Completes):
         return None
 
     def stream(self, n: int, labels: Tensor | None = None, context: Tensor | None = None) -> "Stream":
-        """The conditionals of ``n`` examples, one value after another. The model is to be in evaluation mode.
+        """The conditionals of ``n`` examples, one value after another.
 
         Raises:
-            UserError: labels or a context that do not fit the model.
+            UserError: labels or a context that do not fit the model, or a model in training mode.
         """
         return Stream(self, n, labels, context)
 
@@ -196,8 +196,12 @@ class Factorised(Model, ExactLikelihood, Completes):
         check_at_least(1, n=n)
         shape = (n, *self.spec.shape)
         check_sampling(temperature, top_k, top_p, self.spec.discrete_levels)
-        if uniforms is not None and tuple(uniforms.shape) != shape:
-            raise UserError(f"expected noise of shape {shape}, got {tuple(uniforms.shape)}", "give one uniform number for each value")
+        if uniforms is not None:
+            if tuple(uniforms.shape) != shape:
+                raise UserError(f"expected noise of shape {shape}, got {tuple(uniforms.shape)}", "give one uniform number for each value")
+            if not bool(((uniforms >= 0) & (uniforms < 1)).all()):
+                raise UserError("expected noise in [0, 1), got numbers outside it, or NaN", "give uniform numbers: torch.rand")
+            uniforms = uniforms.to(self.device)
         if (x is None) != (known is None):
             raise UserError("expected x and known together, got one of them", "known says which values of x stay")
         if x is not None and known is not None:
@@ -228,13 +232,15 @@ class Factorised(Model, ExactLikelihood, Completes):
 class Stream:
     """The conditionals of a model one value after another, in raster order: ask ``conditional``, then ``push`` the value.
 
-    It costs one pass of the network in all (for each channel, unless the likelihood couples channels itself). It holds the model's
-    weights as they were when it began.
+    It costs one pass of the network in all (for each channel, unless the likelihood couples channels itself). The weights must stay as
+    they are while it runs. A model with weight normalisation is faster inside ``torch.nn.utils.parametrize.cached()``.
     """
 
     def __init__(self, model: Factorised, n: int, labels: Tensor | None, context: Tensor | None) -> None:
         if n < 1:
             raise UserError(f"expected at least 1 example, got {n}", "raise n")
+        if model.training:
+            raise UserError("expected a model in evaluation mode, got one in training mode", "call model.eval() first")
         if labels is not None:
             model.check_labels(labels, n)
         elif model.sample_classes:
@@ -243,6 +249,9 @@ class Stream:
             model.spec.context.check(context)
             if len(context) != n:
                 raise UserError(f"expected a context of {n} examples, got {len(context)}", "give one for each example")
+            context = context.to(model.device)
+        if labels is not None:
+            labels = labels.to(model.device)
         self.model, self.n = model, n
         self.x = torch.zeros(n, *model.spec.shape, dtype=torch.int64, device=model.device)
         """The values so far, ``(n, *spec.shape)``; those to come are 0."""
@@ -353,7 +362,7 @@ def masked_head(group: Tensor, hidden: int, model: Factorised, layers: int = 1) 
 
 
 class ChannelHead(nn.Module):
-    """Output of a network that sees none of a position's own values: ELU and a 1x1 convolution.
+    """Output of a network that sees none of a position's own values: a nonlinearity and a 1x1 convolution.
 
     With several channels that are not coupled by the likelihood, a hidden layer joins the values of the channels before.
 
@@ -361,10 +370,12 @@ class ChannelHead(nn.Module):
         width: channels of the network's features.
         hidden: channels of the hidden layer.
         model: whose output it is.
+        nonlinearity: what stands before each convolution.
     """
 
-    def __init__(self, width: int, hidden: int, model: Factorised) -> None:
+    def __init__(self, width: int, hidden: int, model: Factorised, nonlinearity: Callable[[Tensor], Tensor] = elu) -> None:
         super().__init__()
+        self.nonlinearity = nonlinearity
         groups = model.groups
         between = channel_groups(max(hidden, groups), groups)
         self.trunk = Pointwise(width, len(between)) if groups > 1 else None
@@ -376,6 +387,6 @@ class ChannelHead(nn.Module):
     def forward(self, h: Tensor, x: Tensor, cursor: Cursor | None = None) -> Tensor:
         """Features ``(N, width, H, W)`` and the input ``(N, F, H, W)`` to the parameters of the likelihood."""
         if self.trunk is not None and self.own is not None:
-            h = self.trunk(elu(h)) + self.own(x, cursor)
-        result: Tensor = self.output(elu(h), cursor)
+            h = self.trunk(self.nonlinearity(h)) + self.own(x, cursor)
+        result: Tensor = self.output(self.nonlinearity(h), cursor)
         return result

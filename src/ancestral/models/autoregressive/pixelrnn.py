@@ -18,16 +18,19 @@ from ancestral.spec import Spec
 class RecurrentBlock(nn.Module):
     """Residual block around a two-dimensional LSTM (figure 5, right): 2h channels to h hidden ones and, by a 1x1 convolution, back."""
 
-    def __init__(self, kind: type[RowLSTM] | type[DiagonalBiLSTM], group: Tensor, hidden_group: Tensor, condition_width: int) -> None:
+    def __init__(
+        self, kind: type[RowLSTM] | type[DiagonalBiLSTM], group: Tensor, hidden_group: Tensor, condition_width: int, *, dropout: float
+    ) -> None:
         super().__init__()
         self.condition = Injection(condition_width, len(group)) if condition_width else None
         self.lstm = kind(group, hidden_group)
+        self.dropout = nn.Dropout(dropout)
         self.widen = RasterConv2d(hidden_group, group)
 
     def forward(self, h: Tensor, condition: Tensor | None, cursor: Cursor | None) -> Tensor:
         """``(N, 2h, H, W)`` to the same shape."""
         inner = h if self.condition is None else h + self.condition(condition, cursor)
-        return h + self.widen(self.lstm(inner, cursor), cursor)
+        return h + self.widen(self.dropout(self.lstm(inner, cursor)), cursor)
 
 
 class PixelRNN(Factorised):
@@ -76,6 +79,11 @@ class PixelRNN(Factorised):
             model=Config(),
             stages={"training": Optimization(steps=500_000, batch_size=16, optimizer="rmsprop", learning_rate=1e-3, schedule="constant")},
         ),
+        "cifar10-row-lstm": Recipe(
+            source="van den Oord et al. 2016, table 1: Row LSTM, 12 layers, h=128, 1024 channels on top, RMSProp, batch 16",
+            model=Config(layer="row-lstm", hidden=128, layers=12, head=1024),
+            stages={"training": Optimization(steps=500_000, batch_size=16, optimizer="rmsprop", learning_rate=1e-4, schedule="constant")},
+        ),
         "cifar10": Recipe(
             source="van den Oord et al. 2016, table 1: Diagonal BiLSTM, 12 layers, h=128, 1024 channels on top, RMSProp, batch 16",
             model=Config(hidden=128, layers=12, head=1024),
@@ -89,7 +97,9 @@ class PixelRNN(Factorised):
         reach = config.first_kernel // 2
         self.first = RasterConv2d(self.input_groups, group, up=reach, left=reach, right=reach, mask="A")
         kind = RowLSTM if config.layer == "row-lstm" else DiagonalBiLSTM
-        self.layers = nn.ModuleList(RecurrentBlock(kind, group, hidden_group, self.condition_width) for _ in range(config.layers))
+        self.layers = nn.ModuleList(
+            RecurrentBlock(kind, group, hidden_group, self.condition_width, dropout=config.dropout) for _ in range(config.layers)
+        )
         self.head = masked_head(group, config.head, self, config.head_layers)
 
     def reach(self, *, own: bool) -> Tensor:

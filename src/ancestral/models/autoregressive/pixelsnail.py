@@ -99,12 +99,13 @@ class PixelSNAIL(Factorised):
                 1,
                 width=self.width,
                 blocks=self.blocks,
+                residual_blocks=self.residual_blocks,
                 residual_width=self.residual_width,
                 heads=self.heads,
                 key=self.key,
                 value=self.value,
             )
-            check_at_least(0, residual_blocks=self.residual_blocks, attention_every=self.attention_every)
+            check_at_least(0, attention_every=self.attention_every)
             if self.kernel < 2:
                 raise UserError(f"expected a kernel of at least 2, got {self.kernel}", "try 2 or 5")
 

@@ -96,7 +96,7 @@ class WaveNet(Factorised):
         dilations = [2**i for _ in range(config.cycles) for i in range(config.layers)]
         self.layers = nn.ModuleList(DilatedLayer(config, dilation, self.condition_width) for dilation in dilations)
         self.merge = Pointwise(config.skip_width, config.skip_width)
-        self.head = ChannelHead(config.skip_width, config.skip_width, self)
+        self.head = ChannelHead(config.skip_width, config.skip_width, self, relu)
 
     def reach(self, *, own: bool) -> Tensor:
         """See ``Factorised.reach``: as many steps back as the kernels and dilations add up to."""
