@@ -1,7 +1,8 @@
 """Training: options, the loop, checkpoints, averaging of weights."""
 
 from ancestral.training.begin import train
-from ancestral.training.loop import Diverged, Interrupted
+from ancestral.training.loop import Interrupted
 from ancestral.training.options import TrainingOptions
+from ancestral.training.work import Diverged
 
 __all__ = ["Diverged", "Interrupted", "TrainingOptions", "train"]

@@ -14,7 +14,8 @@ from ancestral.model import Model
 from ancestral.recipe import Optimization, Recipe
 from ancestral.runs import Run
 from ancestral.taxonomy import model_class
-from ancestral.training.loop import Trainer, processes
+from ancestral.training.fabric import processes
+from ancestral.training.loop import Trainer
 from ancestral.training.options import RESULT_OPTIONS, TrainingOptions
 from ancestral.training.randomness import derive
 

@@ -1,23 +1,16 @@
 """The loop: stages, the phases inside a step, and exact resume. It knows no family."""
 
 import math
-import os
-import shutil
 import signal
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from ancestral.data import Dataset, ImageOptions, augment
@@ -30,10 +23,12 @@ from ancestral.training import checkpoints
 from ancestral.training.averaging import Average
 from ancestral.training.batches import Batches
 from ancestral.training.checkpoints import Checkpoint
+from ancestral.training.fabric import build_fabric, can_compile
 from ancestral.training.journal import Journal
 from ancestral.training.optimizers import build_optimizer, learning_rate
 from ancestral.training.options import TrainingOptions
 from ancestral.training.randomness import derive, seed_step
+from ancestral.training.work import PhaseLoss, Work
 
 try:
     import fcntl
@@ -56,86 +51,6 @@ class Interrupted(Exception):
     def __init__(self, stage: str, step: int, number: int) -> None:
         self.stage, self.step, self.signal = stage, step, number
         super().__init__(f"stopped in stage {stage} after step {step}; saved")
-
-
-class Diverged(UserError):
-    """The loss or the weights became NaN or infinite."""
-
-    def __init__(self, stage: str, phase: str, step: int, term: str) -> None:
-        super().__init__(
-            f"expected finite numbers, got NaN or inf in stage {stage}, phase {phase}, step {step}, term {term}",
-            f"the last good checkpoint is kept; try a lower --{stage}.learning-rate in a new folder",
-        )
-
-
-class _Loss(nn.Module):
-    """The loss of a phase as a forward pass, which is what Fabric, DDP and torch.compile wrap."""
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor, labels: Tensor | None, context: Tensor | None, phase: str) -> tuple[Tensor, dict[str, Tensor]]:
-        loss = self.model.loss(Batch(x, labels, context), phase)
-        return loss.total, dict(loss.terms)
-
-
-@dataclass
-class _Pending:
-    """A loss that the host has not looked at yet."""
-
-    phase: str
-    step: int
-    total: Tensor
-    terms: Mapping[str, Tensor]
-
-
-@dataclass(kw_only=True)
-class _Work:
-    """A stage at work."""
-
-    stage: Stage
-    optimization: Optimization
-    device: torch.device
-    batches: Batches
-    validation: Batch
-    module: Any
-    optimizers: Mapping[str, Any]
-    average: Average | None
-    pending: list[_Pending] = field(default_factory=list)
-    sums: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
-    """Sum of each term since the last entry of the journal, and how many were added."""
-    steps: int = 0
-    """Steps since then."""
-    clock: float = 0.0
-
-    def term(self, phase: Phase, name: str) -> str:
-        """What a term is called in the journal."""
-        return name if len(self.stage.phases) == 1 else f"{phase.name}_{name}"
-
-    def count(self, phase: Phase, step: int, total: Tensor, terms: Mapping[str, Tensor]) -> None:
-        """Note a loss and its terms, without looking at them: that would wait for the device."""
-        self.pending.append(_Pending(phase.name, step, total, terms))
-        for name, value in (("loss", total), *terms.items()):
-            key = self.term(phase, name)
-            before, n = self.sums.get(key, (0.0, 0))
-            self.sums[key] = (before + value, n + 1)
-
-    def check_losses(self) -> None:
-        """Raise Diverged, naming the first term, if a loss that was not looked at yet is NaN or infinite."""
-        pending, self.pending = self.pending, []
-        if not pending or bool(torch.stack([p.total for p in pending]).isfinite().all()):
-            return
-        for p in pending:
-            if not bool(p.total.isfinite()):
-                bad = [name for name, value in p.terms.items() if not bool(value.isfinite())]
-                raise Diverged(self.stage.name, p.phase, p.step, bad[0] if bad else "total")
-
-    def check_weights(self, step: int) -> None:
-        """Raise Diverged if a weight is NaN or infinite."""
-        for phase in self.stage.phases:
-            if not bool(torch.stack([p.detach().isfinite().all() for p in phase.parameters]).all()):
-                raise Diverged(self.stage.name, phase.name, step, "weights")
 
 
 class Trainer:
@@ -269,7 +184,7 @@ class Trainer:
         if self.journal:
             self.journal.end_stage()
 
-    def _begin(self, stage: Stage, checkpoint: Checkpoint | None) -> "_Work":
+    def _begin(self, stage: Stage, checkpoint: Checkpoint | None) -> Work:
         """Everything that the steps of a stage need, as it was at the checkpoint."""
         optimization, device = self.optimizations[stage.name], self.fabric.device
         trained = {id(p) for phase in stage.phases for p in phase.parameters}
@@ -289,13 +204,15 @@ class Trainer:
             processes=self.fabric.world_size,
             augment=None if stage.prepare else self._augmentation(),
         )
-        loss: nn.Module = _Loss(self.model)
-        if optimization.compile and _can_compile(device):
+        loss: nn.Module = PhaseLoss(self.model)
+        if optimization.compile:
+            compiles = can_compile(device)
             if self._leads:
-                print(f"compiling the step of stage {stage.name}: the first one takes a minute", flush=True)
+                found = "the first one takes a minute" if compiles else "no C++ compiler is here (g++, clang++), so it stays slower"
+                print(f"compiling the step of stage {stage.name}: {found}", flush=True)
             # Automatic dynamic shapes break in the CPU backend, and shapes never change here.
-            loss = torch.compile(loss, dynamic=False)  # type: ignore[assignment]
-        work = _Work(
+            loss = torch.compile(loss, dynamic=False) if compiles else loss  # type: ignore[assignment]
+        work = Work(
             stage=stage,
             optimization=optimization,
             device=device,
@@ -312,7 +229,7 @@ class Trainer:
                 work.average.load(checkpoint.averages)
         return work
 
-    def _step(self, work: "_Work", step: int) -> None:
+    def _step(self, work: Work, step: int) -> None:
         """One step: the phases in turn, each as often as it says, each time with a batch of its own."""
         stage = work.stage
         seed_step(work.device, self.options.seed, stage.name, step, self.fabric.global_rank)
@@ -327,7 +244,7 @@ class Trainer:
         if work.average is not None:
             work.average.update(step)
 
-    def _update(self, work: "_Work", phase: Phase, batch: Batch, rate: float) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def _update(self, work: Work, phase: Phase, batch: Batch, rate: float) -> tuple[Tensor, Mapping[str, Tensor]]:
         """One update of a phase: the loss before it and its terms, means over the accumulated parts."""
         optimization, optimizer = work.optimization, work.optimizers[phase.name]
         for group in optimizer.param_groups:
@@ -351,7 +268,7 @@ class Trainer:
         optimizer.zero_grad()
         return total, terms
 
-    def _log(self, work: "_Work", done: int) -> None:
+    def _log(self, work: Work, done: int) -> None:
         """Means since the last entry."""
         now = time.perf_counter()
         elapsed, work.clock = now - work.clock, now  # the time that logging takes belongs to the next entry
@@ -370,7 +287,7 @@ class Trainer:
             self.journal.write(work.stage.name, done, "train", means | extra, steps=work.optimization.steps)
         work.sums, work.steps = {}, 0
 
-    def _look(self, work: "_Work", done: int, due: Callable[[int], bool]) -> None:
+    def _look(self, work: Work, done: int, due: Callable[[int], bool]) -> None:
         """Evaluate and draw with the averaged weights."""
         with work.average.in_place() if work.average is not None and done < work.optimization.steps else nullcontext():
             if due(self.options.evaluate_every):
@@ -380,7 +297,7 @@ class Trainer:
         self.model.train()
         work.clock = time.perf_counter()
 
-    def _save(self, work: "_Work", done: int) -> None:
+    def _save(self, work: Work, done: int) -> None:
         """A checkpoint, and at the end of a stage the model; only of finite weights."""
         work.check_losses()
         if self._leads:
@@ -435,7 +352,7 @@ class Trainer:
         return train, validation
 
     @torch.no_grad()
-    def _evaluate(self, work: "_Work", step: int) -> None:
+    def _evaluate(self, work: Work, step: int) -> None:
         """Means of the loss and its terms over (the first of) the validation split, with the same noise each time."""
         seen = min(len(work.validation), _VALIDATION_EXAMPLES)
         if self.journal is None or not seen:
@@ -532,42 +449,12 @@ class Trainer:
                 signal.signal(number, handler)
 
 
-def processes() -> int:
-    """Processes that torchrun started for this training; 1 without it."""
-    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
-
-
-def build_fabric(options: TrainingOptions, *, unused_parameters: bool = False) -> Fabric:
-    """Fabric for one process, or for the processes that torchrun started."""
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("expected a CUDA device, got none", "choose --device auto")
-    accelerator = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
-    torch.backends.cudnn.deterministic = True  # a resumed run is to end with the same weights
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return Fabric(accelerator=accelerator, devices=1, precision=options.precision)
-    local = int(os.environ["LOCAL_WORLD_SIZE"])
-    # One process prepares the data of a stage while the others wait.
-    strategy = DDPStrategy(find_unused_parameters=unused_parameters, broadcast_buffers=False, timeout=timedelta(hours=12))
-    nodes = processes() // local
-    fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=nodes, strategy=strategy, precision=options.precision)
-    fabric.launch()
-    return fabric
-
-
 @torch.no_grad()
 def transform(batch: Batch, function: Callable[[Batch], Batch], device: torch.device) -> Batch:
     """``function`` of all examples, a part at a time; the result is in memory."""
     starts = range(0, len(batch), _PREPARE_BATCH)
     parts = [function(_part(batch, i, i + _PREPARE_BATCH, device)).map(lambda t: t.cpu()) for i in starts]
     return Batch(**{name: torch.cat([part.tensors()[name] for part in parts]) for name in parts[0].tensors()})
-
-
-def _can_compile(device: torch.device) -> bool:
-    """Whether torch.compile works for a device; on a CPU it takes a C++ compiler, which is no condition for training."""
-    if device.type != "cpu" or any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++")):
-        return True
-    warnings.warn("no C++ compiler found (looked for g++, clang++): the step is not compiled, and slower", stacklevel=2)
-    return False
 
 
 def _part(batch: Batch, start: int, stop: int, device: torch.device) -> Batch:

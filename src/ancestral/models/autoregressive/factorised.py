@@ -12,19 +12,18 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Generator, Tensor, nn
-from torch.nn.functional import elu
+from torch import Generator, Tensor
 from torch.nn.utils import parametrize
 
 from ancestral.distributions.discrete import Discrete, check_sampling
 from ancestral.distributions.likelihood import Likelihood
-from ancestral.errors import UserError, check_at_least, check_type
+from ancestral.errors import UserError, check_at_least
 from ancestral.model import Batch, Completes, ExactLikelihood, Loss, Model, broadcast_known
-from ancestral.nn.causal import RasterConv2d, channel_groups
+from ancestral.models.autoregressive.stream import Stream
 from ancestral.nn.conditioning import Conditioner
 from ancestral.nn.embedding import Embedding
-from ancestral.nn.streaming import Chain, Cursor, Pointwise, shift_down
-from ancestral.spec import Spec, check_integers
+from ancestral.nn.streaming import Cursor, shift_down
+from ancestral.spec import Spec
 from ancestral.units import bits_per_dim
 
 
@@ -158,7 +157,7 @@ class Factorised(Model, ExactLikelihood, Completes):
         """
         return None
 
-    def stream(self, n: int, labels: Tensor | None = None, context: Tensor | None = None) -> "Stream":
+    def stream(self, n: int, labels: Tensor | None = None, context: Tensor | None = None) -> Stream:
         """The conditionals of ``n`` examples, one value after another.
 
         Raises:
@@ -227,166 +226,3 @@ class Factorised(Model, ExactLikelihood, Completes):
                 if progress and index[0] == shape[1] - 1 and index[-1] == shape[-1] - 1:
                     progress(stream.done / self.spec.dims)
         return stream.x.to(self.spec.dtype, copy=True)
-
-
-class Stream:
-    """The conditionals of a model one value after another, in raster order: ask ``conditional``, then ``push`` the value.
-
-    It costs one pass of the network in all (for each channel, unless the likelihood couples channels itself). The weights must stay as
-    they are while it runs. A model with weight normalisation is faster inside ``torch.nn.utils.parametrize.cached()``.
-    """
-
-    def __init__(self, model: Factorised, n: int, labels: Tensor | None, context: Tensor | None) -> None:
-        if n < 1:
-            raise UserError(f"expected at least 1 example, got {n}", "raise n")
-        if model.training:
-            raise UserError("expected a model in evaluation mode, got one in training mode", "call model.eval() first")
-        if labels is not None:
-            model.check_labels(labels, n)
-        elif model.sample_classes:
-            raise UserError("expected labels for a class-conditional model, got none", f"give {n} classes 0..{model.sample_classes - 1}")
-        if context is not None and model.spec.context is not None:
-            model.spec.context.check(context)
-            if len(context) != n:
-                raise UserError(f"expected a context of {n} examples, got {len(context)}", "give one for each example")
-            context = context.to(model.device)
-        if labels is not None:
-            labels = labels.to(model.device)
-        self.model, self.n = model, n
-        self.x = torch.zeros(n, *model.spec.shape, dtype=torch.int64, device=model.device)
-        """The values so far, ``(n, *spec.shape)``; those to come are 0."""
-        self.done = 0
-        """Values pushed so far."""
-        self._map = self.x.unsqueeze(2) if model.dims == 1 else self.x
-        self._cursor = Cursor(n, model.grid, model.device, model.dtype)
-        with torch.no_grad():
-            self._condition = model.condition(labels, context)
-        self._rows: Any = None
-        self._here: Tensor | None = None
-        self._output: Tensor | None = None
-        self._conditional: Discrete | None = None
-
-    @property
-    def index(self) -> tuple[int, ...] | None:
-        """Channel, row and column (channel and time) of the next value; None at the end."""
-        channels, (height, width) = self.model.spec.shape[0], self.model.grid
-        position, channel = divmod(self.done, channels)
-        if position == height * width:
-            return None
-        row, column = divmod(position, width)
-        return (channel, column) if self.model.dims == 1 else (channel, row, column)
-
-    @torch.no_grad()
-    def conditional(self) -> Discrete:
-        """p(x_i | x_<i, c) of the next value, batch shape ``(n,)``. Raises UserError at the end of the stream."""
-        if self._conditional is not None:
-            return self._conditional
-        index = self.index
-        if index is None:
-            raise UserError("expected a value to come, got the end of the stream", "start another one")
-        channel, row, column = index[0], 0 if self.model.dims == 1 else index[1], index[-1]
-        place = (slice(None), slice(None), slice(row, row + 1), slice(column, column + 1))
-        cursor, model = self._cursor, self.model
-        if channel == 0:
-            self._advance(row, column)
-        if channel == 0 or not model.likelihood_of.coupled:
-            cursor.column = column
-            if model.groups > 1 or self._here is None:  # else the network sees none of the position: any features will do
-                self._here = model.features(self._map[place])[:, :, 0, 0]
-            self._output = model.positions(self._here, self._rows, self._condition, cursor)
-        assert self._output is not None
-        here = model.likelihood_of(self._output[:, :, None, None], self._map[place])
-        self._conditional = here[:, channel, 0, 0]
-        return self._conditional
-
-    def _advance(self, row: int, column: int) -> None:
-        """Move the cursor to a position; at the beginning of a row, compute what the rows above say about it."""
-        cursor, model = self._cursor, self.model
-        if self.done:
-            before_row, before = divmod(row * model.grid[1] + column - 1, model.grid[1])
-            features = model.features(self._map[:, :, before_row : before_row + 1, before : before + 1])
-            cursor.previous = features[:, :, 0, 0]
-        cursor.row, cursor.column = row, column
-        if column == 0:
-            cursor.column = None
-            above = model.features(self._map[:, :, max(row - 1, 0)][:, :, None])
-            # Channels last, a column of a row is one piece of memory for each example.
-            above = above.contiguous(memory_format=torch.channels_last)
-            self._rows = model.rows(above if row else torch.zeros_like(above), self._condition, cursor)
-            cursor.column = 0
-
-    def push(self, values: Tensor, *, check: bool = True) -> None:
-        """Say what the next value is, ``(n,)`` integers.
-
-        Args:
-            values: one integer for each example.
-            check: whether to look at the values (which waits for the device); the shape is checked always.
-
-        Raises:
-            UserError: values of another number of examples or outside the levels, or the end of the stream.
-        """
-        index = self.index
-        if index is None:
-            raise UserError("expected a value to come, got the end of the stream", "start another one")
-        check_type(values, Tensor, f"a tensor of {self.n} values", "give one for each example")
-        if tuple(values.shape) != (self.n,):
-            raise UserError(f"expected {self.n} values for this stream, got shape {tuple(values.shape)}", "give one for each example")
-        if check:
-            check_integers(values, self.model.spec.discrete_levels, "values", "use the model's levels")
-        if self._conditional is None:  # known values still have to pass the network
-            self.conditional()
-        place: tuple[Any, ...] = (slice(None), *index)
-        self.x[place] = values
-        self._conditional = None
-        self.done += 1
-
-
-def masked_head(group: Tensor, hidden: int, model: Factorised, layers: int = 1) -> Chain:
-    """Output of a network that keeps the channels in order: ReLU and 1x1 convolutions.
-
-    Args:
-        group: the data's channel that each input channel belongs to.
-        hidden: channels between.
-        model: whose output it is.
-        layers: convolutions before the output.
-    """
-    groups, likelihood = model.groups, model.likelihood_of
-    between = channel_groups(max(hidden, groups), groups)
-    chain: list[nn.Module] = []
-    for _ in range(layers):
-        chain += [nn.ReLU(), RasterConv2d(group, between)]
-        group = between
-    output = RasterConv2d(group, torch.arange(groups).repeat_interleave(likelihood.channels // groups))
-    likelihood.initialize(output)
-    return Chain(*chain, nn.ReLU(), output)
-
-
-class ChannelHead(nn.Module):
-    """Output of a network that sees none of a position's own values: a nonlinearity and a 1x1 convolution.
-
-    With several channels that are not coupled by the likelihood, a hidden layer joins the values of the channels before.
-
-    Args:
-        width: channels of the network's features.
-        hidden: channels of the hidden layer.
-        model: whose output it is.
-        nonlinearity: what stands before each convolution.
-    """
-
-    def __init__(self, width: int, hidden: int, model: Factorised, nonlinearity: Callable[[Tensor], Tensor] = elu) -> None:
-        super().__init__()
-        self.nonlinearity = nonlinearity
-        groups = model.groups
-        between = channel_groups(max(hidden, groups), groups)
-        self.trunk = Pointwise(width, len(between)) if groups > 1 else None
-        self.own = RasterConv2d(model.input_groups, between, mask="A") if groups > 1 else None
-        out_groups = torch.arange(groups).repeat_interleave(model.likelihood_of.channels // groups)
-        self.output = RasterConv2d(between if groups > 1 else width, out_groups)
-        model.likelihood_of.initialize(self.output)
-
-    def forward(self, h: Tensor, x: Tensor, cursor: Cursor | None = None) -> Tensor:
-        """Features ``(N, width, H, W)`` and the input ``(N, F, H, W)`` to the parameters of the likelihood."""
-        if self.trunk is not None and self.own is not None:
-            h = self.trunk(self.nonlinearity(h)) + self.own(x, cursor)
-        result: Tensor = self.output(self.nonlinearity(h), cursor)
-        return result

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ancestral.errors import UserError, check_at_least
-from ancestral.models.autoregressive.factorised import Factorised, masked_head
+from ancestral.models.autoregressive.factorised import Factorised
+from ancestral.models.autoregressive.heads import masked_head
 from ancestral.nn.causal import RasterConv2d, VerticalConv2d, channel_groups
 from ancestral.nn.reach import shifted_down, through
 from ancestral.nn.streaming import Cursor, Injection, Pointwise, take

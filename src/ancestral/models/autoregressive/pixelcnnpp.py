@@ -9,7 +9,8 @@ from torch.nn.functional import avg_pool2d
 
 from ancestral.errors import check_at_least
 from ancestral.model import Batch, Loss
-from ancestral.models.autoregressive.factorised import ChannelHead, Factorised
+from ancestral.models.autoregressive.factorised import Factorised
+from ancestral.models.autoregressive.heads import ChannelHead
 from ancestral.nn.causal import RasterConv2d, Upsample2d, VerticalConv2d
 from ancestral.nn.gated_residual import GatedResidual, WeightNormalization, concat_elu
 from ancestral.nn.reach import Grid, shifted_down, shifted_right, through

@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from ancestral.errors import UserError, check_at_least
-from ancestral.models.autoregressive.factorised import Factorised, masked_head
+from ancestral.models.autoregressive.factorised import Factorised
+from ancestral.models.autoregressive.heads import masked_head
 from ancestral.nn.causal import RasterConv2d, channel_groups
 from ancestral.nn.reach import through
 from ancestral.nn.recurrent import DiagonalBiLSTM, RowLSTM

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ancestral.errors import UserError, check_at_least
 from ancestral.model import Batch, Loss
-from ancestral.models.autoregressive.factorised import ChannelHead, Factorised
+from ancestral.models.autoregressive.factorised import Factorised
+from ancestral.models.autoregressive.heads import ChannelHead
 from ancestral.nn.attention import CausalAttention
 from ancestral.nn.causal import RasterConv2d, VerticalConv2d
 from ancestral.nn.gated_residual import GatedResidual, WeightNormalization

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from ancestral.errors import UserError, check_at_least
-from ancestral.models.autoregressive.factorised import ChannelHead, Factorised
+from ancestral.models.autoregressive.factorised import Factorised
+from ancestral.models.autoregressive.heads import ChannelHead
 from ancestral.nn.attention import CausalAttention
 from ancestral.nn.streaming import Cursor, Injection, InputShift, Pointwise, take
 from ancestral.recipe import Optimization, Recipe

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from ancestral.errors import UserError, check_at_least
-from ancestral.models.autoregressive.factorised import ChannelHead, Factorised
+from ancestral.models.autoregressive.factorised import Factorised
+from ancestral.models.autoregressive.heads import ChannelHead
 from ancestral.nn.causal import RasterConv2d
 from ancestral.nn.reach import shifted_right, through
 from ancestral.nn.streaming import Cursor, Injection, InputShift, Pointwise

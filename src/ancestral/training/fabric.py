@@ -1,0 +1,39 @@
+"""Where a training runs: devices, processes, and whether steps can be compiled."""
+
+import os
+import shutil
+from datetime import timedelta
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+
+from ancestral.errors import UserError
+from ancestral.training.options import TrainingOptions
+
+
+def processes() -> int:
+    """Processes that torchrun started for this training; 1 without it."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
+def build_fabric(options: TrainingOptions, *, unused_parameters: bool = False) -> Fabric:
+    """Fabric for one process, or for the processes that torchrun started."""
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("expected a CUDA device, got none", "choose --device auto")
+    accelerator = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
+    torch.backends.cudnn.deterministic = True  # a resumed run is to end with the same weights
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return Fabric(accelerator=accelerator, devices=1, precision=options.precision)
+    local = int(os.environ["LOCAL_WORLD_SIZE"])
+    # One process prepares the data of a stage while the others wait.
+    strategy = DDPStrategy(find_unused_parameters=unused_parameters, broadcast_buffers=False, timeout=timedelta(hours=12))
+    nodes = processes() // local
+    fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=nodes, strategy=strategy, precision=options.precision)
+    fabric.launch()
+    return fabric
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile works for a device; on a CPU it takes a C++ compiler, which is no condition for training."""
+    return device.type != "cpu" or any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))

@@ -1,0 +1,95 @@
+"""A stage at work: what its steps share, and the losses that nobody has looked at yet."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ancestral.errors import UserError
+from ancestral.model import Batch, Model, Phase, Stage
+from ancestral.recipe import Optimization
+from ancestral.training.averaging import Average
+from ancestral.training.batches import Batches
+
+
+class Diverged(UserError):
+    """The loss or the weights became NaN or infinite."""
+
+    def __init__(self, stage: str, phase: str, step: int, term: str) -> None:
+        super().__init__(
+            f"expected finite numbers, got NaN or inf in stage {stage}, phase {phase}, step {step}, term {term}",
+            f"the last good checkpoint is kept; try a lower --{stage}.learning-rate in a new folder",
+        )
+
+
+class PhaseLoss(nn.Module):
+    """The loss of a phase as a forward pass, which is what Fabric, DDP and torch.compile wrap."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, labels: Tensor | None, context: Tensor | None, phase: str) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar to minimise, and the terms to watch."""
+        loss = self.model.loss(Batch(x, labels, context), phase)
+        return loss.total, dict(loss.terms)
+
+
+@dataclass
+class _Pending:
+    """A loss that the host has not looked at yet."""
+
+    phase: str
+    step: int
+    total: Tensor
+    terms: Mapping[str, Tensor]
+
+
+@dataclass(kw_only=True)
+class Work:
+    """A stage at work."""
+
+    stage: Stage
+    optimization: Optimization
+    device: torch.device
+    batches: Batches
+    validation: Batch
+    module: Any
+    optimizers: Mapping[str, Any]
+    average: Average | None
+    pending: list[_Pending] = field(default_factory=list)
+    sums: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
+    """Sum of each term since the last entry of the journal, and how many were added."""
+    steps: int = 0
+    """Steps since then."""
+    clock: float = 0.0
+
+    def term(self, phase: Phase, name: str) -> str:
+        """What a term is called in the journal."""
+        return name if len(self.stage.phases) == 1 else f"{phase.name}_{name}"
+
+    def count(self, phase: Phase, step: int, total: Tensor, terms: Mapping[str, Tensor]) -> None:
+        """Note a loss and its terms, without looking at them: that would wait for the device."""
+        self.pending.append(_Pending(phase.name, step, total, terms))
+        for name, value in (("loss", total), *terms.items()):
+            key = self.term(phase, name)
+            before, n = self.sums.get(key, (0.0, 0))
+            self.sums[key] = (before + value, n + 1)
+
+    def check_losses(self) -> None:
+        """Raise Diverged, naming the first term, if a loss that was not looked at yet is NaN or infinite."""
+        pending, self.pending = self.pending, []
+        if not pending or bool(torch.stack([p.total for p in pending]).isfinite().all()):
+            return
+        for p in pending:
+            if not bool(p.total.isfinite()):
+                bad = [name for name, value in p.terms.items() if not bool(value.isfinite())]
+                raise Diverged(self.stage.name, p.phase, p.step, bad[0] if bad else "total")
+
+    def check_weights(self, step: int) -> None:
+        """Raise Diverged if a weight is NaN or infinite."""
+        for phase in self.stage.phases:
+            if not bool(torch.stack([p.detach().isfinite().all() for p in phase.parameters]).all()):
+                raise Diverged(self.stage.name, phase.name, step, "weights")
