@@ -71,7 +71,7 @@ class PixelCNN(Factorised):
         "small": Recipe(
             source="a quarter of an hour on two CPU cores on Fashion-MNIST (docs/figures.md)",
             model=Config(hidden=32, layers=10, head=64, head_layers=1, likelihood="logistic-mixture", class_conditional=False),
-            stages={"training": Optimization(steps=7000, batch_size=16, learning_rate=2e-3, compile=True)},
+            stages={"training": Optimization(steps=6500, batch_size=16, learning_rate=2e-3, compile=True)},
         ),
         "cifar10": Recipe(
             source="van den Oord et al. 2016, table 1: 15 layers, h=128, 1024 channels on top, RMSProp, batch 16",

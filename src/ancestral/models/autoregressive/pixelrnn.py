@@ -72,7 +72,7 @@ class PixelRNN(Factorised):
             model=Config(
                 layer="row-lstm", hidden=32, layers=4, head=64, head_layers=1, likelihood="logistic-mixture", class_conditional=False
             ),
-            stages={"training": Optimization(steps=4500, batch_size=16, learning_rate=2e-3)},
+            stages={"training": Optimization(steps=4000, batch_size=16, learning_rate=2e-3)},
         ),
         "mnist": Recipe(
             source="van den Oord et al. 2016, sections 5.3 and 5.4: Diagonal BiLSTM, 7 layers, h=16, 32 channels on top, RMSProp, "

@@ -92,7 +92,7 @@ class Transformer(Factorised):
         "small": Recipe(
             source="a quarter of an hour on two CPU cores on Fashion-MNIST (docs/figures.md)",
             model=Config(width=64, layers=4, heads=2, likelihood="logistic-mixture", class_conditional=False),
-            stages={"training": Optimization(steps=900, batch_size=16, learning_rate=2e-3, compile=True)},
+            stages={"training": Optimization(steps=600, batch_size=16, learning_rate=2e-3, compile=True)},
         ),
     }
 
