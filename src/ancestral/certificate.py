@@ -242,7 +242,7 @@ class _Probe:
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(0)  # of whatever noise the network adds: the same for each pass
             if isinstance(self.network, Factorised):
                 given = {name: value.expand(len(x), *value.shape[1:]) for name, value in self.given.items()}

@@ -16,6 +16,10 @@ from torch import Tensor
 from ancestral.errors import UserError
 
 
+class Damaged(UserError):
+    """A file that is missing, torn or of another kind: what a killed process may leave."""
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` to write a file or a folder at; it takes the place of ``path`` when the block ends well.
@@ -69,13 +73,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON. Raises UserError for a file that is missing or holds something else."""
+    """Read JSON. Raises Damaged for a file that is missing or holds something else."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"expected the file {path}, got nothing there", "check the path") from None
+        raise Damaged(f"expected the file {path}, got nothing there", "check the path") from None
     except (UnicodeDecodeError, json.JSONDecodeError, IsADirectoryError) as error:
-        raise UserError(f"expected JSON in {path}, got something else ({error})", "check the file") from None
+        raise Damaged(f"expected JSON in {path}, got something else ({error})", "check the file") from None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -90,11 +94,13 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read safetensors; nothing is ever unpickled. Raises UserError for a file that is missing, torn or of another kind."""
+    """Read safetensors; nothing is ever unpickled. Raises Damaged for a file that is missing, torn or of another kind."""
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except FileNotFoundError:
-        raise UserError(f"expected the file {path}, got nothing there", "check the path") from None
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"expected safetensors in {path}, got a file that is torn or of another kind ({error})", "check the file") from None
+        raise Damaged(f"expected the file {path}, got nothing there", "check the path") from None
+    except SafetensorError as error:
+        raise Damaged(f"expected safetensors in {path}, got a file that is torn or of another kind ({error})", "check the file") from None
+    except OSError as error:
+        raise UserError(f"expected to read {path}, got: {error}", "check the file, or try again") from None

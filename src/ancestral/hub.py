@@ -31,19 +31,20 @@ def fetch(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS]))
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise _no_folder(folder) or UserError(
+        raise _no_folder(folder, "the Hub knows no such model") or UserError(
             f"expected a run directory or a model on the Hub, got {name} which is neither ({type(error).__name__})", "check the name"
         ) from None
     except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
         # The Hub's library looks into its cache before it gives up, and hides why it had to behind what it missed there.
-        raise _no_folder(folder) or _unreachable(error.__cause__ or error, constants.ENDPOINT) from None
+        problem = _unreachable(error.__cause__ or error, constants.ENDPOINT)
+        raise _no_folder(folder, problem.problem) or problem from None
 
 
-def _no_folder(folder: Path) -> UserError | None:
+def _no_folder(folder: Path, hub: str) -> UserError | None:
     """What is wrong with a name that the Hub does not know, if it looks like a folder: the one that it is to be in is there."""
     if not folder.parent.is_dir():
         return None
-    problem = f"expected a run directory or a model on the Hub, got {folder}, and there is no such folder"
+    problem = f"expected a run directory or a model on the Hub, got {folder}: there is no such folder, and {hub}"
     return UserError(problem, _nearest(folder) or f"see what {folder.parent} holds")
 
 

@@ -106,7 +106,9 @@ def _flag(difference: str) -> str:
     name, _, values = difference.partition(" ")
     section, _, option = name.partition(".")
     prefixes = {"config": "--model.", "stages": "--", "images": "--images.", "result_options": "--", "from": "--from"}
-    if section not in prefixes or option == "processes":
+    if option == "processes":
+        return f"the number of processes {values}"
+    if section not in prefixes:
         return difference
     return f"{prefixes[section]}{option.replace('_', '-')} {values}"
 

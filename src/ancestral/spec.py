@@ -1,6 +1,7 @@
 """What one example is: its shape, how many levels a value has, how many classes there are."""
 
 import math
+import operator
 from dataclasses import dataclass
 
 import torch
@@ -28,8 +29,11 @@ class Spec:
     """What a spatial context of each example is (a coarser code map, features); None for data without one."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(self.shape))  # JSON gives a list
-        if not self.shape or not all(isinstance(size, int) and size >= 1 for size in self.shape):
+        try:
+            object.__setattr__(self, "shape", tuple(map(operator.index, self.shape)))  # JSON gives a list
+        except TypeError:
+            raise UserError(f"expected a shape of integers, got {self.shape!r}", "write it as (1, 28, 28)") from None
+        if not self.shape or min(self.shape) < 1:
             raise UserError(f"expected a shape of positive sizes, got {self.shape}", "give each example at least one value")
         if self.levels is not None and self.levels < 2:
             raise UserError(f"expected at least 2 levels, got {self.levels}", "constant data need no model")
@@ -64,7 +68,7 @@ class Spec:
     def check_labels(self, labels: Tensor, n: int) -> None:
         """Raise UserError unless ``labels`` are ``n`` classes of this spec."""
         if self.classes == 0:
-            raise UserError("expected no labels, got some: the model was trained without classes", "leave --labels out")
+            raise UserError("expected no labels, got some: the model was trained without classes", "leave labels out")
         check_type(labels, Tensor, "a tensor of labels", "wrap them: torch.tensor(labels)")
         if tuple(labels.shape) != (n,):
             raise UserError(f"expected {n} labels, got shape {tuple(labels.shape)}", "give one label for each example")

@@ -372,3 +372,14 @@ def test_recipes_can_be_built(name, recipe):
         model = cls(cls.recipes[recipe].model, spec)
         x = torch.zeros(2, *spec.shape, dtype=torch.uint8)
         assert model.log_prob(Batch(x, torch.zeros(2, dtype=torch.int64))).shape == (2,)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 16), (1, 16, 1)])
+@pytest.mark.parametrize("name", ["pixelcnnpp", "pixelsnail"])
+def test_channels_without_variance_keep_their_gain(name, shape):
+    """In a single row nothing comes from above: what is a constant there must not be scaled up to a variance of 1."""
+    torch.manual_seed(0)
+    model = MODELS[name](MODELS[name].Config.tiny(), Spec(shape=shape, levels=6))
+    gains = {key: value.clone() for key, value in model.state_dict().items() if key.endswith("weight.original0")}
+    model.loss(Batch(torch.randint(6, (8, *shape))), "training")
+    assert all(float((model.state_dict()[key] / value).abs().max()) < 200 for key, value in gains.items())

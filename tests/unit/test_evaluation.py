@@ -18,6 +18,7 @@ import ancestral
 from ancestral.data import ImageOptions, load_data
 from ancestral.errors import UserError
 from ancestral.evaluation import Figure, batches, complete, detokenize, evaluate, read_codes, reconstruct, sample, tokenize, write_codes
+from ancestral.evaluation.subject import take_split
 from ancestral.model import Batch
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from ancestral.models.latent.vae import VAE
@@ -233,11 +234,11 @@ def test_completions_come_in_batches_with_their_classes(data, monkeypatch, class
 
     model = build(GatedPixelCNN, data, class_conditional=class_conditional)
     monkeypatch.setattr(sampling, "_BATCH", 2)
-    x, completed = complete(model, data, n=5, seed=2, temperature=0.5)
-    assert torch.equal(x, data.test.x[:5])
     known = (torch.arange(8) < 4).view(8, 1).expand(8, 8)
     generator = torch.Generator().manual_seed(2)
     labels = data.test.labels[:5] if class_conditional else None
+    x, completed = complete(model, data, labels=labels, n=5, seed=2, temperature=0.5)
+    assert torch.equal(x, data.test.x[:5])
     parts = [
         model.sample(len(part), labels[part] if class_conditional else None, x=x[part], known=known, temperature=0.5, generator=generator)
         for part in torch.arange(5).split(2)
@@ -245,6 +246,19 @@ def test_completions_come_in_batches_with_their_classes(data, monkeypatch, class
     assert torch.equal(completed, torch.cat(parts))
     with pytest.raises(UserError, match=r"expected a boolean mask of known values, got torch\.float32"):
         complete(model, x, known.float())
+    with pytest.raises(UserError, match="expected at least 1 example, got none"):
+        complete(model, x[:0])
+
+
+def test_all_splits_one_after_another(data):
+    everything = take_split(data, "all")
+    assert torch.equal(everything.x, torch.cat([data.train.x, data.validation.x, data.test.x]))
+    assert torch.equal(everything.labels, torch.cat([data.train.labels, data.validation.labels, data.test.labels]))
+    first = take_split(data, "all", len(data.train) + 3)
+    assert torch.equal(first.x, everything.x[: len(data.train) + 3])
+    assert torch.equal(first.labels, everything.labels[: len(data.train) + 3])
+    partly = replace(data, test=replace(data.test, labels=None))
+    assert take_split(partly, "all").labels is None, "no example gets the label of another"
 
 
 def test_codes_of_several_levels_need_safetensors(tmp_path):

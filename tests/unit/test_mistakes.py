@@ -46,7 +46,7 @@ MISTAKES = {
     "a model that is None": (lambda m: ancestral.load(None), "expected the name of a model, got NoneType; give a run directory"),
     "nothing to evaluate": (lambda m: ancestral.evaluate(None), "expected a model, a run or the name of one, got NoneType"),
     "data as a tensor": (lambda m: ancestral.train("vae", data=X, out="out"), "expected the name of a source of data, got Tensor"),
-    "a shape in words": (lambda m: Spec(shape="28x28"), "expected a shape of positive sizes, got"),
+    "a shape in words": (lambda m: Spec(shape="28x28"), "expected a shape of integers, got '28x28'; write it as"),
 }
 
 

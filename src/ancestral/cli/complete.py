@@ -59,10 +59,12 @@ def main(arguments: list[str]) -> None:
         known = torch.ones(spec.shape, dtype=torch.bool)
         known[:, top : top + height, left : left + width] = False
     x, completed = complete(
-        subject.model, subject.dataset(options.data), known, split=options.split, n=options.n, temperature=options.temperature,
-        top_k=options.top_k, top_p=options.top_p, seed=options.seed, progress=True,
+        subject.run or subject.model, options.data, known, split=options.split, n=options.n, temperature=options.temperature,
+        top_k=options.top_k, top_p=options.top_p, seed=options.seed, device=subject.model.device, progress=True,
     )  # fmt: skip
     given = torch.where(known, x, spec.discrete_levels // 2)
     path = folder(options.run, options.out) / f"completions-seed{options.seed}.png"
     write_png(path, side_by_side(spec, x, given, completed))
     print(path)
+    if len(x) < options.n:
+        print(f"({options.split} has {len(x)} examples only)")

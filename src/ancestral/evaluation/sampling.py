@@ -72,6 +72,7 @@ def complete(
     model: Trained,
     data: Dataset | Tensor | str | None = None,
     known: Tensor | None = None,
+    labels: Tensor | None = None,
     *,
     split: str = "test",
     n: int | None = 16,
@@ -85,13 +86,13 @@ def complete(
 ) -> tuple[Tensor, Tensor]:
     """Examples of a split, and the same with the values that are not known drawn anew: integers ``(n, *shape)`` both, on the CPU.
 
-    Each value is drawn given all that come before it in raster order; known ones that come later have no influence. A model that draws by
-    class is told the examples' classes where the data have them.
+    Each value is drawn given all that come before it in raster order; known ones that come later have no influence.
 
     Args:
         model: a model, a run or its directory, or a Hub name.
         data: a data set, its source, or examples ``(N, *shape)``; a run's own data if None.
         known: which values stay, boolean, broadcast to ``(n, *shape)``; the upper half if None.
+        labels: classes ``(n,)`` for a model that draws by class; those of the run's own data, and random ones for other data, if None.
         split: ``train``, ``validation``, ``test`` or ``all``.
         n: how many examples, from the first on; all if None.
         temperature: 1 samples the model; lower values give likelier, less diverse samples.
@@ -109,15 +110,18 @@ def complete(
     subject = Subject.find(model, device)
     network = subject.model
     if not isinstance(network, Completes):
-        problem = f"expected a model that draws value after value, got {type(network).__name__}"
+        problem = f"expected a model that completes examples, got {type(network).__name__}"
         raise UserError(problem, "train an autoregressive model: ancestral train pixelcnnpp")
     network.check_trained()
     examples = subject.examples(data, split, n, images)
     if known is None:
         known = upper_rows(network.spec, network.spec.shape[1] // 2)
     given = {"x": examples.x, "known": broadcast_known(known, tuple(examples.x.shape))}
-    if network.sample_classes and examples.labels is not None:
-        given["labels"] = examples.labels
+    if labels is None and data is None and network.sample_classes:  # other data may mean other things by the same numbers
+        labels = examples.labels
+    if labels is not None:
+        network.check_labels(labels, len(examples.x))
+        given["labels"] = labels
     generator = torch.Generator(network.device).manual_seed(check_seed(seed))
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "generator": generator}
     return examples.x, _in_batches(network, len(examples.x), given, options, what="completing", show=progress)

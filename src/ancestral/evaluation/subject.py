@@ -63,6 +63,8 @@ class Subject:
         if not isinstance(data, Tensor):
             return take_split(self.dataset(data, images), split, limit)
         self.model.spec.check(data)
+        if not len(data):
+            raise UserError("expected at least 1 example, got none", "give some")
         return _first(Split(data, None), limit)
 
 
@@ -79,9 +81,13 @@ def check_fit(spec: Spec, data: Dataset) -> None:
 def take_split(dataset: Dataset, name: str, limit: int | None = None) -> Split:
     """A split (``all``: one after another), or its first ``limit`` examples. Raises UserError for an unknown name or a limit below 1."""
     if name == "all":
-        parts = [getattr(dataset, part) for part in SPLITS]
-        labels = [part.labels for part in parts if part.labels is not None]
-        return _first(Split(torch.cat([part.x for part in parts]), torch.cat(labels) if labels else None), limit)
+        parts, left = [], limit
+        for part in SPLITS:  # cut before they are joined, which brings what is mapped from files into memory
+            parts.append(getattr(dataset, part) if left is None else _first(getattr(dataset, part), max(left, 1)))
+            left = None if left is None else left - len(parts[-1])
+        labels = [part.labels for part in parts if part.labels is not None]  # a split may have none
+        joined = Split(torch.cat([part.x for part in parts]), torch.cat(labels) if len(labels) == len(parts) else None)
+        return _first(joined, limit)
     if name not in SPLITS:
         raise UserError(f"expected a split, got {name}", f"choose from {', '.join(SPLITS)}, all")
     return _first(getattr(dataset, name), limit)

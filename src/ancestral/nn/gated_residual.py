@@ -130,16 +130,18 @@ class WeightNormalization(nn.Module):
 def _standardize(deviation: float, layer: Any, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
     """Set a layer's gain and bias so that its output has mean 0 (if it has a bias) and a standard deviation; the output as it is then."""
     dims = [0, *range(2, output.dim())]
-    moments = torch.stack([output.mean(dims), output.square().mean(dims)])
+    wide = output.double()  # the difference below would be noise in float32
+    moments = torch.stack([wide.mean(dims), wide.square().mean(dims)])
     if dist.is_available() and dist.is_initialized():  # the batch is that of all processes
         dist.all_reduce(moments)
         moments /= dist.get_world_size()
     found = (moments[1] - moments[0].square()).clamp(min=0).sqrt()
-    spread = torch.where(found > 1e-4, deviation / found, 1.0)  # a channel that is the same everywhere keeps its gain
+    mean = moments[0].to(output.dtype)
+    spread = torch.where(found > 1e-6, deviation / found, 1.0).to(output.dtype)  # a channel that is the same everywhere keeps its gain
     gain = layer.parametrizations.weight.original0
     gain.mul_(spread.view(gain.shape))
     shape = (1, -1, *[1] * (output.dim() - 2))
     if layer.bias is None:
         return output * spread.view(shape)
-    layer.bias.copy_((layer.bias - moments[0]) * spread)
-    return (output - moments[0].view(shape)) * spread.view(shape)
+    layer.bias.copy_((layer.bias - mean) * spread)
+    return (output - mean.view(shape)) * spread.view(shape)

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ancestral.errors import UserError
-from ancestral.files import read_json, read_tensors, replacing, save_tensors
+from ancestral.files import Damaged, read_json, read_tensors, replacing, save_tensors
 
 _STATE = "state.json"
 
@@ -32,7 +31,7 @@ class Checkpoint:
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
     """Write ``checkpoint`` below ``folder`` and remove the oldest ones of its stage beyond ``keep``."""
     stage = folder / checkpoint.stage
-    with replacing(stage / f"step-{checkpoint.step:08d}") as temporary:
+    with replacing(place(folder, checkpoint.stage, checkpoint.step)) as temporary:
         temporary.mkdir()
         save_tensors(temporary / "model.safetensors", checkpoint.weights)
         for phase, tensors in checkpoint.optimizers.items():
@@ -50,13 +49,18 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
         shutil.rmtree(old)
 
 
+def place(folder: Path, stage: str, step: int) -> Path:
+    """Where the checkpoint of a step is."""
+    return folder / stage / f"step-{step:08d}"
+
+
 def latest(folder: Path, stage: str) -> tuple[Checkpoint | None, list[Path]]:
     """The newest checkpoint of ``stage`` that is whole, and those that are newer, which are torn."""
     torn: list[Path] = []
     for path in reversed(_steps(folder / stage)):
         try:
-            return _read(path), torn
-        except (UserError, KeyError, TypeError):
+            return read(path), torn
+        except (Damaged, KeyError, TypeError):
             torn.append(path)
     return None, torn
 
@@ -81,7 +85,8 @@ def _steps(stage: Path) -> list[Path]:
     return sorted(stage.glob("step-*"))
 
 
-def _read(path: Path) -> Checkpoint:
+def read(path: Path) -> Checkpoint:
+    """The checkpoint in a folder. Raises Damaged, KeyError or TypeError if it is torn."""
     state = read_json(path / _STATE)
     return Checkpoint(
         stage=state["stage"],

@@ -136,14 +136,18 @@ class Trainer:
         return self.fabric.is_global_zero
 
     def _find(self, folder: Path) -> tuple[int, Checkpoint | None, list[Path]]:
-        """The stage to go on with, its checkpoint, and the newer checkpoints that are torn."""
-        skipped: list[Path] = []
-        for index in reversed(range(self.first, len(self.stages))):
-            checkpoint, torn = checkpoints.latest(folder, self.stages[index].name)
+        """The stage to go on with, its checkpoint, and the newer checkpoints that are torn: what the first process finds."""
+        index, checkpoint, skipped = self.first, None, list[Path]()
+        for candidate in reversed(range(self.first, len(self.stages))) if self._leads else ():
+            checkpoint, torn = checkpoints.latest(folder, self.stages[candidate].name)
             skipped += torn
             if checkpoint is not None:
-                return index, checkpoint, skipped
-        return self.first, None, skipped
+                index = candidate
+                break
+        index, step = self.fabric.broadcast((index, checkpoint.step if checkpoint else None))
+        if step is not None and not self._leads:
+            checkpoint = checkpoints.read(checkpoints.place(folder, self.stages[index].name, step))
+        return index, checkpoint, skipped
 
     def _run_stage(self, index: int, checkpoint: Checkpoint | None) -> None:
         """Run what is left of a stage."""
@@ -207,9 +211,10 @@ class Trainer:
         loss: nn.Module = PhaseLoss(self.model)
         if optimization.compile:
             compiles = can_compile(device)
-            if self._leads:
-                found = "the first one takes a minute" if compiles else "no C++ compiler is here (g++, clang++), so it stays slower"
-                print(f"compiling the step of stage {stage.name}: {found}", flush=True)
+            if self._leads and compiles:
+                print(f"compiling the step of stage {stage.name}: the first one takes a minute", flush=True)
+            elif self._leads:
+                print(f"not compiling the step of stage {stage.name}, so slower: there is no C++ compiler (g++ or clang++)", flush=True)
             # Automatic dynamic shapes break in the CPU backend, and shapes never change here.
             loss = torch.compile(loss, dynamic=False) if compiles else loss  # type: ignore[assignment]
         work = Work(
