@@ -111,7 +111,8 @@ def test_tensorboard_forgets_what_is_done_again(tmp_path):
             journal.begin_stage("prior", start, 3)
             for step, value in enumerate(values, start + 1):
                 journal.write("prior", step, "train", {"loss": value}, steps=3)
-        (events,) = (tmp_path / "tensorboard" / "prior").glob("events.out.tfevents.*.*")  # read in the order of their names, which tell the second
+        # Files are read in the order of their names, which tell the second.
+        (events,) = (tmp_path / "tensorboard" / "prior").glob("events.out.tfevents.*.*")
         events.rename(events.with_name(f"events.out.tfevents.{start}"))
     events = EventAccumulator(str(tmp_path / "tensorboard" / "prior")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss/train")] == [(1, 5.0), (2, 2.0), (3, 1.0)]
