@@ -100,7 +100,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except FileNotFoundError:
         raise Damaged(f"expected the file {path}, got nothing there", "check the path") from None
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
+        if isinstance(error, OSError) and not path.is_dir():
+            raise UserError(f"expected to read {path}, got: {error}", "check the file, or try again") from None
         raise Damaged(f"expected safetensors in {path}, got a file that is torn or of another kind ({error})", "check the file") from None
-    except OSError as error:
-        raise UserError(f"expected to read {path}, got: {error}", "check the file, or try again") from None
