@@ -40,9 +40,8 @@ class CausalAttention(nn.Module):
     def _whole(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         q, k, v = (self._split(x.flatten(2)) for x in (queries, keys, values))
         if self.strict:  # content is shifted by one: query t sees entries 1..t, and the first query none
-            found = pad(scaled_dot_product_attention(q[:, :, 1:], k[:, :, 1:], v[:, :, 1:], is_causal=True), (0, 0, 1, 0))
-        else:
-            found = scaled_dot_product_attention(q, k, v, is_causal=True)
+            q, k, v = q[:, :, 1:], k[:, :, 1:], v[:, :, 1:]
+        found = pad(_attend(q, k, v), (0, 0, int(self.strict), 0))
         return found.transpose(2, 3).flatten(1, 2).unflatten(2, values.shape[2:])
 
     def _split(self, x: Tensor) -> Tensor:
@@ -64,3 +63,14 @@ class CausalAttention(nn.Module):
         seen = slice(first, t + 1)
         q = queries.unflatten(1, (self.heads, 1, -1))
         return scaled_dot_product_attention(q, cache.keys[:, :, seen], cache.values[:, :, seen]).flatten(1)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention of ``(N, heads, L, size)``, laid out as the kernels that never build the L x L weights want it.
+
+    They take heads of one size with their features side by side; anything else costs three times as much on a CPU.
+    """
+    scale, kept = q.shape[-1] ** -0.5, v.shape[-1]
+    size = max(q.shape[-1], kept)
+    q, k, v = (pad(x, (0, size - x.shape[-1])).contiguous() for x in (q, k, v))
+    return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)[..., :kept]

@@ -18,15 +18,14 @@ class Conditioner(nn.Module):
 
     Args:
         spec: the data, with ``classes`` and ``context``.
-        grid: height and width of the data.
         width: features.
         class_conditional: whether labels are used.
         blocks: residual blocks of the context.
     """
 
-    def __init__(self, spec: Spec, grid: tuple[int, int], width: int, *, class_conditional: bool, blocks: int = 2) -> None:
+    def __init__(self, spec: Spec, width: int, *, class_conditional: bool, blocks: int = 2) -> None:
         super().__init__()
-        self.grid = grid
+        self.grid = (1, *spec.shape[1:]) if len(spec.shape) == 2 else spec.shape[1:]
         self.context = spec.context
         self.classes = nn.Embedding(spec.classes, width) if spec.classes and class_conditional else None
         self.embed: Embedding | None = None

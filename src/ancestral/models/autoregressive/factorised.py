@@ -35,7 +35,7 @@ class Factorised(Model, ExactLikelihood, Completes):
     """
 
     dims: Literal[1, 2] = 2
-    """Whether an example is a sequence or a map."""
+    """Whether the network runs over sequences, to which it unrolls images and code maps in raster order, or over maps."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -59,18 +59,19 @@ class Factorised(Model, ExactLikelihood, Completes):
 
     def __init__(self, config: Config, spec: Spec, *, embedding_width: int = 1, table: bool | None = None) -> None:
         super().__init__(config, spec)
-        if len(spec.shape) != self.dims + 1:
+        if len(spec.shape) != 3 and len(spec.shape) != self.dims + 1:
             raise UserError(
-                f"expected {'images or code maps (C, H, W)' if self.dims == 2 else 'sequences (C, T)'}, got shape {spec.shape}",
-                "use wavenet for sequences" if self.dims == 2 else "use another autoregressive model for images, as pixelcnnpp",
+                f"expected images or code maps (C, H, W){' or sequences (C, T)' if self.dims == 1 else ''}, got shape {spec.shape}",
+                "use wavenet for sequences (C, T)",
             )
-        self.grid: tuple[int, int] = (1, spec.shape[1]) if self.dims == 1 else (spec.shape[1], spec.shape[2])
+        self.grid: tuple[int, int] = (1, math.prod(spec.shape[1:])) if self.dims == 1 else (spec.shape[1], spec.shape[2])
+        """Height and width of what the network runs over."""
         self.likelihood_of = Likelihood(config.likelihood, spec, config.components)
         self.embedding = Embedding(spec, embedding_width, table=table)
         self.groups = 1 if self.likelihood_of.coupled else spec.shape[0]
         """Channels that the network keeps in order; a coupled likelihood does that itself, and the network sees none of a position."""
         self.input_groups = self.embedding.groups if self.groups > 1 else torch.zeros_like(self.embedding.groups)
-        self.conditioner = Conditioner(spec, self.grid, config.condition_width, class_conditional=config.class_conditional)
+        self.conditioner = Conditioner(spec, config.condition_width, class_conditional=config.class_conditional)
 
     @property
     def condition_width(self) -> int:
@@ -109,15 +110,20 @@ class Factorised(Model, ExactLikelihood, Completes):
 
     def condition(self, labels: Tensor | None, context: Tensor | None) -> Any:
         """What ``rows`` and ``positions`` are conditioned on, whole: a map ``(N, condition_width, H, W)`` or None."""
-        return self.conditioner(labels if self.sample_classes else None, context, self.dtype)
+        condition = self.conditioner(labels if self.sample_classes else None, context, self.dtype)
+        return condition if self.spec.context is None else self.on_grid(condition)
+
+    def on_grid(self, x: Tensor) -> Tensor:
+        """``(N, C, ...)`` of the data's shape as what the network runs over, ``(N, C, H, W)``: a view where it can be one."""
+        return x.reshape(*x.shape[:2], *self.grid)
 
     def conditionals(self, x: Tensor, labels: Tensor | None = None, context: Tensor | None = None) -> Discrete:
         """p(x_i | x_<i, c) at every position at once, batch shape that of ``x``."""
-        features = self.features(x.unsqueeze(2) if self.dims == 1 else x)
+        features = self.features(self.on_grid(x))
         condition = self.condition(labels, context)
         rows = self.rows(shift_down(features), condition)
         output = self.positions(features, rows, condition)
-        return self.likelihood_of(output.squeeze(2) if self.dims == 1 else output, x)
+        return self.likelihood_of(output.reshape(*output.shape[:2], *x.shape[2:]), x)
 
     def log_prob(self, batch: Batch) -> Tensor:
         """Log p(x|c), or without labels log of the mean of p(x|c) over the classes; ``(N,)`` nats."""

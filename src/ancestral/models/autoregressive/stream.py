@@ -42,7 +42,7 @@ class Stream:
         """The values so far, ``(n, *spec.shape)``; those to come are 0."""
         self.done = 0
         """Values pushed so far."""
-        self._map = self.x.unsqueeze(2) if model.dims == 1 else self.x
+        self._map = model.on_grid(self.x)
         self._cursor = Cursor(n, model.grid, model.device, model.dtype)
         with torch.no_grad():
             self._condition = model.condition(labels, context)
@@ -54,12 +54,12 @@ class Stream:
     @property
     def index(self) -> tuple[int, ...] | None:
         """Channel, row and column (channel and time) of the next value; None at the end."""
-        channels, (height, width) = self.model.spec.shape[0], self.model.grid
-        position, channel = divmod(self.done, channels)
-        if position == height * width:
+        if self.done == self.model.spec.dims:
             return None
-        row, column = divmod(position, width)
-        return (channel, column) if self.model.dims == 1 else (channel, row, column)
+        channels, *sizes = self.model.spec.shape
+        position, channel = divmod(self.done, channels)
+        row, column = divmod(position, sizes[-1])
+        return (channel, column) if len(sizes) == 1 else (channel, row, column)
 
     @torch.no_grad()
     def conditional(self) -> Discrete:
@@ -69,7 +69,7 @@ class Stream:
         index = self.index
         if index is None:
             raise UserError("expected a value to come, got the end of the stream", "start another one")
-        channel, row, column = index[0], 0 if self.model.dims == 1 else index[1], index[-1]
+        channel, (row, column) = index[0], divmod(self.done // self.model.spec.shape[0], self.model.grid[1])
         place = (slice(None), slice(None), slice(row, row + 1), slice(column, column + 1))
         cursor, model = self._cursor, self.model
         if channel == 0:

@@ -41,7 +41,8 @@ class DilatedLayer(nn.Module):
 class WaveNet(Factorised):
     """A stack of dilated causal convolutions over a sequence ``(N, C, T)``. See ``Factorised`` for figures.
 
-    Global conditioning is by class, local conditioning by a context ``(N, C', T')`` that is repeated up to T.
+    Images and code maps are read as the sequences of their values in raster order. Global conditioning is by class, local conditioning by
+    a context ``(N, C', T')`` (for images a map) that is repeated up to the data's size.
     """
 
     dims = 1
@@ -78,9 +79,9 @@ class WaveNet(Factorised):
 
     recipes: ClassVar = {
         "small": Recipe(
-            source="small enough for two CPU cores; not tuned",
-            model=Config(layers=8, cycles=2),
-            stages={"training": Optimization(steps=5000, batch_size=8, learning_rate=1e-3)},
+            source="a quarter of an hour on two CPU cores on Fashion-MNIST; not tuned",
+            model=Config(layers=8, cycles=2, likelihood="logistic-mixture", class_conditional=False),
+            stages={"training": Optimization(steps=2400, batch_size=16, learning_rate=2e-3, compile=True)},
         ),
         "mixture": Recipe(
             source="a public recipe: 24 layers in 4 stacks, kernel 3, 128 residual, 256 gate and 128 skip channels, 10 logistics",
