@@ -23,7 +23,7 @@ class Conditioner(nn.Module):
         blocks: residual blocks of the context.
     """
 
-    def __init__(self, spec: Spec, width: int, *, class_conditional: bool, blocks: int = 2) -> None:
+    def __init__(self, spec: Spec, width: int, *, class_conditional: bool, blocks: int) -> None:
         super().__init__()
         self.grid = (1, *spec.shape[1:]) if len(spec.shape) == 2 else spec.shape[1:]
         self.context = spec.context

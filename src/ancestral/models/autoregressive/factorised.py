@@ -49,11 +49,14 @@ class Factorised(Model, ExactLikelihood, Completes):
         """Condition on the class where the data have classes."""
         condition_width: int = 64
         """Features of what the model is conditioned on: class and context."""
+        context_blocks: int = 2
+        """Residual blocks that a context passes before it conditions the model."""
         dropout: float = 0.0
         """Share of the features dropped in training."""
 
         def __post_init__(self) -> None:
             check_at_least(1, condition_width=self.condition_width, components=self.components)
+            check_at_least(0, context_blocks=self.context_blocks)
             if not 0 <= self.dropout < 1:
                 raise UserError(f"expected a dropout in [0, 1), got {self.dropout}", "try 0.1")
 
@@ -71,7 +74,9 @@ class Factorised(Model, ExactLikelihood, Completes):
         self.groups = 1 if self.likelihood_of.coupled else spec.shape[0]
         """Channels that the network keeps in order; a coupled likelihood does that itself, and the network sees none of a position."""
         self.input_groups = self.embedding.groups if self.groups > 1 else torch.zeros_like(self.embedding.groups)
-        self.conditioner = Conditioner(spec, config.condition_width, class_conditional=config.class_conditional)
+        self.conditioner = Conditioner(
+            spec, config.condition_width, class_conditional=config.class_conditional, blocks=config.context_blocks
+        )
 
     @property
     def condition_width(self) -> int:

@@ -89,6 +89,8 @@ class PixelSNAIL(Factorised):
         """Size of a head's keys."""
         value: int = 128
         """Size of a head's values."""
+        output_blocks: int = 0
+        """Residual blocks of 1x1 convolutions before the output: the output stack of VQ-VAE-2's priors."""
         weight_norm: bool = True
         """Weight normalisation, started from the first batch."""
         likelihood: Literal["categorical", "logistic-mixture", "coupled-logistic-mixture"] = "coupled-logistic-mixture"
@@ -106,7 +108,7 @@ class PixelSNAIL(Factorised):
                 key=self.key,
                 value=self.value,
             )
-            check_at_least(0, attention_every=self.attention_every)
+            check_at_least(0, attention_every=self.attention_every, output_blocks=self.output_blocks)
             if self.kernel < 2:
                 raise UserError(f"expected a kernel of at least 2, got {self.kernel}", "try 2 or 5")
 
@@ -114,8 +116,8 @@ class PixelSNAIL(Factorised):
         def tiny(cls) -> "PixelSNAIL.Config":
             """Small enough for a test."""
             return cls(
-                width=6, blocks=2, residual_blocks=1, residual_width=6, heads=2, key=2, value=3, likelihood="categorical", components=2,
-                condition_width=4,
+                width=6, blocks=2, residual_blocks=1, residual_width=6, heads=2, key=2, value=3, output_blocks=1, likelihood="categorical",
+                components=2, condition_width=4,
             )  # fmt: skip
 
     recipes: ClassVar = {
@@ -144,12 +146,21 @@ class PixelSNAIL(Factorised):
         ),
         "vqvae2-top": Recipe(
             source="Razavi et al. 2019, ImageNet priors, top: 512 filters, 2048 in residual blocks, 20 layers, 4 attentions of 8 heads, "
-            "kernel 5, dropout 0.1",
+            "kernel 5, dropout 0.1, 20 layers of output stack; steps and rate are ours",
             model=Config(
                 width=512, blocks=4, residual_blocks=5, residual_width=2048, kernel=5, heads=8, key=64, value=64, dropout=0.1,
-                likelihood="categorical",
+                output_blocks=20, likelihood="categorical",
             ),
             stages={"training": Optimization(steps=1_500_000, batch_size=1024, learning_rate=3e-4)},
+        ),
+        "vqvae2-bottom": Recipe(
+            source="Razavi et al. 2019, ImageNet priors, bottom: 512 filters, 1024 in residual blocks, 20 layers without attention, "
+            "kernel 5, dropout 0.1, 20 residual blocks over the top codes; steps and rate are ours",
+            model=Config(
+                width=512, blocks=4, residual_blocks=5, residual_width=1024, kernel=5, attention_every=0, dropout=0.1,
+                context_blocks=20, condition_width=512, likelihood="categorical",
+            ),
+            stages={"training": Optimization(steps=1_500_000, batch_size=512, learning_rate=3e-4)},
         ),
     }  # fmt: skip
 
@@ -165,8 +176,12 @@ class PixelSNAIL(Factorised):
         self.blocks = nn.ModuleList(
             AttentionBlock(config, inputs, self.condition_width, attends=every > 0 and (i + 1) % every == 0) for i in range(config.blocks)
         )
+        self.output_stack = nn.ModuleList(
+            GatedResidual(width, Pointwise, hidden=config.residual_width, dropout=config.dropout) for _ in range(config.output_blocks)
+        )
         self.head = ChannelHead(width, width, self)
-        self.weight_norm = WeightNormalization((self.first_above, self.first_left, self.blocks)) if config.weight_norm else None
+        normalized = (self.first_above, self.first_left, self.blocks, self.output_stack)
+        self.weight_norm = WeightNormalization(normalized) if config.weight_norm else None
         height, columns = self.grid
         place = torch.stack(torch.meshgrid(torch.arange(height) / height - 0.5, torch.arange(columns) / columns - 0.5, indexing="ij"))
         self.register_buffer("background", place[None], persistent=False)
@@ -201,6 +216,8 @@ class PixelSNAIL(Factorised):
         background = take(self.background.to(h.dtype), cursor).expand(len(h), *[-1] * (h.dim() - 1))
         for block in self.blocks:
             h = block(h, before, background, condition, cursor)
+        for block in self.output_stack:
+            h = block(h)
         return self.head(h, x, cursor)
 
     def loss(self, batch: Batch, phase: str) -> Loss:
