@@ -403,6 +403,8 @@ MISTAKES = [
     ("foo", "expected a command, got foo; choose from certify, complete, detokenize, evaluate"),
     ("evaluat RUNS/vqvae", "did you mean evaluate?"),
     ("models --jsn", "expected an option of ancestral models, got --jsn; did you mean --json?"),
+    ("train vqvae --prior.lr 1", "expected an option of ancestral train vqvae, got --prior.lr; did you mean --prior.learning-rate?"),
+    ("train vae --training.device cpu", "expected an option of ancestral train vae, got --training.device; did you mean --device?"),
     ("train vqvea --data digits --out out", "did you mean vqvae?"),
     ("train glow --data digits --out out", "got glow which is planned; choose from pixelrnn, pixelcnn, gated-pixelcnn"),
     ("train --data digits", "expected the name of a model first, got --data"),

@@ -1,6 +1,7 @@
 """Command line to dataclass through tyro, with mistakes as one line."""
 
 import contextlib
+import difflib
 import io
 import re
 from typing import Any, TypeVar
@@ -23,18 +24,20 @@ def parse(options: type[T], arguments: list[str], command: str, default: T | Non
     Raises:
         UserError: an unknown option (the nearest is named), a value of another type, a missing option.
     """
-    errors = io.StringIO()
+    errors, text = io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
             return tyro.cli(options, prog=f"ancestral {command}", args=arguments, default=default)  # type: ignore[return-value]
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise _one_line(errors.getvalue(), f"ancestral {command}") from None
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        tyro.cli(options, args=["--help"], default=default)
+    raise _one_line(errors.getvalue(), f"ancestral {command}", re.findall(r"--[a-z][\w.-]*", text.getvalue()))
 
 
-def _one_line(box: str, command: str) -> UserError:
-    """What tyro says in a box, as a sentence."""
+def _one_line(box: str, command: str, known: list[str]) -> UserError:
+    """What tyro says in a box, as a sentence; ``known`` are all options."""
     # Where the terminal knows no lines, the title stands above a rule, else it is in the frame.
     inside = [re.sub(r"[│╭╮╰╯]", " ", line).rstrip() for line in box.splitlines()]
     blocks: list[list[str]] = [[]]
@@ -51,7 +54,7 @@ def _one_line(box: str, command: str) -> UserError:
         names = [line.strip() for line in blocks[0] if len(line) - len(line.lstrip()) == indents[1]]
         return UserError(f"expected {' and '.join(names)}, got none", see)
     if match := re.match(r"Unrecognized options: ([^\s,]+)", text):
-        near = re.search(r"--[\w.-]+", hints) if hints.startswith(("Perhaps", "Similar")) else None
+        near = _same_end(match[1], known) or (hints.startswith(("Perhaps", "Similar")) and re.findall(r"--[\w.-]+", hints))
         kind = f"an option of {command}" if match[1].startswith("-") else "no more words"
         return UserError(f"expected {kind}, got {match[1]}", f"did you mean {near[0]}?" if near else see)
     if match := re.match(r"Missing value for argument '(\S+)'\. Expected (\d+)", text):
@@ -64,6 +67,16 @@ def _one_line(box: str, command: str) -> UserError:
         got = " ".join(re.findall(r"'([^']*)'", match[2]))
         return UserError(f"expected {form.replace('{None}|', '').replace('{', '').replace('}', '')}, got {got}", see)
     return UserError(text.rstrip("."), see)
+
+
+def _same_end(option: str, known: list[str]) -> list[str]:
+    """The options whose last part is that of ``option``, or has it as initials (``lr`` of ``learning-rate``), the likeliest first."""
+
+    def last(name: str) -> str:
+        return name.lstrip("-").rpartition(".")[2]
+
+    same = [name for name in known if last(option) in (last(name), "".join(word[0] for word in last(name).split("-")))]
+    return difflib.get_close_matches(option, same, n=len(same), cutoff=0) if same else []
 
 
 def take_option(arguments: list[str], name: str) -> str | None:

@@ -1,16 +1,14 @@
 """PixelCNN++ (Salimans et al., 2017), https://arxiv.org/abs/1701.05517."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from ancestral.errors import check_at_least
-from ancestral.model import Batch, Loss
-from ancestral.models.autoregressive.factorised import Factorised
 from ancestral.models.autoregressive.heads import ChannelHead
+from ancestral.models.autoregressive.weight_normalized import WeightNormalized
 from ancestral.nn.causal import RasterConv2d, Upsample2d, VerticalConv2d
 from ancestral.nn.gated_residual import GatedResidual, WeightNormalization, concat_elu
 from ancestral.nn.reach import Grid, shifted_down, shifted_right, through
@@ -128,14 +126,14 @@ class Level(nn.Module):
         return fine if fine.dim() == 2 else fine[:, :, : like.shape[2], : like.shape[3]]
 
 
-class PixelCNNpp(Factorised):
+class PixelCNNpp(WeightNormalized):
     """Two shifted stacks at several resolutions with skip connections, and logistic mixtures that couple the channels.
 
     See ``Factorised`` for shapes and figures.
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Factorised.Config):
+    class Config(WeightNormalized.Config):
         """Options of the PixelCNN++."""
 
         width: int = 160
@@ -144,10 +142,6 @@ class PixelCNNpp(Factorised):
         """Residual blocks at each resolution, each way."""
         levels: int = 3
         """Resolutions, each half the one before."""
-        weight_norm: bool = True
-        """Weight normalisation, started from the first batch."""
-        likelihood: Literal["categorical", "logistic-mixture", "coupled-logistic-mixture"] = "coupled-logistic-mixture"
-        """Distribution of a value given the past; code maps take categorical."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -186,7 +180,6 @@ class PixelCNNpp(Factorised):
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__(config, spec, embedding_width=max(1, config.width // spec.shape[0]))
         width = config.width
-        self.input_groups = torch.cat([self.input_groups, torch.zeros(1, dtype=torch.int64)])
         inputs = len(self.input_groups)
         self.shift = InputShift(wrap=False)
         self.first_u = VerticalConv2d(inputs, width, 1, 1)
@@ -196,11 +189,6 @@ class PixelCNNpp(Factorised):
         self.head = ChannelHead(width, width, self)
         parts = (self.first_u, self.first_above, self.first_left, self.level)
         self.weight_norm = WeightNormalization(parts) if config.weight_norm else None
-
-    def features(self, x: Tensor) -> Tensor:
-        """See ``Factorised.features``; one more feature is 1 inside the map, so that its edges are seen."""
-        features = super().features(x)
-        return torch.cat([features, torch.ones_like(features[:, :1])], 1)
 
     def condition(self, labels: Tensor | None, context: Tensor | None) -> Conditions:
         """See ``Factorised.condition``: a map for each resolution."""
@@ -227,9 +215,3 @@ class PixelCNNpp(Factorised):
         above, links = rows
         ul = take(above, cursor) + self.first_left(self.shift(x, cursor), cursor)
         return self.head(self.level.positions(ul, links, condition, cursor), x, cursor)
-
-    def loss(self, batch: Batch, phase: str) -> Loss:
-        """See ``Factorised.loss``. The first batch in training sets the scale of the weights."""
-        if self.weight_norm is not None and self.training:
-            self.weight_norm.start(self, lambda: self.log_prob(batch))
-        return super().loss(batch, phase)

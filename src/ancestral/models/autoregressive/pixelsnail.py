@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ancestral.errors import UserError, check_at_least
-from ancestral.model import Batch, Loss
-from ancestral.models.autoregressive.factorised import Factorised
 from ancestral.models.autoregressive.heads import ChannelHead
+from ancestral.models.autoregressive.weight_normalized import WeightNormalized
 from ancestral.nn.attention import CausalAttention
 from ancestral.nn.causal import RasterConv2d, VerticalConv2d
 from ancestral.nn.gated_residual import GatedResidual, WeightNormalization
@@ -62,13 +61,13 @@ class AttentionBlock(nn.Module):
         return self.join(h, aside=found)
 
 
-class PixelSNAIL(Factorised):
+class PixelSNAIL(WeightNormalized):
     """Causal convolutions interleaved with attention over the whole past. See ``Factorised`` for shapes and figures."""
 
     background: Tensor
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Factorised.Config):
+    class Config(WeightNormalized.Config):
         """Options of the PixelSNAIL."""
 
         width: int = 256
@@ -91,10 +90,6 @@ class PixelSNAIL(Factorised):
         """Size of a head's values."""
         output_blocks: int = 0
         """Residual blocks of 1x1 convolutions before the output: the output stack of VQ-VAE-2's priors."""
-        weight_norm: bool = True
-        """Weight normalisation, started from the first batch."""
-        likelihood: Literal["categorical", "logistic-mixture", "coupled-logistic-mixture"] = "coupled-logistic-mixture"
-        """Distribution of a value given the past; code maps take categorical."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -167,7 +162,6 @@ class PixelSNAIL(Factorised):
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__(config, spec, embedding_width=max(1, config.width // spec.shape[0]))
         width = config.width
-        self.input_groups = torch.cat([self.input_groups, torch.zeros(1, dtype=torch.int64)])
         inputs, reach = len(self.input_groups), max(1, config.kernel // 2)
         self.shift, self.shift_on = InputShift(wrap=False), InputShift(wrap=True)
         self.first_above = VerticalConv2d(inputs, width, reach - 1, reach)
@@ -185,11 +179,6 @@ class PixelSNAIL(Factorised):
         height, columns = self.grid
         place = torch.stack(torch.meshgrid(torch.arange(height) / height - 0.5, torch.arange(columns) / columns - 0.5, indexing="ij"))
         self.register_buffer("background", place[None], persistent=False)
-
-    def features(self, x: Tensor) -> Tensor:
-        """See ``Factorised.features``; one more feature is 1 inside the map, so that its edges are seen."""
-        features = super().features(x)
-        return torch.cat([features, torch.ones_like(features[:, :1])], 1)
 
     def reach(self, *, own: bool) -> Tensor | None:
         """See ``Factorised.reach``: the whole past wherever a block attends."""
@@ -219,9 +208,3 @@ class PixelSNAIL(Factorised):
         for block in self.output_stack:
             h = block(h)
         return self.head(h, x, cursor)
-
-    def loss(self, batch: Batch, phase: str) -> Loss:
-        """See ``Factorised.loss``. The first batch in training sets the scale of the weights."""
-        if self.weight_norm is not None and self.training:
-            self.weight_norm.start(self, lambda: self.log_prob(batch))
-        return super().loss(batch, phase)
