@@ -94,6 +94,24 @@ class Transformer(Factorised):
             model=Config(width=64, layers=4, heads=2, likelihood="logistic-mixture", class_conditional=False),
             stages={"training": Optimization(steps=4000, batch_size=16, learning_rate=2e-3, compile=True)},
         ),
+        "vqgan": Recipe(
+            source="Esser et al. 2021 and its code, faces, 16x16 codes: 24 layers of 16 heads, 1024 features, learned positions, AdamW "
+            "(0.9, 0.95), decay 0.01, a rate of 4.5e-6 for each example of a batch; steps and batch are ours",
+            model=Config(width=1024, layers=24, heads=16, positions="learned"),
+            stages={
+                "training": Optimization(
+                    steps=500_000,
+                    batch_size=32,
+                    optimizer="adamw",
+                    learning_rate=1.44e-4,
+                    betas=(0.9, 0.95),
+                    weight_decay=0.01,
+                    schedule="constant",
+                    warmup=0,
+                    gradient_clip=None,
+                )
+            },
+        ),
     }
 
     def __init__(self, config: Config, spec: Spec) -> None:
