@@ -1,8 +1,8 @@
 """A certificate of causality: what an autoregressive network sees, found by changing its input and looking at its output.
 
-A network with random weights is given examples in float64. Each value of the input is changed in turn, and every output that moves has
-seen it. So a certificate holds for any network, whatever it is made of: a leak is an output that sees itself or the future, a blind spot
-one that does not see a part of the past that it should.
+A network with random weights in float64 is given examples, as integers. Each value of the input is changed in turn, and every output that
+moves has seen it. So a certificate holds for any network, whatever it is made of: a leak is an output that sees itself or the future, a
+blind spot one that does not see a part of the past that it should.
 """
 
 import copy
@@ -263,7 +263,11 @@ class _Probe:
             if self.spec.shape[0] != 1 or tuple(output.shape[2:]) != shape[2:]:
                 raise UserError(f"expected outputs of shape {(*shape, 'P')}, got {tuple(output.shape)}", "parameters come last")
             output = output.unsqueeze(1).movedim(2, -1)
-        return output.movedim(1, -2).flatten(1, -2)  # positions, then channels
+        output = output.movedim(1, -2).flatten(1, -2)  # positions, then channels
+        if not bool(output.isfinite().all()):
+            at = int((~output.isfinite()).any(-1).any(0).nonzero()[0])
+            raise UserError(f"expected numbers from the network, got NaN or infinity at output {at}", "a row of masked attention?")
+        return output
 
     def sees(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Whether each output moves when each value of the example ``x`` is changed, ``(D, D)``."""
@@ -320,8 +324,12 @@ def _randomized(module: nn.Module, generator: torch.Generator) -> nn.Module:
     for part in module.modules():
         if isinstance(part, nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Dropout3d | nn.AlphaDropout):
             part.p = 0.0
+        elif isinstance(part, nn.MultiheadAttention | nn.RNNBase):
+            part.dropout = 0.0
     with torch.no_grad():
         for p in module.parameters():
+            if not p.requires_grad:  # a mask, or another constant
+                continue
             noise = torch.randn(p.shape, generator=generator, dtype=torch.float64)
             fan_in = math.prod(p.shape[1:]) if p.dim() > 1 else 4
             p.copy_(noise * math.sqrt(2 / max(1, fan_in)))

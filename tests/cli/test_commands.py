@@ -404,6 +404,7 @@ MISTAKES = [
     ("evaluat RUNS/vqvae", "did you mean evaluate?"),
     ("models --jsn", "expected an option of ancestral models, got --jsn; did you mean --json?"),
     ("train vqvae --prior.lr 1", "expected an option of ancestral train vqvae, got --prior.lr; did you mean --prior.learning-rate?"),
+    ("train vae --x.lr=0.5", "got --x.lr=0.5; did you mean --training.learning-rate?"),
     ("train vae --training.device cpu", "expected an option of ancestral train vae, got --training.device; did you mean --device?"),
     ("train vqvea --data digits --out out", "did you mean vqvae?"),
     ("train glow --data digits --out out", "got glow which is planned; choose from pixelrnn, pixelcnn, gated-pixelcnn"),

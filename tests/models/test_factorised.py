@@ -146,6 +146,56 @@ def test_completion_keeps_what_is_known(variant):
     assert torch.equal(completed[:, ~hole].long(), expected[:, ~hole])
 
 
+def test_completion_stops_where_nothing_is_left_to_draw(monkeypatch):
+    model = build("pixelcnn", "mixture")
+    visited = []
+    positions = model.positions
+    monkeypatch.setattr(model, "positions", lambda *arguments: visited.append(arguments[-1].index) or positions(*arguments))
+    known = torch.ones(model.spec.shape, dtype=torch.bool)
+    known[:, 1, 2] = False
+    x = torch.randint(20, (2, *model.spec.shape))
+    completed = model.sample(2, x=x, known=known)
+    assert visited == list(range(1 * 6 + 2 + 1))
+    assert torch.equal(completed[:, known], x[:, known])
+    assert torch.equal(model.sample(2, x=x, known=torch.ones_like(known)), x)
+
+
+@pytest.mark.parametrize("variant", ["pixelcnnpp", "pixelsnail", "transformer", "wavenet"])
+def test_channels_of_a_position_share_one_pass_through_the_trunk(variant, monkeypatch):
+    model = build(variant, "RGB")
+    visited = []
+    trunk = model.trunk
+    monkeypatch.setattr(model, "trunk", lambda *arguments: visited.append(arguments[-1].index) or trunk(*arguments))
+    model.sample(2, torch.tensor([0, 1]))
+    assert visited == list(range(model.grid[0] * model.grid[1]))
+
+
+@pytest.mark.parametrize("variant", ["pixelcnn", "wavenet"])
+def test_progress_is_told_on_the_way(variant):
+    told = []
+    build(variant, "mixture").sample(2, progress=told.append)
+    assert len(told) > 10
+    assert told == sorted(told)
+    assert told[-1] == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_labels_of_any_integers(dtype):
+    model = build("pixelcnn", "RGB")
+    model.sample(2, torch.tensor([0, 2], dtype=dtype))
+
+
+@pytest.mark.parametrize("variant", ["gated-pixelcnn", "pixelsnail"])
+def test_half_precision_does_not_round_the_output(variant):
+    """An 8-bit mantissa would move the location of a logistic by half a level."""
+    model = build(variant, "mixture").float()
+    x = torch.randint(20, (2, *model.spec.shape))
+    with torch.autocast("cpu", torch.bfloat16):
+        conditionals = model.conditionals(x)
+    assert conditionals.loc.dtype == torch.float32
+    assert not torch.equal(conditionals.loc, conditionals.loc.bfloat16().float())
+
+
 def test_classes_in_one_batch_are_those_of_each():
     model = build("gated-pixelcnn", "grey")
     labels, context = given(model, 3)

@@ -119,6 +119,53 @@ def test_batch_normalisation_leaks_across_the_batch_in_training():
     assert len(certificate.leaks), "a batch of the same values normalises each by the others"
 
 
+def test_a_leak_across_the_batch_of_a_plain_function_is_found():
+    certificate = certify(lambda x: full_past(x) + full_past(x).mean(0), GREY)
+    assert certificate.across_batch == {"evaluation": True}
+    assert not certificate.ok
+
+
+def test_another_function_in_training_is_found():
+    class Louder(Stack):
+        def forward(self, x):
+            return super().forward(x) * (1.1 if self.training else 1.0)
+
+    certificate = certify(Louder(), GREY)
+    assert certificate.mode_matters
+    assert not any(certificate.across_batch.values())
+    assert not certify(Stack(), GREY).mode_matters
+
+
+class Attention(nn.Module):
+    """Causal attention as PyTorch has it, with dropout in a number and a mask among the parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(1, 8)
+        self.place = nn.Parameter(torch.randn(9, 8))
+        self.attention = nn.MultiheadAttention(8, 2, dropout=0.3, batch_first=True)
+        self.mask = nn.Parameter(torch.full((9, 9), -torch.inf).triu(1), requires_grad=False)
+
+    def forward(self, x):
+        h = self.embed(pad(x.double().movedim(1, 2), (0, 0, 1, -1))) + self.place
+        return self.attention(h, h, h, attn_mask=self.mask, need_weights=False)[0].movedim(1, 2).unsqueeze(1).movedim(2, -1)
+
+
+def test_attention_of_pytorch_passes():
+    certificate = certify(Attention(), Spec(shape=(1, 9), levels=3))
+    assert certificate.ok, str(certificate)
+
+
+def test_nan_is_said():
+    def masked(x):  # the softmax of a row that is masked as a whole
+        size = x.shape[-1]
+        weights = torch.full((size, size), -torch.inf, dtype=torch.float64).triu().softmax(-1)
+        return x.double() @ weights.T
+
+    with pytest.raises(UserError, match="expected numbers from the network, got NaN or infinity at output 0"):
+        certify(masked, Spec(shape=(1, 9), levels=3))
+
+
 def test_dropout_is_no_dependence_on_the_mode():
     certificate = certify(Stack(norm=lambda width: nn.Dropout(0.5), layers=5), GREY)
     assert certificate.causal
@@ -206,6 +253,10 @@ def test_the_callers_random_numbers_are_left_alone():
     expected = torch.rand(3)
     torch.manual_seed(5)
     certify(full_past, GREY, trials=1)
+    assert torch.equal(torch.rand(3), expected)
+    model = PixelCNN(PixelCNN.Config.tiny(), GREY)
+    torch.manual_seed(5)
+    certify(model, trials=1)
     assert torch.equal(torch.rand(3), expected)
 
 

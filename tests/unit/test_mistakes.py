@@ -5,6 +5,7 @@ import torch
 
 import ancestral
 from ancestral.errors import UserError
+from ancestral.model import Batch
 from ancestral.models.autoregressive.pixelcnn import PixelCNN
 from ancestral.models.latent.vae import VAE
 from ancestral.models.latent.vqvae import VQVAE
@@ -18,6 +19,15 @@ CODES = torch.zeros(2, 1, 2, 2, dtype=torch.int64)
 @pytest.fixture(scope="module")
 def models():
     return {cls.__name__: cls(cls.Config.tiny(), SPEC).eval() for cls in (PixelCNN, VAE, VQVAE)}
+
+
+def another_model(model):
+    """A model in the middle of another one's stream."""
+    stream = model.stream(2, torch.tensor([0, 1]))
+    stream.push(torch.tensor([0, 1]))
+    stream.conditional()
+    other = PixelCNN(PixelCNN.Config.tiny(), SPEC).eval()
+    other.positions(torch.zeros(2, 8), None, None, stream._cursor)
 
 
 MISTAKES = {
@@ -43,6 +53,13 @@ MISTAKES = {
         lambda m: m["PixelCNN"].positions(torch.zeros(3, 8), None, None, m["PixelCNN"].stream(2, torch.tensor([0, 1]))._cursor),
         "expected 2 examples in this stream, got 3; begin another stream",
     ),
+    "images of another shape": (lambda m: m["PixelCNN"].log_prob(Batch(X.view(2, 1, 2, 8))), r"shape \(1, 4, 4\), got \(1, 2, 8\)"),
+    "no labels": (lambda m: m["PixelCNN"].conditionals(X), "expected labels for a class-conditional model, got none"),
+    "a context of four dimensions": (
+        lambda m: PixelCNN(PixelCNN.Config.tiny(), Spec(shape=(1, 4, 4), context=Spec(shape=(1, 2, 2, 2)))),
+        r"expected a context \(C, H, W\) or \(C, T\), got shape \(1, 2, 2, 2\)",
+    ),
+    "a stream of another model": (lambda m: another_model(m["PixelCNN"]), "expected the stream of this model, got another's"),
     "a model that is None": (lambda m: ancestral.load(None), "expected the name of a model, got NoneType; give a run directory"),
     "nothing to evaluate": (lambda m: ancestral.evaluate(None), "expected a model, a run or the name of one, got NoneType"),
     "data as a tensor": (lambda m: ancestral.train("vae", data=X, out="out"), "expected the name of a source of data, got Tensor"),

@@ -18,7 +18,7 @@ Folder = Annotated[
     shown_as("FOLDER"),
     tyro.conf.arg(help="Folder to write to; samples/ in the run directory if there is one, else the current folder."),
 ]
-Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], tyro.conf.arg(help="Where to compute.")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(help="Where to compute.")]
 
 
 def folder(run: str, out: Path | None) -> Path:
@@ -29,13 +29,11 @@ def folder(run: str, out: Path | None) -> Path:
 
 
 def device(choice: str) -> Any:
-    """The torch device of ``auto``, ``cpu``, ``cuda`` or ``mps``; auto takes a GPU where there is one."""
+    """The torch device of ``auto``, ``cpu`` or ``cuda``; auto takes a GPU where there is one."""
     import torch  # noqa: PLC0415 - help must not wait for it
 
     if choice == "cuda" and not torch.cuda.is_available():
         raise UserError("expected a CUDA device, got none", "choose --device auto")
-    if choice == "mps" and not torch.backends.mps.is_available():
-        raise UserError("expected an MPS device, got none", "choose --device auto")
     if choice == "auto":
         choice = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(choice)

@@ -33,7 +33,7 @@ def parse(options: type[T], arguments: list[str], command: str, default: T | Non
             raise
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
         tyro.cli(options, args=["--help"], default=default)
-    raise _one_line(errors.getvalue(), f"ancestral {command}", re.findall(r"--[a-z][\w.-]*", text.getvalue()))
+    raise _one_line(errors.getvalue(), f"ancestral {command}", re.findall(r"--[a-z](?:[\w.-]*\w)?", text.getvalue()))
 
 
 def _one_line(box: str, command: str, known: list[str]) -> UserError:
@@ -54,7 +54,9 @@ def _one_line(box: str, command: str, known: list[str]) -> UserError:
         names = [line.strip() for line in blocks[0] if len(line) - len(line.lstrip()) == indents[1]]
         return UserError(f"expected {' and '.join(names)}, got none", see)
     if match := re.match(r"Unrecognized options: ([^\s,]+)", text):
-        near = _same_end(match[1], known) or (hints.startswith(("Perhaps", "Similar")) and re.findall(r"--[\w.-]+", hints))
+        near = _same_end(match[1].partition("=")[0], known) or (
+            hints.startswith(("Perhaps", "Similar")) and re.findall(r"--[\w.-]+", hints)
+        )
         kind = f"an option of {command}" if match[1].startswith("-") else "no more words"
         return UserError(f"expected {kind}, got {match[1]}", f"did you mean {near[0]}?" if near else see)
     if match := re.match(r"Missing value for argument '(\S+)'\. Expected (\d+)", text):
@@ -75,6 +77,8 @@ def _same_end(option: str, known: list[str]) -> list[str]:
     def last(name: str) -> str:
         return name.lstrip("-").rpartition(".")[2]
 
+    if not option.startswith("-"):
+        return []
     same = [name for name in known if last(option) in (last(name), "".join(word[0] for word in last(name).split("-")))]
     return difflib.get_close_matches(option, same, n=len(same), cutoff=0) if same else []
 

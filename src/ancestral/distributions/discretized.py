@@ -65,7 +65,7 @@ class _Binned(Discrete):
         """See ``Discrete.log_prob``."""
 
     @abstractmethod
-    def _survival(self, edge: float) -> Tensor:
+    def _survival(self, edge: float | Tensor) -> Tensor:
         """P(the continuous variable > edge), ``batch_shape``."""
 
     @property
@@ -96,7 +96,7 @@ class DiscretizedLogisticMixture(_Binned):
         self.logits, self.loc, self.log_scale = logits, loc, log_scale.clamp(min=min_log_scale(levels))
         super().__init__(levels, logits.shape[:-1])
 
-    def _survival(self, edge: float) -> Tensor:
+    def _survival(self, edge: float | Tensor) -> Tensor:
         return (self._weights * torch.sigmoid((self.loc - edge) * self._inverse_scale)).sum(-1)
 
     @cached_property
@@ -139,8 +139,7 @@ class DiscretizedLogisticMixture(_Binned):
         for _ in range((self.levels - 1).bit_length()):
             middle = (low + high) // 2
             edge = ((2 * middle + 1).to(self.loc.dtype) / (self.levels - 1) - 1).unsqueeze(-1)
-            survival = (self._weights * torch.sigmoid((self.loc - edge) * self._inverse_scale)).sum(-1)
-            above = survival >= target
+            above = self._survival(edge) >= target
             low, high = torch.where(above, middle + 1, low), torch.where(above, high, middle)
         return low.clamp(max=self.levels - 1)
 
@@ -189,7 +188,7 @@ class DiscretizedNormal(_Binned):
         self.loc, self.log_scale = loc, log_scale.clamp(min=min_log_scale(levels))
         super().__init__(levels, loc.shape)
 
-    def _survival(self, edge: float) -> Tensor:
+    def _survival(self, edge: float | Tensor) -> Tensor:
         return torch.special.ndtr((self.loc - edge) * torch.exp(-self.log_scale))
 
     def __getitem__(self, index: Index) -> "DiscretizedNormal":

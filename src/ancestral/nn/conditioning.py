@@ -31,6 +31,8 @@ class Conditioner(nn.Module):
         self.embed: Embedding | None = None
         self.encoder: nn.Module | None = None
         if spec.context is not None:
+            if len(spec.context.shape) not in (2, 3):
+                raise UserError(f"expected a context (C, H, W) or (C, T), got shape {spec.context.shape}", "give it one or two dimensions")
             channels = spec.context.shape[0]
             if spec.context.levels is not None:
                 self.embed = Embedding(spec.context, width)
@@ -51,7 +53,7 @@ class Conditioner(nn.Module):
         parts = []
         if self.classes is not None:
             assert labels is not None
-            parts.append(self.classes(labels)[:, :, None, None])
+            parts.append(self.classes(labels.long())[:, :, None, None])
         if self.encoder is not None:
             assert context is not None
             features = context.to(dtype) if self.embed is None else self.embed(_map(context), dtype)

@@ -32,7 +32,6 @@ class GatedResidual(nn.Module):
         convolution: makes both convolutions.
         hidden: channels between them; ``width`` if None.
         aside: channels of features that join in, by a 1x1 convolution.
-        linked: whether features that another stack has projected already (``AsideLink``) join in.
         condition_width: features of the condition; 0 without.
         dropout: share of the hidden features dropped in training.
     """

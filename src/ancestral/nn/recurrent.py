@@ -128,10 +128,10 @@ def _diagonal(gates: Tensor, weight: Tensor) -> Tensor:
     inside = ((place >= 0) & (place < width)).to(gates.dtype)
     hidden = cell = gates.new_zeros(n, channels // 4, height)
     columns = []
-    for diagonal in range(span):
+    for diagonal, here in enumerate(skewed.unbind(3)):
         both = torch.cat([hidden, pad(hidden[:, :, :-1], (1, 0))], 1)  # left neighbour, upper neighbour
         recurrent = torch.einsum("nch,oc->noh", both, weight)
-        hidden, cell = _lstm(skewed[:, :, :, diagonal] + recurrent, cell)
+        hidden, cell = _lstm(here + recurrent, cell)
         hidden, cell = hidden * inside[diagonal], cell * inside[diagonal]
         columns.append(hidden)
     return torch.stack(columns, 3)[:, :, row, row + column]

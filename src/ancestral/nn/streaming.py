@@ -50,8 +50,17 @@ class Cursor:
     def kept(self, layer: nn.Module, start: Callable[[], Any]) -> Any:
         """What ``layer`` has kept; what ``start`` gives if that is nothing yet."""
         if layer not in self._kept:
+            if self.row > 0 or self.column:
+                raise UserError("expected the stream of this model, got another's (or one that began elsewhere)", "begin a new one")
             self._kept[layer] = start()
         return self._kept[layer]
+
+    def once(self, model: nn.Module, compute: Callable[[], Tensor]) -> Tensor:
+        """What ``compute`` gives at the first visit of this place: for what does not depend on the position's own values."""
+        if model not in self._kept or self._kept[model][0] != self.index:
+            self._kept[model] = self.index, compute()
+        found: Tensor = self._kept[model][1]
+        return found
 
     def check(self, x: Tensor) -> None:
         """Raise UserError unless ``x`` has as many examples as this stream (or is empty: between the places of a coarser map)."""
@@ -135,7 +144,7 @@ class Shift(Streaming):
 
     def whole(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` to the same shape."""
-        return pad(x.flatten(2)[:, :, :-1], (1, 0)).view_as(x)
+        return _shift_on(x)
 
     def start(self, cursor: Cursor) -> dict[int, Tensor]:
         """The features of the last two positions, by the parity of their index."""
@@ -145,6 +154,10 @@ class Shift(Streaming):
         """The features of the position before."""
         kept[cursor.index % 2] = x
         return kept[1 - cursor.index % 2] if cursor.index else torch.zeros_like(x)
+
+
+def _shift_on(x: Tensor) -> Tensor:
+    return pad(x.flatten(2)[:, :, :-1], (1, 0)).view_as(x)
 
 
 class InputShift(nn.Module):
@@ -157,7 +170,7 @@ class InputShift(nn.Module):
     def forward(self, x: Tensor, cursor: Cursor | None = None) -> Tensor:
         """``(N, C, H, W)`` or ``(N, C)`` to the same shape."""
         if cursor is None:
-            return Shift().whole(x) if self.wrap else pad(x[..., :-1], (1, 0))
+            return _shift_on(x) if self.wrap else pad(x[..., :-1], (1, 0))
         if cursor.previous is None or (cursor.column == 0 and not self.wrap):
             return torch.zeros_like(x)
         return cursor.previous

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.nn.utils import parametrize
 
 from ancestral.distributions.discrete import Discrete, check_sampling
@@ -123,7 +123,15 @@ class Factorised(Model, ExactLikelihood, Completes):
         return x.reshape(*x.shape[:2], *self.grid)
 
     def conditionals(self, x: Tensor, labels: Tensor | None = None, context: Tensor | None = None) -> Discrete:
-        """p(x_i | x_<i, c) at every position at once, batch shape that of ``x``."""
+        """p(x_i | x_<i, c) at every position at once, batch shape that of ``x``.
+
+        Raises:
+            UserError: examples of another shape, or no labels for a model with classes.
+        """
+        if tuple(x.shape[1:]) != self.spec.shape:
+            raise UserError(f"expected examples of shape {self.spec.shape}, got {tuple(x.shape[1:])}", "use data of the model's own shape")
+        if self.sample_classes and labels is None:
+            raise UserError("expected labels for a class-conditional model, got none", "log_prob alone averages over the classes")
         features = self.features(self.on_grid(x))
         condition = self.condition(labels, context)
         rows = self.rows(shift_down(features), condition)
@@ -182,7 +190,7 @@ class Factorised(Model, ExactLikelihood, Completes):
         context: Tensor | None = None, top_k: int | None = None, top_p: float | None = None, uniforms: Tensor | None = None,
         x: Tensor | None = None, known: Tensor | None = None, progress: Callable[[float], None] | None = None,
     ) -> Tensor:  # fmt: skip
-        """Draw ``n`` examples, one after another value, in the time of about one pass: integers ``(n, *spec.shape)``.
+        """Draw ``n`` examples, one value after another, with the multiplications of one pass: integers ``(n, *spec.shape)``.
 
         With ``x`` and ``known`` it continues or repairs examples: known values stay, each other value is drawn given all that come before
         it in raster order (those that come later have no influence).
@@ -198,7 +206,7 @@ class Factorised(Model, ExactLikelihood, Completes):
             uniforms: noise in [0, 1), ``(n, *spec.shape)``, in place of the generator's: the same noise gives the same integers.
             x: examples to complete, ``(n, *spec.shape)``.
             known: which values of ``x`` stay, boolean, broadcast to ``(n, *spec.shape)``.
-            progress: called after each row with the share of the values that is drawn.
+            progress: called with the share of the values that is drawn, at most a hundred times.
 
         Raises:
             UserError: an argument out of its range or of another shape.
@@ -225,15 +233,40 @@ class Factorised(Model, ExactLikelihood, Completes):
         if uniforms is None:
             uniforms = torch.rand(shape, device=self.device, generator=generator)
         stream = self.stream(n, labels, context)
+        last = self.spec.dims  # values until none is left to draw
+        if known is not None:
+            unknown = (~known).any(0).movedim(0, -1).flatten().nonzero()
+            last = int(unknown[-1]) + 1 if len(unknown) else 0
         # Inference mode saves a tenth of the time of small operations; what comes out of it is copied below.
         with parametrize.cached(), torch.inference_mode():
-            while (index := stream.index) is not None:
+            while stream.done < last:
+                index = stream.index
+                assert index is not None
                 place: tuple[Any, ...] = (slice(None), *index)
-                u = uniforms[place]
-                values = stream.conditional().quantile(u, temperature, top_k, top_p)
+                values = stream.conditional().quantile(uniforms[place], temperature, top_k, top_p)
                 if x is not None and known is not None:
                     values = torch.where(known[place], x[place], values)
                 stream.push(values, check=False)
-                if progress and index[0] == shape[1] - 1 and index[-1] == shape[-1] - 1:
-                    progress(stream.done / self.spec.dims)
-        return stream.x.to(self.spec.dtype, copy=True)
+                if progress and 100 * stream.done // last > 100 * (stream.done - 1) // last:
+                    progress(stream.done / last)
+        drawn = stream.x if x is None or known is None else torch.where(known, x, stream.x)
+        return drawn.to(self.spec.dtype, copy=True)
+
+
+class Shifted(Factorised):
+    """Base of the networks whose trunk sees the positions before alone: the channels of a position itself join at the head."""
+
+    head: nn.Module
+
+    @abstractmethod
+    def trunk(self, x: Tensor, rows: Any, condition: Any, cursor: Cursor | None = None) -> Tensor:
+        """Features ``(N, width, H, W)``, or ``(N, width)`` at the cursor's place; the arguments are those of ``positions``."""
+
+    def positions(self, x: Tensor, rows: Any, condition: Any, cursor: Cursor | None = None) -> Tensor:
+        """See ``Factorised.positions``. In a stream, all channels of a position share one pass through the trunk."""
+
+        def compute() -> Tensor:
+            return self.trunk(x, rows, condition, cursor)
+
+        output: Tensor = self.head(compute() if cursor is None else cursor.once(self, compute), x, cursor)
+        return output

@@ -14,6 +14,18 @@ if TYPE_CHECKING:
     from ancestral.models.autoregressive.factorised import Factorised
 
 
+class OutputConv2d(RasterConv2d):
+    """The last convolution, which autocast leaves alone: half precision would round the location of a level by half a level of 256."""
+
+    def forward(self, x: Tensor, cursor: Cursor | None = None) -> Tensor:
+        """See ``RasterConv2d``."""
+        device = x.device.type
+        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+            return super().forward(x, cursor)
+        with torch.autocast(device, enabled=False):
+            return super().forward(x.to(self.weight.dtype), cursor)
+
+
 def masked_head(group: Tensor, hidden: int, model: "Factorised", layers: int = 1) -> Chain:
     """Output of a network that keeps the channels in order: ReLU and 1x1 convolutions.
 
@@ -29,7 +41,7 @@ def masked_head(group: Tensor, hidden: int, model: "Factorised", layers: int = 1
     for _ in range(layers):
         chain += [nn.ReLU(), RasterConv2d(group, between)]
         group = between
-    output = RasterConv2d(group, torch.arange(groups).repeat_interleave(likelihood.channels // groups))
+    output = OutputConv2d(group, torch.arange(groups).repeat_interleave(likelihood.channels // groups))
     likelihood.initialize(output)
     return Chain(*chain, nn.ReLU(), output)
 
@@ -54,7 +66,7 @@ class ChannelHead(nn.Module):
         self.trunk = Pointwise(width, len(between)) if groups > 1 else None
         self.own = RasterConv2d(model.input_groups, between, mask="A") if groups > 1 else None
         out_groups = torch.arange(groups).repeat_interleave(model.likelihood_of.channels // groups)
-        self.output = RasterConv2d(between if groups > 1 else width, out_groups)
+        self.output = OutputConv2d(between if groups > 1 else width, out_groups)
         model.likelihood_of.initialize(self.output)
 
     def forward(self, h: Tensor, x: Tensor, cursor: Cursor | None = None) -> Tensor:

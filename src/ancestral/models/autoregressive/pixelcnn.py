@@ -93,9 +93,9 @@ class PixelCNN(Factorised):
     def reach(self, *, own: bool) -> Tensor:
         """See ``Factorised.reach``: the rows above only as far to the right as left, so that the upper right stays unseen."""
         reach = self.first.reach(self.grid, own=own)
-        layer = RasterConv2d(1, 1, up=self.config.kernel // 2, left=self.config.kernel // 2, right=self.config.kernel // 2).reach(self.grid)
-        for _ in self.layers:
-            reach = reach | through(layer, reach)
+        for block in self.layers:
+            assert isinstance(block, ConvolutionalBlock)
+            reach = reach | through(block.masked.reach(self.grid), reach)
         return reach
 
     def positions(self, x: Tensor, rows: None, condition: Tensor | None, cursor: Cursor | None = None) -> Tensor:

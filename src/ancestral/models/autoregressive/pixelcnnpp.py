@@ -210,8 +210,8 @@ class PixelCNNpp(WeightNormalized):
         """See ``Factorised.rows``."""
         return self.first_above(above, cursor), self.level.rows(self.first_u(above, cursor), condition, cursor)[1]
 
-    def positions(self, x: Tensor, rows: tuple[Tensor, _Links], condition: Conditions, cursor: Cursor | None = None) -> Tensor:
-        """See ``Factorised.positions``."""
+    def trunk(self, x: Tensor, rows: tuple[Tensor, _Links], condition: Conditions, cursor: Cursor | None = None) -> Tensor:
+        """See ``Shifted.trunk``."""
         above, links = rows
         ul = take(above, cursor) + self.first_left(self.shift(x, cursor), cursor)
-        return self.head(self.level.positions(ul, links, condition, cursor), x, cursor)
+        return self.level.positions(ul, links, condition, cursor)

@@ -198,8 +198,8 @@ class PixelSNAIL(WeightNormalized):
         features: Tensor = self.first_above(above, cursor)
         return features
 
-    def positions(self, x: Tensor, rows: Tensor, condition: Tensor | None, cursor: Cursor | None = None) -> Tensor:
-        """See ``Factorised.positions``."""
+    def trunk(self, x: Tensor, rows: Tensor, condition: Tensor | None, cursor: Cursor | None = None) -> Tensor:
+        """See ``Shifted.trunk``."""
         h = take(rows, cursor) + self.first_left(self.shift(x, cursor), cursor)
         before = self.shift_on(x, cursor)
         background = take(self.background.to(h.dtype), cursor).expand(len(h), *[-1] * (h.dim() - 1))
@@ -207,4 +207,4 @@ class PixelSNAIL(WeightNormalized):
             h = block(h, before, background, condition, cursor)
         for block in self.output_stack:
             h = block(h)
-        return self.head(h, x, cursor)
+        return h

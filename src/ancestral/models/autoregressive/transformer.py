@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from ancestral.errors import UserError, check_at_least
-from ancestral.models.autoregressive.factorised import Factorised
+from ancestral.models.autoregressive.factorised import Factorised, Shifted
 from ancestral.models.autoregressive.heads import ChannelHead
 from ancestral.nn.attention import CausalAttention
 from ancestral.nn.streaming import Cursor, Injection, InputShift, Pointwise, take
@@ -59,7 +59,7 @@ def _rotate(x: Tensor, rotation: Tensor, heads: int) -> Tensor:
     return torch.cat([a * cosine - b * sine, a * sine + b * cosine], 2).flatten(1, 2)
 
 
-class Transformer(Factorised):
+class Transformer(Shifted):
     """A decoder-only transformer: each position attends to all before it in raster order. See ``Factorised`` for shapes and figures."""
 
     rotation: Tensor
@@ -124,8 +124,8 @@ class Transformer(Factorised):
         self.head = ChannelHead(config.width, config.width, self)
         self.register_buffer("rotation", _angles(config.width // config.heads, self.grid), persistent=False)
 
-    def positions(self, x: Tensor, rows: None, condition: Tensor | None, cursor: Cursor | None = None) -> Tensor:
-        """See ``Factorised.positions``."""
+    def trunk(self, x: Tensor, rows: None, condition: Tensor | None, cursor: Cursor | None = None) -> Tensor:
+        """See ``Shifted.trunk``."""
         h = self.first(self.shift(x, cursor))
         rotation = None
         if self.learned is None:
@@ -134,7 +134,7 @@ class Transformer(Factorised):
             h = h + take(self.learned, cursor)
         for block in self.blocks:
             h = block(h, rotation, condition, cursor)
-        return self.head(self.norm(h), x, cursor)
+        return self.norm(h)
 
 
 def _angles(size: int, grid: tuple[int, int]) -> Tensor:

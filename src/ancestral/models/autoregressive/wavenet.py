@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from ancestral.errors import UserError, check_at_least
-from ancestral.models.autoregressive.factorised import Factorised
+from ancestral.models.autoregressive.factorised import Factorised, Shifted
 from ancestral.models.autoregressive.heads import ChannelHead
 from ancestral.nn.causal import RasterConv2d
 from ancestral.nn.reach import shifted_right, through
@@ -38,11 +38,11 @@ class DilatedLayer(nn.Module):
         return x + outputs[:, : self.width], outputs[:, self.width :]
 
 
-class WaveNet(Factorised):
+class WaveNet(Shifted):
     """A stack of dilated causal convolutions over a sequence ``(N, C, T)``. See ``Factorised`` for figures.
 
-    Images and code maps are read as the sequences of their values in raster order. Global conditioning is by class, local conditioning by
-    a context ``(N, C', T')`` (for images a map) that is repeated up to the data's size.
+    Images and code maps are read as sequences, in raster order. Global conditioning is by class, local conditioning by a context
+    ``(N, C', T')`` (for images a map) that is repeated up to the data's size.
     """
 
     dims = 1
@@ -108,12 +108,12 @@ class WaveNet(Factorised):
             reach = reach | through(layer.gates.reach(self.grid), reach)
         return reach
 
-    def positions(self, x: Tensor, rows: None, condition: Tensor | None, cursor: Cursor | None = None) -> Tensor:
-        """See ``Factorised.positions``."""
+    def trunk(self, x: Tensor, rows: None, condition: Tensor | None, cursor: Cursor | None = None) -> Tensor:
+        """See ``Shifted.trunk``."""
         h = self.first(self.shift(x, cursor), cursor)
         skips = None
         for layer in self.layers:
             h, skip = layer(h, condition, cursor)
             skips = skip if skips is None else skips + skip
         assert skips is not None
-        return self.head(self.merge(relu(skips)), x, cursor)
+        return self.merge(relu(skips))

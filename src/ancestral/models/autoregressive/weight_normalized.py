@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from ancestral.model import Batch, Loss
-from ancestral.models.autoregressive.factorised import Factorised
+from ancestral.models.autoregressive.factorised import Factorised, Shifted
 from ancestral.nn.gated_residual import WeightNormalization
 from ancestral.spec import Spec
 
 
-class WeightNormalized(Factorised):
+class WeightNormalized(Shifted):
     """Base of the models of Salimans et al., 2017 and after. They set ``weight_norm`` when their layers stand."""
 
     weight_norm: WeightNormalization | None
