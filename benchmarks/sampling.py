@@ -1,4 +1,4 @@
-"""Streaming against a full pass for each value, for the networks of the autoregressive family.
+"""Streaming against a full pass for each position, for networks of the autoregressive family.
 
     python benchmarks/sampling.py [NAME ...]
 

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 class Stream:
     """The conditionals of a model one value after another, in raster order: ask ``conditional``, then ``push`` the value.
 
-    It costs one pass of the network in all (for each channel, unless the likelihood couples channels itself). The weights must stay as
-    they are while it runs. A model with weight normalisation is faster inside ``torch.nn.utils.parametrize.cached()``.
+    It takes the multiplications of one pass of the network in all (for each channel where a network sees a position's own channels). The
+    weights must stay as they are while it runs. A model with weight normalisation is faster inside
+    ``torch.nn.utils.parametrize.cached()``.
     """
 
     def __init__(self, model: "Factorised", n: int, labels: Tensor | None, context: Tensor | None) -> None:
