@@ -117,7 +117,7 @@ class PixelSNAIL(WeightNormalized):
 
     recipes: ClassVar = {
         "small": Recipe(
-            source="half an hour on two CPU cores on Fashion-MNIST; not tuned",
+            source="half an hour on two CPU cores on Fashion-MNIST (docs/figures.md); not tuned",
             model=Config(width=48, blocks=3, residual_blocks=2, residual_width=48, value=48, components=5, class_conditional=False),
             stages={"training": Optimization(steps=3500, batch_size=16, learning_rate=2e-3, compile=True)},
         ),

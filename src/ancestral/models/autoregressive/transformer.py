@@ -90,7 +90,7 @@ class Transformer(Shifted):
 
     recipes: ClassVar = {
         "small": Recipe(
-            source="half an hour on two CPU cores on Fashion-MNIST; not tuned",
+            source="half an hour on two CPU cores on Fashion-MNIST (docs/figures.md); not tuned",
             model=Config(width=64, layers=4, heads=2, likelihood="logistic-mixture", class_conditional=False),
             stages={"training": Optimization(steps=4000, batch_size=16, learning_rate=2e-3, compile=True)},
         ),

@@ -79,7 +79,7 @@ class WaveNet(Shifted):
 
     recipes: ClassVar = {
         "small": Recipe(
-            source="a quarter of an hour on two CPU cores on Fashion-MNIST; not tuned",
+            source="a quarter of an hour on two CPU cores on Fashion-MNIST (docs/figures.md); not tuned",
             model=Config(layers=8, cycles=2, likelihood="logistic-mixture", class_conditional=False),
             stages={"training": Optimization(steps=2400, batch_size=16, learning_rate=2e-3, compile=True)},
         ),
