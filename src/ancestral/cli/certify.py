@@ -17,8 +17,7 @@ class Options:
 
     It is examined with weights at random; of a tokenizer, its prior is.
 
-    Exit status 1 if there is a leak, of the future or across the batch, or if
-    training mode gives other outputs.
+    Exit status 1 if anything leaks, or if training mode gives other outputs.
     """
 
     run: RunName
