@@ -54,9 +54,8 @@ def _one_line(box: str, command: str, known: list[str]) -> UserError:
         names = [line.strip() for line in blocks[0] if len(line) - len(line.lstrip()) == indents[1]]
         return UserError(f"expected {' and '.join(names)}, got none", see)
     if match := re.match(r"Unrecognized options: ([^\s,]+)", text):
-        near = _same_end(match[1].partition("=")[0], known) or (
-            hints.startswith(("Perhaps", "Similar")) and re.findall(r"--[\w.-]+", hints)
-        )
+        hinted = re.findall(r"--[\w.-]+", hints) if hints.startswith(("Perhaps", "Similar")) else []
+        near = _same_end(match[1].partition("=")[0], known) or hinted
         kind = f"an option of {command}" if match[1].startswith("-") else "no more words"
         return UserError(f"expected {kind}, got {match[1]}", f"did you mean {near[0]}?" if near else see)
     if match := re.match(r"Missing value for argument '(\S+)'\. Expected (\d+)", text):
