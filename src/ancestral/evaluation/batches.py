@@ -12,7 +12,7 @@ from torch import Tensor
 T = TypeVar("T")
 
 SIZE = 50
-"""Examples of a batch: more leave a CPU's caches and take it three times as long. Other devices have five times as many."""
+"""Examples of a batch: more leave a CPU's caches and take it up to three times as long. Other devices have five times as many."""
 
 
 def batches(*tensors: Tensor, what: str, device: torch.device, show: bool) -> Iterator[tuple[Tensor, ...]]:
