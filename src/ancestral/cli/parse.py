@@ -78,7 +78,7 @@ def _same_end(option: str, known: list[str]) -> list[str]:
 
     if not option.startswith("-"):
         return []
-    same = [name for name in known if last(option) in (last(name), "".join(word[0] for word in last(name).split("-")))]
+    same = [name for name in known if last(option) in (last(name), "".join(word[:1] for word in last(name).split("-")))]
     return difflib.get_close_matches(option, same, n=len(same), cutoff=0) if same else []
 
 

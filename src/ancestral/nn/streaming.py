@@ -48,7 +48,7 @@ class Cursor:
         return self.row * self.grid[1] + self.column
 
     def kept(self, layer: nn.Module, start: Callable[[], Any]) -> Any:
-        """What ``layer`` has kept; what ``start`` gives if that is nothing yet."""
+        """What ``layer`` has kept; what ``start`` gives at the first place. Raises UserError for a layer that was not there then."""
         if layer not in self._kept:
             if self.row > 0 or self.column:
                 raise UserError("expected the stream of this model, got another's (or one that began elsewhere)", "begin a new one")
