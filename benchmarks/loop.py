@@ -57,11 +57,29 @@ def bare(x: Tensor, steps: int) -> float:
 def ours(x: Tensor, steps: int) -> float:
     """Milliseconds a step of the Trainer, by its own metrics from the first entry on."""
     split = Split(x, None)
-    data = Dataset(source="benchmark", spec=SPEC, train=split, validation=split, test=split, classes=(), fingerprint="", skipped=())
-    options = TrainingOptions(device="cpu", log_every=50, evaluate_every=0, sample_every=0, checkpoint_every=0, channels_last=False)
+    data = Dataset(
+        source="benchmark",
+        spec=SPEC,
+        train=split,
+        validation=split,
+        test=split,
+        classes=(),
+        fingerprint="",
+        skipped=(),
+    )
+    options = TrainingOptions(
+        device="cpu", log_every=50, evaluate_every=0, sample_every=0, checkpoint_every=0, channels_last=False
+    )
     optimization = Optimization(steps=steps + 100, batch_size=BATCH, learning_rate=1e-3)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        trainer = Trainer(build(), data, {"training": optimization}, images=ImageOptions(), options=options, path=Path(folder))
+        trainer = Trainer(
+            build(),
+            data,
+            {"training": optimization},
+            images=ImageOptions(),
+            options=options,
+            path=Path(folder),
+        )
         trainer.fit()
         lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
     entries = [line for line in lines if line["split"] == "train"]
@@ -75,11 +93,21 @@ def pythae(x: Tensor, steps: int) -> float:
     from pythae.trainers import BaseTrainer, BaseTrainerConfig  # noqa: PLC0415
 
     images = x[: steps * BATCH].float()
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         from pythae.data.datasets import BaseDataset  # noqa: PLC0415
 
         model = PythaeVAE(VAEConfig(input_dim=(1, 28, 28), latent_dim=20, reconstruction_loss="bce"))
-        config = BaseTrainerConfig(output_dir=folder, num_epochs=1, per_device_train_batch_size=BATCH, learning_rate=1e-3, no_cuda=True)
+        config = BaseTrainerConfig(
+            output_dir=folder,
+            num_epochs=1,
+            per_device_train_batch_size=BATCH,
+            learning_rate=1e-3,
+            no_cuda=True,
+        )
         data = BaseDataset(images, torch.zeros(len(images)))
         trainer = BaseTrainer(model, data, training_config=config)
         trainer.prepare_training()
@@ -89,7 +117,9 @@ def pythae(x: Tensor, steps: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=9, help="rounds, of which the medians are shown")
     parser.add_argument("--steps", type=int, default=300, help="steps of each contestant in a round")
     parser.add_argument("--peer", action="store_true", help="time pythae's trainer too")
@@ -102,9 +132,16 @@ def main() -> None:
         for name, contestant in contestants.items():
             times[name].append(contestant(x, options.steps))
     medians = {name: statistics.median(values) for name, values in times.items()}
-    ratios = {name: statistics.median(v / b for v, b in zip(values, times["bare loop"], strict=True)) for name, values in times.items()}
-    print(f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}")
-    print(f"{'loop':<12} {'ms/step':>8} {'ratio':>7}   (medians of {options.rounds} rounds of {options.steps} steps; ratio within a round)")
+    ratios = {
+        name: statistics.median(v / b for v, b in zip(values, times["bare loop"], strict=True))
+        for name, values in times.items()
+    }
+    print(
+        f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
+    print(
+        f"{'loop':<12} {'ms/step':>8} {'ratio':>7}   (medians of {options.rounds} rounds of {options.steps} steps; ratio within a round)"
+    )
     for name in contestants:
         print(f"{name:<12} {medians[name]:8.2f} {ratios[name]:7.3f}")
 

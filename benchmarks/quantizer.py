@@ -52,7 +52,9 @@ def synchronize() -> None:
 def features(n: int, device: torch.device, channels_last: bool) -> Tensor:
     """``(n / 256, 64, 16, 16)``, as an encoder gives."""
     z = torch.randn(n // 256, DIM, 16, 16, generator=torch.Generator().manual_seed(0)).to(device)
-    return z.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format).requires_grad_()
+    return z.contiguous(
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format
+    ).requires_grad_()
 
 
 def our_step(n: int, k: int, device: torch.device, channels_last: bool) -> Callable[[], None]:
@@ -87,7 +89,11 @@ def peer_step(n: int, k: int, device: torch.device) -> Callable[[], None]:
 
 
 def bare_product(n: int, k: int, device: torch.device) -> Callable[[], None]:
-    rows, codebook, out = torch.randn(n, DIM, device=device), torch.randn(k, DIM, device=device), torch.empty(n, k, device=device)
+    rows, codebook, out = (
+        torch.randn(n, DIM, device=device),
+        torch.randn(k, DIM, device=device),
+        torch.empty(n, k, device=device),
+    )
     return lambda: torch.mm(rows, codebook.t(), out=out)
 
 
@@ -123,8 +129,21 @@ def peak_extra_mib(step: Callable[[], None], device: torch.device) -> float:
 
 def own_process_mib(n: int, k: int, who: str, args: argparse.Namespace) -> float:
     """``peak_extra_mib`` in a fresh process: memory that an allocator keeps from earlier sizes would hide what a step takes."""
-    command = [sys.executable, __file__, "--device", args.device, "--threads", str(args.threads), "--measure-memory", who, str(n), str(k)]
-    done = subprocess.run(command + ["--channels-last"] * args.channels_last, check=True, capture_output=True, text=True)
+    command = [
+        sys.executable,
+        __file__,
+        "--device",
+        args.device,
+        "--threads",
+        str(args.threads),
+        "--measure-memory",
+        who,
+        str(n),
+        str(k),
+    ]
+    done = subprocess.run(
+        command + ["--channels-last"] * args.channels_last, check=True, capture_output=True, text=True
+    )
     return float(done.stdout)
 
 
@@ -135,18 +154,37 @@ def bound_mib(n: int, k: int) -> float:
 
 
 def processor() -> str:
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    names = [
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
     return f"{os.cpu_count()} x {names[0] if names else platform.processor()}"
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
-    parser.add_argument("--repeats", type=int, default=31, help="timed repeats at the smallest size; fewer at larger ones, at least 3")
-    parser.add_argument("--channels-last", action="store_true", help="features in channels-last memory, whose row view is free")
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=31,
+        help="timed repeats at the smallest size; fewer at larger ones, at least 3",
+    )
+    parser.add_argument(
+        "--channels-last",
+        action="store_true",
+        help="features in channels-last memory, whose row view is free",
+    )
     parser.add_argument("--skip-peer", action="store_true", help="leave the peer out")
-    parser.add_argument("--skip-peer-largest", action="store_true", help="leave the peer out at the largest size, where it takes GBs")
+    parser.add_argument(
+        "--skip-peer-largest",
+        action="store_true",
+        help="leave the peer out at the largest size, where it takes GBs",
+    )
     parser.add_argument("--measure-memory", nargs=3, metavar=("WHO", "N", "K"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -159,11 +197,18 @@ def main() -> None:
         who, n, k = args.measure_memory[0], int(args.measure_memory[1]), int(args.measure_memory[2])
         warm = our_step(256, 32, device, args.channels_last)
         warm()  # loads the libraries
-        print(peak_extra_mib(our_step(n, k, device, args.channels_last) if who == "ours" else peer_step(n, k, device), device))
+        print(
+            peak_extra_mib(
+                our_step(n, k, device, args.channels_last) if who == "ours" else peer_step(n, k, device),
+                device,
+            )
+        )
         return
     machine = processor() if device.type == "cpu" else torch.cuda.get_device_name()
     waiting = os.environ.get("OMP_WAIT_POLICY", "default")
-    print(f"{machine}, {args.threads} threads (waiting: {waiting}), load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
+    print(
+        f"{machine}, {args.threads} threads (waiting: {waiting}), load {os.getloadavg()[0]:.1f}, torch {torch.__version__}"
+    )
     columns = ("N x K", "bare ms", "ours ms", "ratio", "peer ms", "speed-up", "ours MiB", "bound MiB")
     print(" | ".join(f"{column:>12}" for column in columns))
     for n, k in SIZES:
@@ -173,7 +218,13 @@ def main() -> None:
         work = n * k / (SIZES[0][0] * SIZES[0][1])
         ms = interleaved(jobs, max(3, round(args.repeats / work)))
         peer = (f"{ms['peer']:.1f}", f"{ms['peer'] / ms['ours']:.1f}") if "peer" in ms else ("-", "-")
-        row = (f"{n} x {k}", f"{ms['bare']:.2f}", f"{ms['ours']:.2f}", f"{ms['ours'] / ms['bare']:.2f}", *peer)
+        row = (
+            f"{n} x {k}",
+            f"{ms['bare']:.2f}",
+            f"{ms['ours']:.2f}",
+            f"{ms['ours'] / ms['bare']:.2f}",
+            *peer,
+        )
         row += (f"{own_process_mib(n, k, 'ours', args):.0f}", f"{bound_mib(n, k):.0f}")
         print(" | ".join(f"{cell:>12}" for cell in row), flush=True)
 

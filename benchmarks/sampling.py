@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ancestral.models.autoregressive.factorised import Factorised
+from ancestral.models.autoregressive.base import Autoregressive
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from ancestral.models.autoregressive.pixelcnnpp import PixelCNNpp
 from ancestral.models.autoregressive.pixelsnail import PixelSNAIL
@@ -28,11 +28,11 @@ GREY = Spec(shape=(1, 28, 28))
 CODES = Spec(shape=(1, 8, 8), levels=512, ordered=False)
 
 
-def gated(spec: Spec) -> Factorised:
+def gated(spec: Spec) -> Autoregressive:
     return GatedPixelCNN(GatedPixelCNN.Config(width=64, layers=10), spec)
 
 
-def snail() -> Factorised:
+def snail() -> Autoregressive:
     """The size of the public VQ-VAE-2 code's default: 4 blocks of 4, 256 channels, kernel 5, 8 heads.
 
     That code has ELUs where the paper has concatenated ones, which double a convolution's inputs; half the hidden channels make up for it.
@@ -43,14 +43,22 @@ def snail() -> Factorised:
     return PixelSNAIL(config, CODES)
 
 
-CASES: dict[str, tuple[Callable[[], Factorised], int]] = {
+CASES: dict[str, tuple[Callable[[], Autoregressive], int]] = {
     "gated-pixelcnn 28x28 x64": (lambda: gated(GREY), 64),
     "gated-pixelcnn 8x8 K=512 x64": (lambda: gated(CODES), 64),
     "pixelsnail 85M 8x8 x1": (snail, 1),
     "pixelsnail 85M 8x8 x16": (snail, 16),
-    "pixelcnnpp small 28x28 x16": (lambda: PixelCNNpp(PixelCNNpp.Config(width=40, blocks=2, components=5), GREY), 16),
+    "pixelcnnpp small 28x28 x16": (
+        lambda: PixelCNNpp(PixelCNNpp.Config(width=40, blocks=2, components=5), GREY),
+        16,
+    ),
     "transformer 28x28 x16": (lambda: Transformer(Transformer.Config(), GREY), 16),
-    "wavenet 2000 x1": (lambda: WaveNet(WaveNet.Config(width=32, gate_width=32, skip_width=256, cycles=4), Spec(shape=(1, 2000))), 1),
+    "wavenet 2000 x1": (
+        lambda: WaveNet(
+            WaveNet.Config(width=32, gate_width=32, skip_width=256, cycles=4), Spec(shape=(1, 2000))
+        ),
+        1,
+    ),
 }
 
 
@@ -69,13 +77,21 @@ def peak_flops(device: torch.device) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", help="parts of the cases' names; all if none")
-    parser.add_argument("--rounds", type=int, default=3, help="streams and passes of each case, timed in turns")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="streams and passes of each case, timed in turns"
+    )
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}")
-    print(f"{'case':>30} | {'weights':>8} | {'stream s':>9} | {'full s':>9} | {'speed-up':>8} | {'bound s':>8} | {'x bound':>7}")
+    print(
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}"
+    )
+    print(
+        f"{'case':>30} | {'weights':>8} | {'stream s':>9} | {'full s':>9} | {'speed-up':>8} | {'bound s':>8} | {'x bound':>7}"
+    )
     for name, (build, n) in CASES.items():
         if options.names and not any(part in name for part in options.names):
             continue
@@ -83,14 +99,18 @@ def main() -> None:
         model = build().to(device).eval()
         x = torch.randint(model.spec.discrete_levels, (n, *model.spec.shape), device=device)
         stream, full = measure(model, n, x, options.rounds)
-        weights = sum(p.numel() for key, p in model.named_parameters() if p.dim() > 1 and "table" not in key and "original0" not in key)
+        weights = sum(
+            p.numel()
+            for key, p in model.named_parameters()
+            if p.dim() > 1 and "table" not in key and "original0" not in key
+        )
         bound = 2 * weights * n * model.grid[0] * model.grid[1] / peak_flops(device)
         row = f"{name:>30} | {weights / 1e6:7.2f}M | {stream:9.2f} | {full:9.1f} | {full / stream:8.0f}"
         print(f"{row} | {bound:8.2f} | {stream / bound:7.1f}", flush=True)
 
 
 @torch.no_grad()
-def measure(model: Factorised, n: int, x: Tensor, rounds: int) -> tuple[float, float]:
+def measure(model: Autoregressive, n: int, x: Tensor, rounds: int) -> tuple[float, float]:
     """Seconds of a streamed sample, and of one that takes a full pass for each position."""
     model.conditionals(x)
     streams, passes = [], []

@@ -20,12 +20,12 @@ from torch.nn.functional import conv2d, conv_transpose2d
 from torch.overrides import TorchFunctionMode
 
 from ancestral.model import Batch
-from ancestral.models.autoregressive.factorised import Factorised
+from ancestral.models.autoregressive.base import Autoregressive
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from ancestral.models.autoregressive.pixelcnnpp import PixelCNNpp
 from ancestral.spec import Spec
 
-CASES: dict[str, tuple[Callable[[], Factorised], int]] = {
+CASES: dict[str, tuple[Callable[[], Autoregressive], int]] = {
     "gated-pixelcnn 28x28 x64": (
         lambda: GatedPixelCNN(GatedPixelCNN.Config(layers=10, likelihood="logistic-mixture"), Spec(shape=(1, 28, 28))), 64
     ),
@@ -46,12 +46,14 @@ class Recorder(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func in (conv2d, conv_transpose2d):
             names = ("stride", "padding", "dilation", "groups")
-            options = dict(zip(names, args[3:], strict=False)) | {k: v for k, v in kwargs.items() if k in names}
+            options = dict(zip(names, args[3:], strict=False)) | {
+                k: v for k, v in kwargs.items() if k in names
+            }
             self.calls.append((func, args[0], args[1], options))
         return func(*args, **kwargs)
 
 
-def convolutions(model: Factorised, batch: Batch) -> tuple[Callable[[], None], float]:
+def convolutions(model: Autoregressive, batch: Batch) -> tuple[Callable[[], None], float]:
     """The convolutions of a step, forward and backward, alone; and their FLOPs."""
     model.loss(batch, "training")  # the first one starts the weights from the data
     with Recorder() as recorder:
@@ -73,7 +75,7 @@ def convolutions(model: Factorised, batch: Batch) -> tuple[Callable[[], None], f
     return run, flops
 
 
-def step(model: Factorised, batch: Batch, *, compiled: bool) -> Callable[[], None]:
+def step(model: Autoregressive, batch: Batch, *, compiled: bool) -> Callable[[], None]:
     optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
     loss = torch.compile(model.loss, dynamic=False) if compiled else model.loss
 
@@ -94,18 +96,25 @@ def seconds(job: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", help="parts of the cases' names; all if none")
     parser.add_argument("--rounds", type=int, default=7, help="steps of each variant, timed in turns")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}")
+    print(
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}"
+    )
     a = torch.randn(2048, 2048, device=device)
     for name, (build, n) in CASES.items():
         if options.names and not any(part in name for part in options.names):
             continue
         torch.manual_seed(0)
-        models = {key: build().to(device) for key in ("plain", "channels-last", "compiled", "channels-last, compiled")}
+        models = {
+            key: build().to(device)
+            for key in ("plain", "channels-last", "compiled", "channels-last, compiled")
+        }
         for key, model in models.items():
             if "channels-last" in key:
                 model.to(memory_format=torch.channels_last)
@@ -124,10 +133,14 @@ def main() -> None:
         median = {key: statistics.median(values) for key, values in times.items()}
         peak = 2 * 2048**3 / median.pop("product")
         weights = sum(p.numel() for p in models["plain"].parameters())
-        print(f"\n{name}: {weights / 1e6:.2f}M weights, {flops / 1e9:.1f} GFLOP of convolutions a step, product {peak / 1e9:.0f} GFLOP/s")
+        print(
+            f"\n{name}: {weights / 1e6:.2f}M weights, {flops / 1e9:.1f} GFLOP of convolutions a step, product {peak / 1e9:.0f} GFLOP/s"
+        )
         print(f"{'':>26} | {'ms':>8} | {'ratio':>6} | of peak")
         for key, value in median.items():
-            print(f"{key:>26} | {1e3 * value:8.1f} | {value / median['convolutions alone']:6.2f} | {flops / value / peak:7.0%}")
+            print(
+                f"{key:>26} | {1e3 * value:8.1f} | {value / median['convolutions alone']:6.2f} | {flops / value / peak:7.0%}"
+            )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ancestral.data import ImageOptions, load_data
     from ancestral.errors import UserError
-    from ancestral.evaluation import complete, detokenize, evaluate, read_codes, reconstruct, sample, tokenize, write_codes, write_images
+    from ancestral.evaluation import (
+        complete,
+        detokenize,
+        evaluate,
+        read_codes,
+        reconstruct,
+        sample,
+        tokenize,
+        write_codes,
+        write_images,
+    )
     from ancestral.model import Batch, Model
     from ancestral.nn.quantize import FiniteScalarQuantizer, ResidualQuantizer, VectorQuantizer
     from ancestral.recipe import Optimization

@@ -29,25 +29,41 @@ def from_json(cls: type[T], data: Any, *, where: str = "", base: T | None = None
         UserError: an unknown key or a value of another type, by its full name.
     """
     if not isinstance(data, dict):
-        raise UserError(f"expected options of {where or cls.__name__}, got {data!r}", "give an object with names and values")
+        raise UserError(
+            f"expected options of {where or cls.__name__}, got {data!r}",
+            "give an object with names and values",
+        )
     fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, cls))}
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
     for key, value in data.items():
         full = f"{where}.{key}" if where else key
         if key not in fields:
-            raise UserError(f"expected an option of {where or cls.__name__}, got {full}", nearest(key, fields))
+            raise UserError(
+                f"expected an option of {where or cls.__name__}, got {full}", nearest(key, fields)
+            )
         values[key] = _convert(hints[key], value, full, getattr(base, key, None))
-    needed = [name for name, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
+    needed = [
+        name
+        for name, f in fields.items()
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
     if base is None and (absent := [name for name in needed if name not in values]):
         raise UserError(f"expected {f'{where}.' if where else ''}{absent[0]}, got none", "give it a value")
-    return typing.cast(T, dataclasses.replace(typing.cast(Any, base), **values)) if base is not None else cls(**values)
+    return (
+        typing.cast(T, dataclasses.replace(typing.cast(Any, base), **values))
+        if base is not None
+        else cls(**values)
+    )
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[str]:
     """The names at which two JSON values differ, each with both values."""
     if isinstance(a, dict) and isinstance(b, dict):
-        parts = [differences(a.get(key), b.get(key), f"{where}.{key}" if where else key) for key in sorted({*a, *b})]
+        parts = [
+            differences(a.get(key), b.get(key), f"{where}.{key}" if where else key)
+            for key in sorted({*a, *b})
+        ]
         return [difference for part in parts for difference in part]
     return [] if a == b else [f"{where} ({a} there, {b} here)"]
 
@@ -61,7 +77,8 @@ def _convert(hint: Any, value: Any, where: str, base: Any) -> Any:
     if origin is typing.Literal:
         if value not in arguments:
             raise UserError(
-                f"expected {where} to be one of {', '.join(map(str, arguments))}, got {value!r}", nearest(str(value), map(str, arguments))
+                f"expected {where} to be one of {', '.join(map(str, arguments))}, got {value!r}",
+                nearest(str(value), map(str, arguments)),
             )
         return value
     if origin is tuple:
@@ -70,7 +87,9 @@ def _convert(hint: Any, value: Any, where: str, base: Any) -> Any:
         return float(value)
     if hint is Path and isinstance(value, str):
         return Path(value)
-    if isinstance(hint, type) and (not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)):
+    if isinstance(hint, type) and (
+        not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)
+    ):
         raise UserError(f"expected {where} to be of type {hint.__name__}, got {value!r}", "mend the value")
     return value
 
@@ -79,9 +98,14 @@ def _convert_union(arguments: tuple[Any, ...], value: Any, where: str, base: Any
     if value is None and type(None) in arguments:
         return None
     # Several sets of choices are one, so that the message names them all.
-    choices = tuple(c for hint in arguments if typing.get_origin(hint) is typing.Literal for c in typing.get_args(hint))
+    choices = tuple(
+        c for hint in arguments if typing.get_origin(hint) is typing.Literal for c in typing.get_args(hint)
+    )
     if choices:
-        arguments = (*(hint for hint in arguments if typing.get_origin(hint) is not typing.Literal), typing.Literal[choices])
+        arguments = (
+            *(hint for hint in arguments if typing.get_origin(hint) is not typing.Literal),
+            typing.Literal[choices],
+        )
     # Of several dataclasses, the one that is there now comes first: what is left out comes from it, and its mistakes are told.
     problem: UserError | None = None
     for choice in sorted(arguments, key=lambda choice: choice is not type(base)):

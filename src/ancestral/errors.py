@@ -1,4 +1,4 @@
-"""The one error that a user's mistake raises, and the nearest word to a misspelt one."""
+"""The one error that a user's mistake raises, and the nearest word to a misspelled one."""
 
 import difflib
 from collections.abc import Iterable

@@ -33,9 +33,14 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         for file in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
             _sync(file)
-        if path.exists() and path.is_dir() != temporary.is_dir():  # never remove a folder for the sake of a file
+        if (
+            path.exists() and path.is_dir() != temporary.is_dir()
+        ):  # never remove a folder for the sake of a file
             wanted, got = ("a folder", "a file") if temporary.is_dir() else ("a file", "a folder")
-            raise UserError(f"expected to write {wanted} {path}, got {got} of that name", "move it away or choose another --out")
+            raise UserError(
+                f"expected to write {wanted} {path}, got {got} of that name",
+                "move it away or choose another --out",
+            )
         if path.is_dir():
             shutil.rmtree(path)
         temporary.replace(path)
@@ -43,12 +48,19 @@ def replacing(path: Path) -> Iterator[Path]:
     except (OSError, SafetensorError) as error:
         # safetensors reports a full disk as text alone
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
-            raise UserError(f"expected room to write {path}, got a full disk", "free some space and give the same command again") from error
+            raise UserError(
+                f"expected room to write {path}, got a full disk",
+                "free some space and give the same command again",
+            ) from error
         if isinstance(error, FileExistsError | NotADirectoryError):
             blocking = next((p for p in path.parents if os.path.lexists(p) and not p.is_dir()), path)
-            raise UserError(f"expected to write {path}, got {blocking} which is no folder", "choose another --out") from error
+            raise UserError(
+                f"expected to write {path}, got {blocking} which is no folder", "choose another --out"
+            ) from error
         if isinstance(error, PermissionError):
-            raise UserError(f"expected to write {path}, got: {error.strerror}", "choose another --out") from error
+            raise UserError(
+                f"expected to write {path}, got: {error.strerror}", "choose another --out"
+            ) from error
         raise
     finally:
         if temporary.is_dir():
@@ -102,5 +114,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise Damaged(f"expected the file {path}, got nothing there", "check the path") from None
     except (SafetensorError, OSError) as error:
         if isinstance(error, OSError) and not path.is_dir():
-            raise UserError(f"expected to read {path}, got: {error}", "check the file, or try again") from None
-        raise Damaged(f"expected safetensors in {path}, got a file that is torn or of another kind ({error})", "check the file") from None
+            raise UserError(
+                f"expected to read {path}, got: {error}", "check the file, or try again"
+            ) from None
+        raise Damaged(
+            f"expected safetensors in {path}, got a file that is torn or of another kind ({error})",
+            "check the file",
+        ) from None

@@ -23,16 +23,21 @@ def fetch(name: str) -> Path:
     if folder.is_dir():
         if not (folder / CONFIG).is_file():
             raise UserError(
-                f"expected a model or a run in {name}, got a folder without {CONFIG}", "give a run directory or its model/ folder"
+                f"expected a model or a run in {name}, got a folder without {CONFIG}",
+                "give a run directory or its model/ folder",
             )
         return folder
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise UserError(f"expected a run directory or a Hub name OWNER/NAME, got {name}", _nearest(folder) or "check the path")
+        raise UserError(
+            f"expected a run directory or a Hub name OWNER/NAME, got {name}",
+            _nearest(folder) or "check the path",
+        )
     try:
         return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS]))
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise _no_folder(folder, "the Hub knows no such model") or UserError(
-            f"expected a run directory or a model on the Hub, got {name} which is neither ({type(error).__name__})", "check the name"
+            f"expected a run directory or a model on the Hub, got {name} which is neither ({type(error).__name__})",
+            "check the name",
         ) from None
     except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
         # The Hub's library looks into its cache before it gives up, and hides why it had to behind what it missed there.
@@ -44,7 +49,9 @@ def _no_folder(folder: Path, hub: str) -> UserError | None:
     """What is wrong with a name that the Hub does not know, if it looks like a folder: the one that it is to be in is there."""
     if not folder.parent.is_dir():
         return None
-    problem = f"expected a run directory or a model on the Hub, got {folder}: there is no such folder, and {hub}"
+    problem = (
+        f"expected a run directory or a model on the Hub, got {folder}: there is no such folder, and {hub}"
+    )
     return UserError(problem, _nearest(folder) or f"see what {folder.parent} holds")
 
 
@@ -68,7 +75,10 @@ def push(folder: Path, name: str, *, token: str | None = None, private: bool = F
         api.create_repo(name, private=private, exist_ok=True)
         return str(
             api.upload_folder(
-                repo_id=name, folder_path=str(folder), allow_patterns=[CONFIG, WEIGHTS], commit_message="Upload with ancestral"
+                repo_id=name,
+                folder_path=str(folder),
+                allow_patterns=[CONFIG, WEIGHTS],
+                commit_message="Upload with ancestral",
             )
         )
     except HFValidationError:
@@ -76,7 +86,9 @@ def push(folder: Path, name: str, *, token: str | None = None, private: bool = F
     except HfHubHTTPError as error:
         status = error.response.status_code
         remedy = (
-            "log in with: hf auth login, as somebody who may write there" if status in (401, 403) else "check the name, or try again later"
+            "log in with: hf auth login, as somebody who may write there"
+            if status in (401, 403)
+            else "check the name, or try again later"
         )
         raise UserError(f"expected to upload to {name}, got status {status} from the Hub", remedy) from None
     except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # httpx's, which the Hub's library does not export
@@ -85,4 +97,7 @@ def push(folder: Path, name: str, *, token: str | None = None, private: bool = F
 
 def _unreachable(error: BaseException, endpoint: str) -> UserError:
     reason = f"{type(error).__name__}: {error}".strip(": ")
-    return UserError(f"expected to reach the Hugging Face Hub at {endpoint}, got {reason}", "check the connection and HF_ENDPOINT")
+    return UserError(
+        f"expected to reach the Hugging Face Hub at {endpoint}, got {reason}",
+        "check the connection and HF_ENDPOINT",
+    )

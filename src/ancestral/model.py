@@ -43,21 +43,21 @@ class Batch:
 
 @dataclass(frozen=True)
 class Loss:
-    """What one phase of a step minimises."""
+    """What one phase of a step minimizes."""
 
     total: Tensor
-    """The scalar to minimise: a mean over the batch."""
+    """The scalar to minimize: a mean over the batch."""
     terms: Mapping[str, Tensor] = field(default_factory=dict)
     """Scalars to watch, means over the batch; a name ends in its unit unless that is nats."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a training step with a loss and an optimiser of its own (a GAN alternates critic and generator)."""
+    """A part of a training step with a loss and an optimizer of its own (a GAN alternates critic and generator)."""
 
     name: str
     parameters: tuple[nn.Parameter, ...]
-    """What the phase's optimiser changes; everything else is frozen meanwhile."""
+    """What the phase's optimizer changes; everything else is frozen meanwhile."""
     every: int = 1
     """The phase takes part in each ``every``-th step (lazy regularisers)."""
     repeat: int = 1
@@ -102,7 +102,14 @@ class Model(nn.Module, ABC):
         """The loss of a phase on a batch that the stage's ``prepare`` has seen."""
 
     @abstractmethod
-    def sample(self, n: int, labels: Tensor | None = None, *, temperature: float = 1.0, generator: Generator | None = None) -> Tensor:
+    def sample(
+        self,
+        n: int,
+        labels: Tensor | None = None,
+        *,
+        temperature: float = 1.0,
+        generator: Generator | None = None,
+    ) -> Tensor:
         """Draw ``n`` examples: integers ``(n, *spec.shape)``.
 
         Args:
@@ -132,7 +139,12 @@ class Model(nn.Module, ABC):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` into ``folder``, the layout of the Hugging Face Hub."""
         folder = Path(folder)
-        config = {"class": type(self).__name__, "config": to_json(self.config), "spec": to_json(self.spec), "trained": list(self.trained)}
+        config = {
+            "class": type(self).__name__,
+            "config": to_json(self.config),
+            "spec": to_json(self.spec),
+            "trained": list(self.trained),
+        }
         write_tensors(folder / hub.WEIGHTS, self.state_dict())
         write_json(folder / hub.CONFIG, config)
 
@@ -147,10 +159,16 @@ class Model(nn.Module, ABC):
         data = read_json(folder / hub.CONFIG)
         if not isinstance(data, dict) or data.get("class") != cls.__name__:
             got = data.get("class") if isinstance(data, dict) else data
-            raise UserError(f"expected a {cls.__name__} in {folder}, got {got}", "load it with ancestral.load")
+            raise UserError(
+                f"expected a {cls.__name__} in {folder}, got {got}", "load it with ancestral.load"
+            )
         if not isinstance(data.get("config"), dict) or not isinstance(data.get("spec"), dict):
-            raise UserError(f"expected config and spec in {folder / hub.CONFIG}, got {', '.join(data)}", "check the file")
-        model = cls(from_json(cls.Config, data["config"], where="config"), from_json(Spec, data["spec"], where="spec"))
+            raise UserError(
+                f"expected config and spec in {folder / hub.CONFIG}, got {', '.join(data)}", "check the file"
+            )
+        model = cls(
+            from_json(cls.Config, data["config"], where="config"), from_json(Spec, data["spec"], where="spec")
+        )
         model.trained = tuple(data.get("trained", ()))
         model.load_weights(read_tensors(folder / hub.WEIGHTS), str(folder / hub.WEIGHTS))
         return model.eval()
@@ -165,7 +183,10 @@ class Model(nn.Module, ABC):
         """Raise UserError if it is known that the last stage has not been trained to its end (``trained`` names those that have)."""
         last = self.stages()[-1].name
         if self.trained and last not in self.trained:
-            raise UserError(f"expected a model with all stages trained, got one without {last}", "give its train command again")
+            raise UserError(
+                f"expected a model with all stages trained, got one without {last}",
+                "give its train command again",
+            )
 
     def load_weights(self, weights: Mapping[str, Tensor], source: str) -> None:
         """Load a full state. Raises UserError, naming the first misfit, if it is another model's or configuration's."""
@@ -224,11 +245,15 @@ def broadcast_known(known: Tensor, shape: tuple[int, ...]) -> Tensor:
     """A mask of known values, expanded to ``shape``. Raises UserError for one that is not boolean or does not broadcast to it."""
     check_type(known, Tensor, "a boolean mask of known values", "give a tensor")
     if known.dtype != torch.bool:
-        raise UserError(f"expected a boolean mask of known values, got {known.dtype}", "compare: known = mask > 0")
+        raise UserError(
+            f"expected a boolean mask of known values, got {known.dtype}", "compare: known = mask > 0"
+        )
     try:
         return known.expand(shape)
     except RuntimeError as error:
-        raise UserError(f"expected a mask of shape {shape}, got {tuple(known.shape)}", "give one value for each of x's") from error
+        raise UserError(
+            f"expected a mask of shape {shape}, got {tuple(known.shape)}", "give one value for each of x's"
+        ) from error
 
 
 class LowerBound(ABC):
@@ -286,18 +311,28 @@ class Tokenizer(Reconstructs):
     def check_codes(self, codes: Sequence[Tensor]) -> None:
         """Raise UserError unless ``codes`` are a map of this model for each level, of as many examples each."""
         specs = self.code_specs()
-        check_type(codes, tuple | list, "a sequence of code maps", "give what tokenize gave: a map for each level")
+        check_type(
+            codes, tuple | list, "a sequence of code maps", "give what tokenize gave: a map for each level"
+        )
         if len(codes) != len(specs):
             plural = "s" * (len(specs) > 1)
-            raise UserError(f"expected {len(specs)} code map{plural} (one for each level), got {len(codes)}", "give what tokenize gave")
+            raise UserError(
+                f"expected {len(specs)} code map{plural} (one for each level), got {len(codes)}",
+                "give what tokenize gave",
+            )
         for spec, level in zip(specs, codes, strict=True):
             try:
                 spec.check(level)
             except UserError as error:
-                raise UserError(f"{error.problem} as codes", "give what tokenize gave, of this model") from None
+                raise UserError(
+                    f"{error.problem} as codes", "give what tokenize gave, of this model"
+                ) from None
             if not len(level) or len(level) != len(codes[0]):
                 got = ", ".join(str(len(c)) for c in codes)
-                raise UserError(f"expected as many code maps on each level, at least 1, got {got}", "give what tokenize gave")
+                raise UserError(
+                    f"expected as many code maps on each level, at least 1, got {got}",
+                    "give what tokenize gave",
+                )
 
     @abstractmethod
     def rates(self, codes: tuple[Tensor, ...], labels: Tensor | None = None) -> tuple[Tensor, ...]:

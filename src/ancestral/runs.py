@@ -22,7 +22,16 @@ from ancestral.taxonomy import TAXONOMY, model_class, name_of
 
 _IDENTITY = ("model", "config", "spec", "stages", "images", "result_options", "from")
 """What makes two runs the same run."""
-_NEEDED = {"model": str, "config": dict, "spec": dict, "stages": dict, "data": dict, "images": dict, "result_options": dict, "command": str}
+_NEEDED = {
+    "model": str,
+    "config": dict,
+    "spec": dict,
+    "stages": dict,
+    "data": dict,
+    "images": dict,
+    "result_options": dict,
+    "command": str,
+}
 """What every ``run.json`` has."""
 
 
@@ -42,21 +51,32 @@ class Run:
         """
         if (path / "run.json").exists():
             run = cls.open(path)
-            differing = [_flag(d) for key in _IDENTITY for d in differences(run.manifest.get(key), manifest.get(key), key)]
+            differing = [
+                _flag(d)
+                for key in _IDENTITY
+                for d in differences(run.manifest.get(key), manifest.get(key), key)
+            ]
             there, here = run.manifest["data"], manifest["data"]
             if there["fingerprint"] != here["fingerprint"]:
                 differing.append(
-                    f"data ({there['source']} there, {here['source']} here)" if there["source"] != here["source"] else "the data's content"
+                    f"data ({there['source']} there, {here['source']} here)"
+                    if there["source"] != here["source"]
+                    else "the data's content"
                 )
             if differing:
-                shown = ", ".join(differing[:4]) + (f" and {len(differing) - 4} more" if len(differing) > 4 else "")
+                shown = ", ".join(differing[:4]) + (
+                    f" and {len(differing) - 4} more" if len(differing) > 4 else ""
+                )
                 raise UserError(
                     f"expected a new folder or the same run, got {path} which holds a run with other options: {shown}",
                     "choose another --out",
                 )
             return run
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UserError(f"expected a new or an empty folder, got {path} which holds something else", "choose another --out")
+            raise UserError(
+                f"expected a new or an empty folder, got {path} which holds something else",
+                "choose another --out",
+            )
         write_json(path / "run.json", manifest)
         return cls(path, manifest)
 
@@ -65,12 +85,22 @@ class Run:
         """The run at ``path``. Raises UserError if there is none."""
         path = Path(path)
         if not (path / "run.json").is_file():
-            raise UserError(f"expected a run directory, got {path} without run.json", "give the --out of an `ancestral train`")
+            raise UserError(
+                f"expected a run directory, got {path} without run.json",
+                "give the --out of an `ancestral train`",
+            )
         manifest = read_json(path / "run.json")
-        absent = [k for k, kind in _NEEDED.items() if not isinstance(manifest, dict) or not isinstance(manifest.get(k), kind)]
+        absent = [
+            k
+            for k, kind in _NEEDED.items()
+            if not isinstance(manifest, dict) or not isinstance(manifest.get(k), kind)
+        ]
         if absent or not {"source", "fingerprint"} <= manifest["data"].keys():
             got = f"one without {absent[0]}" if absent and isinstance(manifest, dict) else "something else"
-            raise UserError(f"expected the description of a run in {path / 'run.json'}, got {got}", "restore the file or train anew")
+            raise UserError(
+                f"expected the description of a run in {path / 'run.json'}, got {got}",
+                "restore the file or train anew",
+            )
         return cls(path, manifest)
 
     @property
@@ -87,7 +117,10 @@ class Run:
         """The data that the run was trained on. Raises UserError if they are not there any more or have changed."""
         data = load_data(self.manifest["data"]["source"], self.images)
         if data.fingerprint != self.manifest["data"]["fingerprint"]:
-            raise UserError(f"expected the data of the run, got {data.source} which has changed since", "name the data to use with --data")
+            raise UserError(
+                f"expected the data of the run, got {data.source} which has changed since",
+                "name the data to use with --data",
+            )
         return data
 
     def load_model(self, device: str | torch.device = "cpu") -> Model:
@@ -105,7 +138,13 @@ def _flag(difference: str) -> str:
     """A difference of two manifests, named as the option that makes it."""
     name, _, values = difference.partition(" ")
     section, _, option = name.partition(".")
-    prefixes = {"config": "--model.", "stages": "--", "images": "--images.", "result_options": "--", "from": "--from"}
+    prefixes = {
+        "config": "--model.",
+        "stages": "--",
+        "images": "--images.",
+        "result_options": "--",
+        "from": "--from",
+    }
     if option == "processes":
         return f"the number of processes {values}"
     if section not in prefixes:
@@ -127,7 +166,10 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> Model:
     classes = {r.path.partition(":")[2]: r.name for r in TAXONOMY if r.path}
     kind = data.get("class") if isinstance(data, dict) else None
     if kind not in classes:
-        raise UserError(f"expected a model of ancestral in {folder}, got {kind}", f"choose one of class {', '.join(sorted(classes))}")
+        raise UserError(
+            f"expected a model of ancestral in {folder}, got {kind}",
+            f"choose one of class {', '.join(sorted(classes))}",
+        )
     return model_class(classes[kind]).from_pretrained(folder).to(device)
 
 
@@ -171,8 +213,18 @@ def manifest(
 def command() -> str:
     """The command line of this process, as one would type it."""
     if "TORCHELASTIC_RUN_ID" in os.environ:  # with another number of processes it would be another run
-        return shlex.join(["torchrun", f"--nproc-per-node={os.environ['LOCAL_WORLD_SIZE']}", "-m", "ancestral.cli", *sys.argv[1:]])
+        return shlex.join(
+            [
+                "torchrun",
+                f"--nproc-per-node={os.environ['LOCAL_WORLD_SIZE']}",
+                "-m",
+                "ancestral.cli",
+                *sys.argv[1:],
+            ]
+        )
     program = Path(sys.argv[0]).name
     if program in ("-c", "__main__.py"):
         program = "ancestral"
-    return shlex.join([*(["python", sys.argv[0]] if program.endswith(".py") else [program or "python"]), *sys.argv[1:]])
+    return shlex.join(
+        [*(["python", sys.argv[0]] if program.endswith(".py") else [program or "python"]), *sys.argv[1:]]
+    )

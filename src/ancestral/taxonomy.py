@@ -33,7 +33,7 @@ class Row:
 
 
 FAMILIES: dict[Representation, str] = {
-    "autoregressive": "factorised: p(x) = ∏ p(xᵢ | x₍<ᵢ₎)",
+    "autoregressive": "factorized: p(x) = ∏ p(xᵢ | x₍<ᵢ₎)",
     "latent": "latent variables: p(x) = ∫ p(x|z) p(z) dz",
     "flow": "invertible: x = f(z)",
     "adversarial": "learned against a critic: x = g(z)",
@@ -104,7 +104,9 @@ def row(name: str) -> Row:
     if found is None:
         raise UserError(f"expected the name of a model, got {name!r}", nearest(name, rows))
     if found.path is None:
-        raise UserError(f"expected a model that is there, got {name} which is planned", f"choose from {', '.join(built)}")
+        raise UserError(
+            f"expected a model that is there, got {name} which is planned", f"choose from {', '.join(built)}"
+        )
     return found
 
 
@@ -119,7 +121,9 @@ def model_class(name: str) -> "type[Model]":
 
 def title(cls: type) -> str:
     """What papers call the model of a class; the class's own name if it has no row."""
-    return next((r.title for r in TAXONOMY if r.path and r.path.partition(":")[2] == cls.__name__), cls.__name__)
+    return next(
+        (r.title for r in TAXONOMY if r.path and r.path.partition(":")[2] == cls.__name__), cls.__name__
+    )
 
 
 def name_of(cls: "type[Model]") -> str:

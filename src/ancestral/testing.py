@@ -13,9 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ancestral.certificate import Certificate, certify
+from ancestral.evaluation.certificate import Certificate, certify
 from ancestral.configuration import from_json, to_json
-from ancestral.model import Batch, ContinuousLatents, ExactLikelihood, LowerBound, Model, Reconstructs, Tokenizer
+from ancestral.model import (
+    Batch,
+    ContinuousLatents,
+    ExactLikelihood,
+    LowerBound,
+    Model,
+    Reconstructs,
+    Tokenizer,
+)
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
 
@@ -59,20 +67,26 @@ def check_configuration(cls: type[Model]) -> None:
     source = inspect.getsource(cls.Config)
     fields = dataclasses.fields(cls.Config)
     own = [f for f in fields if f.name in vars(cls.Config).get("__annotations__", {})]
-    assert source.count('        """') >= len(own), "a field of Config has no docstring, which is its help text"
+    assert source.count('        """') >= len(own), (
+        "a field of Config has no docstring, which is its help text"
+    )
     assert from_json(cls.Config, to_json(config)) == config, "Config does not survive JSON"
     assert cls.recipes, "no recipe"
     for name, recipe in cls.recipes.items():
         assert isinstance(recipe, Recipe), f"recipe {name} is no Recipe"
         assert isinstance(recipe.model, cls.Config), f"recipe {name} holds no Config of the model"
-        assert all(isinstance(o, Optimization) for o in recipe.stages.values()), f"recipe {name} lacks an Optimization"
+        assert all(isinstance(o, Optimization) for o in recipe.stages.values()), (
+            f"recipe {name} lacks an Optimization"
+        )
 
 
 def check_stages(model: Model) -> None:
     """Stages are those of the recipes; each phase's loss is a finite scalar whose gradient reaches its parameters and no others."""
     stages = model.stages()
     for name, recipe in type(model).recipes.items():
-        assert [s.name for s in stages] == list(recipe.stages), f"recipe {name} names other stages than the model"
+        assert [s.name for s in stages] == list(recipe.stages), (
+            f"recipe {name} names other stages than the model"
+        )
     model.train()
     for stage in stages:
         batch = _batch(model.spec)
@@ -91,7 +105,9 @@ def check_stages(model: Model) -> None:
                 assert not value.requires_grad, f"term {term} holds on to the graph"
             loss.total.backward()
             reached = {id(p) for p in model.parameters() if p.grad is not None}
-            missed = [n for n, p in model.named_parameters() if id(p) in {id(q) for q in phase.parameters} - reached]
+            missed = [
+                n for n, p in model.named_parameters() if id(p) in {id(q) for q in phase.parameters} - reached
+            ]
             assert not missed, f"phase {phase.name} does not reach {missed[0]}"
 
 
@@ -101,7 +117,9 @@ def check_sample(model: Model) -> None:
     spec = model.spec
 
     def draw() -> Tensor:
-        return model.sample(5, _labels(spec, 5) if model.sample_classes else None, generator=torch.Generator().manual_seed(1))
+        return model.sample(
+            5, _labels(spec, 5) if model.sample_classes else None, generator=torch.Generator().manual_seed(1)
+        )
 
     x = draw()
     assert tuple(x.shape) == (5, *spec.shape), f"samples have shape {tuple(x.shape)}"
@@ -161,7 +179,9 @@ def check_lower_bound(model: Model) -> None:
     assert total <= 1 + 1e-6, f"exp(ELBO) sums to {total} > 1: it is no bound"
     total = float(importance.exp().sum())
     assert total <= 1 + 5e-2, f"exp(importance bound) sums to {total} > 1: it is no bound"
-    assert bool((importance.mean() >= elbo.mean() - 1e-3).all()), "the importance-weighted bound is below the ELBO"
+    assert bool((importance.mean() >= elbo.mean() - 1e-3).all()), (
+        "the importance-weighted bound is below the ELBO"
+    )
 
 
 def check_tokenizer(model: Model) -> None:
@@ -178,7 +198,9 @@ def check_tokenizer(model: Model) -> None:
     if isinstance(model, LowerBound) and model.has_likelihood:
         with torch.no_grad():
             cost = model.distortion(x, codes) + torch.stack(model.rates(codes)).sum(0)
-            torch.testing.assert_close(cost, -model.elbo(Batch(x)), msg="distortion + rates is not the negative ELBO")
+            torch.testing.assert_close(
+                cost, -model.elbo(Batch(x)), msg="distortion + rates is not the negative ELBO"
+            )
 
 
 def check_latents(model: Model) -> None:
@@ -233,7 +255,9 @@ def _train_briefly(model: Model) -> None:
         model.train()
         for phase in stage.phases:
             optimizer = torch.optim.Adam(phase.parameters, 1e-2)
-            for _ in range(30):  # fewer leave batch normalisation so far off that a tokenizer gives every example the same code
+            for _ in range(
+                30
+            ):  # fewer leave batch normalization so far off that a tokenizer gives every example the same code
                 optimizer.zero_grad()
                 model.loss(prepared, phase.name).total.backward()
                 optimizer.step()

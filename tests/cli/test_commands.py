@@ -50,7 +50,7 @@ ALL = tuple(TRAIN)
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A folder with a finished run of each kind, and a folder of colour pictures."""
+    """A folder with a finished run of each kind, and a folder of color pictures."""
     folder = tmp_path_factory.mktemp("runs")
     for name, line in TRAIN.items():
         assert commands.run(["train", *shlex.split(line), "--out", str(folder / name)]) == 0
@@ -119,7 +119,9 @@ def test_forms_of_samples_hold_the_same_images(call, runs):
     assert saved["labels"].tolist() == [8, 1, 8]
     model = ancestral.load(runs / "vqvae")
     x = torch.from_numpy(saved["x"])
-    drawn = model.sample(3, torch.tensor([8, 1, 8]), temperature=0.5, generator=torch.Generator().manual_seed(0))
+    drawn = model.sample(
+        3, torch.tensor([8, 1, 8]), temperature=0.5, generator=torch.Generator().manual_seed(0)
+    )
     assert torch.equal(x, drawn)
     assert shows(f"{name}.png", sheet(x, model.spec))
     files = sorted(Path(name).iterdir())
@@ -143,7 +145,11 @@ def test_reconstruct(call, runs, name):
 @pytest.mark.parametrize(("options", "rows", "columns"), [("", slice(4, 8), slice(0, 8)), ("--rows 6", slice(6, 8), slice(0, 8)),
                                                           ("--hole 1 2 3 4", slice(1, 4), slice(2, 6))])  # fmt: skip
 def test_complete(call, runs, options, rows, columns):
-    assert call(f"complete RUNS/pixelcnn --n 5 --seed 3 --out . {options}") == (0, "completions-seed3.png\n", "")
+    assert call(f"complete RUNS/pixelcnn --n 5 --seed 3 --out . {options}") == (
+        0,
+        "completions-seed3.png\n",
+        "",
+    )
     model, x = ancestral.load(runs / "pixelcnn"), digits().x[:5]
     known = torch.ones(1, 8, 8, dtype=torch.bool)
     known[:, rows, columns] = False
@@ -153,7 +159,7 @@ def test_complete(call, runs, options, rows, columns):
     assert shows("completions-seed3.png", side_by_side(model.spec, x, torch.where(known, x, 8), completed))
 
 
-def test_pictures_of_another_size_and_in_colour(call, runs):
+def test_pictures_of_another_size_and_in_color(call, runs):
     images = ImageOptions(size=(8, 8), mode="gray", levels=17)
     model, data = ancestral.load(runs / "vqvae"), load_data(str(runs / "pictures"), images)
     assert call("reconstruct RUNS/vqvae --data RUNS/pictures --out .")[0] == 0
@@ -212,11 +218,19 @@ def test_other_data_leave_the_runs_evaluation_alone(call, runs, tmp_path, part):
     before = (runs / "mlp/evaluation.json").read_bytes()
     status, output, _ = call(f"evaluate RUNS/mlp {part}")
     assert status == 0
-    examples = {"--limit 8": "test split, 8", "--split train": "train split, 1,536", "--split all": "all split, 1,797"}
+    examples = {
+        "--limit 8": "test split, 8",
+        "--split train": "train split, 1,536",
+        "--split all": "all split, 1,797",
+    }
     assert f"{examples.get(part, 'test split, 180')} examples" in output
-    assert f"(not written into {runs}/mlp: that holds the figures of the whole of its own test split)" in output
+    assert (
+        f"(not written into {runs}/mlp: that holds the figures of the whole of its own test split)" in output
+    )
     assert (runs / "mlp/evaluation.json").read_bytes() == before
-    assert {"interpolations.png", "latent.png", "reconstructions.png"} <= {p.name for p in (runs / "mlp/samples").iterdir()}
+    assert {"interpolations.png", "latent.png", "reconstructions.png"} <= {
+        p.name for p in (runs / "mlp/samples").iterdir()
+    }
     assert not list(tmp_path.iterdir())
 
 
@@ -234,8 +248,15 @@ def test_push_uploads_the_model(call, monkeypatch):
         return "https://huggingface.co/somebody/digits"
 
     monkeypatch.setattr(hub, "push", push)
-    assert call("push RUNS/vqvae somebody/digits --private")[:2] == (0, "https://huggingface.co/somebody/digits\n")
-    assert pushed == {"name": "somebody/digits", "private": True, "files": ["config.json", "model.safetensors"]}
+    assert call("push RUNS/vqvae somebody/digits --private")[:2] == (
+        0,
+        "https://huggingface.co/somebody/digits\n",
+    )
+    assert pushed == {
+        "name": "somebody/digits",
+        "private": True,
+        "files": ["config.json", "model.safetensors"],
+    }
 
 
 # The taxonomy and the help
@@ -252,14 +273,19 @@ def test_models_fit_the_terminal(call, monkeypatch):
     monkeypatch.delenv("COLUMNS")
     lines = call("models")[1].splitlines()
     for row in TAXONOMY:
-        assert any(row.name in line and row.learning in line and row.paper.rpartition("//")[2] in line for line in lines)
+        assert any(
+            row.name in line and row.learning in line and row.paper.rpartition("//")[2] in line
+            for line in lines
+        )
 
 
 @pytest.mark.parametrize("name", ["pixelcnn", "vqvae"])
 def test_certify_says_and_draws_what_a_network_sees(call, runs, name):
     status, output, errors = call(f"certify RUNS/{name} --trials 2 --out certified")
     assert (status, errors) == (0, "")
-    assert re.search(r"sees [\d,]+ of the [\d,]+ pairs \(output, input\) of the past that it declares", output)
+    assert re.search(
+        r"sees [\d,]+ of the [\d,]+ pairs \(output, input\) of the past that it declares", output
+    )
     assert "no output sees itself or the future" in output
     assert output.strip().endswith("certified/receptive-field.png")
     assert pixels("certified/receptive-field.png").ndim == 3
@@ -277,7 +303,9 @@ def test_certify_fails_on_a_leak(call, runs, monkeypatch):
 def test_top_k_of_one_draws_the_likeliest(call, runs):
     assert call("sample RUNS/pixelcnn --n 3 --top-k 1 --out one --format npz")[0] == 0
     assert call("sample RUNS/pixelcnn --n 3 --top-k 1 --seed 5 --out one --format npz")[0] == 0
-    assert np.array_equal(np.load("one/samples-seed0-top1.npz")["x"], np.load("one/samples-seed5-top1.npz")["x"])
+    assert np.array_equal(
+        np.load("one/samples-seed0-top1.npz")["x"], np.load("one/samples-seed5-top1.npz")["x"]
+    )
     assert call("sample RUNS/pixelcnn --n 3 --top-p 0.9 --out one --format npz")[0] == 0
     assert Path("one/samples-seed0-p0.9.npz").is_file()
 
@@ -297,11 +325,14 @@ def test_models_as_json(call):
     rows = json.loads(call("models --json")[1])
     assert [row["name"] for row in rows] == [row.name for row in TAXONOMY]
     assert {row["name"] for row in rows if not row["planned"]} == {row.name for row in TAXONOMY if row.path}
-    assert next(row for row in rows if row["name"] == "vqvae")["paper"].endswith("https://arxiv.org/abs/1711.00937")
+    assert next(row for row in rows if row["name"] == "vqvae")["paper"].endswith(
+        "https://arxiv.org/abs/1711.00937"
+    )
 
 
 @pytest.mark.parametrize(
-    "command", [*(c for c in commands.COMMANDS if c != "train"), *(f"train {row.name}" for row in TAXONOMY if row.path)]
+    "command",
+    [*(c for c in commands.COMMANDS if c != "train"), *(f"train {row.name}" for row in TAXONOMY if row.path)],
 )
 def test_help_explains_every_option(call, command):
     status, output, _ = call(f"{command} --help")
@@ -357,7 +388,9 @@ def test_printed_options_come_back(call, name):
     Path("options.json").write_text(printed)
     model = TRAIN[name].split()[0]
     assert call(f"train {model} --config options.json --print-config")[:2] == (0, printed)
-    changed = json.loads(call(f"train {model} --config options.json --seed 7 --images.shift 1 --print-config")[1])
+    changed = json.loads(
+        call(f"train {model} --config options.json --seed 7 --images.shift 1 --print-config")[1]
+    )
     expected = json.loads(printed)
     expected["options"]["seed"], expected["images"]["shift"] = 7, 1
     assert changed == expected, "flags override the file, and only what they name"
@@ -390,7 +423,9 @@ def test_no_blank_lines_where_nobody_watches(runs, tmp_path):
     run = [sys.executable, "-m", "ancestral.cli"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "80"}
     line = f"{TRAIN['mlp']} --out {tmp_path}/run"
-    done = subprocess.run([*run, "train", *shlex.split(line)], capture_output=True, text=True, env=environment, check=True)
+    done = subprocess.run(
+        [*run, "train", *shlex.split(line)], capture_output=True, text=True, env=environment, check=True
+    )
     assert done.stderr == ""
     assert all(line.strip() for line in done.stdout.splitlines()), done.stdout
     assert json.loads((tmp_path / "run/run.json").read_text())["command"] == f"ancestral train {line}"
@@ -403,11 +438,20 @@ MISTAKES = [
     ("foo", "expected a command, got foo; choose from certify, complete, detokenize, evaluate"),
     ("evaluat RUNS/vqvae", "did you mean evaluate?"),
     ("models --jsn", "expected an option of ancestral models, got --jsn; did you mean --json?"),
-    ("train vqvae --prior.lr 1", "expected an option of ancestral train vqvae, got --prior.lr; did you mean --prior.learning-rate?"),
+    (
+        "train vqvae --prior.lr 1",
+        "expected an option of ancestral train vqvae, got --prior.lr; did you mean --prior.learning-rate?",
+    ),
     ("train vae --x.lr=0.5", "got --x.lr=0.5; did you mean --training.learning-rate?"),
-    ("train vae --training.device cpu", "expected an option of ancestral train vae, got --training.device; did you mean --device?"),
+    (
+        "train vae --training.device cpu",
+        "expected an option of ancestral train vae, got --training.device; did you mean --device?",
+    ),
     ("train vqvea --data digits --out out", "did you mean vqvae?"),
-    ("train glow --data digits --out out", "got glow which is planned; choose from pixelrnn, pixelcnn, gated-pixelcnn"),
+    (
+        "train glow --data digits --out out",
+        "got glow which is planned; choose from pixelrnn, pixelcnn, gated-pixelcnn",
+    ),
     ("train --data digits", "expected the name of a model first, got --data"),
     ("train vqvae --out out", "expected --data, got none"),
     ("train vqvae --data digits", "expected --out, got none"),
@@ -415,37 +459,64 @@ MISTAKES = [
     ("train vqvae --data fashionmnist --out out", "did you mean fashion-mnist?"),
     ("train vqvae --data ./nope --out out", "there is no folder ./nope"),
     ("train vqvae --data empty --out out", "folder empty holds no images (looked for .png"),
-    ("train vqvae --data broken --out out", "broken can be read (0.png: not an image that can be read); check the files"),
+    (
+        "train vqvae --data broken --out out",
+        "broken can be read (0.png: not an image that can be read); check the files",
+    ),
     ("train vqvae --data file --out out", "expected a folder of images, got the file file"),
     (T + "--recipe smal", "expected a recipe of VQVAE, got smal; did you mean small?"),
     (T + "--recipe", "expected 1 value for --recipe, got fewer"),
     (T + "--model.codebok-size 3", "got --model.codebok-size; did you mean --model.codebook-size?"),
-    (T + "--tokeniser.steps 3", "did you mean --tokenizer.steps?"),
-    (T + "--model.codebook-size x", "expected --model.codebook-size INT, got x; see ancestral train vqvae --help"),
+    (T + "--tokenzier.steps 3", "did you mean --tokenizer.steps?"),
+    (
+        T + "--model.codebook-size x",
+        "expected --model.codebook-size INT, got x; see ancestral train vqvae --help",
+    ),
     (T + "--tokenizer.learning-rate fast", "expected --tokenizer.learning-rate FLOAT, got fast"),
     (T + "--tokenizer.gradient-clip fast", "expected --tokenizer.gradient-clip FLOAT, got fast"),
     (T + "--tokenizer.betas 0.9", "expected 2 values for --tokenizer.betas, got fewer"),
     (T + "--model.codebook-size 1", "expected a codebook of at least 2 codes, got 1"),
-    (T + "--model.quantizer vectr", "to be one of vector, residual, finite-scalar, got vectr; did you mean vector?"),
+    (
+        T + "--model.quantizer vectr",
+        "to be one of vector, residual, finite-scalar, got vectr; did you mean vector?",
+    ),
     (T + "--model.stride 3", "expected a stride that is a power of 2, got 3"),
     (T + "--model.stride 16", "expected an image that stride 16 divides, got 8x8"),
-    (T + "--tokenizer.batch-size 5000", "no larger than the 1536 training examples, got 5000; lower --tokenizer.batch-size"),
-    (T + "--tokenizer.batch-size 5000 --prior.batch-size 6000", "got 5000 and 6000; lower --tokenizer.batch-size and --prior.batch-size"),
+    (
+        T + "--tokenizer.batch-size 5000",
+        "no larger than the 1536 training examples, got 5000; lower --tokenizer.batch-size",
+    ),
+    (
+        T + "--tokenizer.batch-size 5000 --prior.batch-size 6000",
+        "got 5000 and 6000; lower --tokenizer.batch-size and --prior.batch-size",
+    ),
     (T + "--images.size 3", "expected --images.size INT INT, got 3; see ancestral train vqvae --help"),
     (T + "--images.size 0 3", "expected a size of two positive numbers, got (0, 3)"),
     (T + "--seed -1", "expected seed of at least 0, got -1"),
     (T + "--device tpu", "expected --device to be one of auto, cpu, cuda, got tpu"),
     (T + "more", "expected no more words, got more"),
-    ("train vqvae --data digits --out RUNS/vqvae", "holds a run with other options: --model.blocks (1 there, 2 here)"),
+    (
+        "train vqvae --data digits --out RUNS/vqvae",
+        "holds a run with other options: --model.blocks (1 there, 2 here)",
+    ),
     ("train vqvae --data digits --out other", "got other which holds something else; choose another --out"),
     ("train vqvae --data digits --out file", "got file which holds something else; choose another --out"),
-    ("train vqvae --data digits --out file/run", "expected to write file/run/run.json, got file which is no folder; choose another --out"),
+    (
+        "train vqvae --data digits --out file/run",
+        "expected to write file/run/run.json, got file which is no folder; choose another --out",
+    ),
     ("train vqvae --data digits --out damaged", "expected JSON in damaged/run.json"),
     ("train vqvae --data digits --out partial", "got one without data; restore the file or train anew"),
-    (T + "--config section.json", "expected the sections images, model, options, stages in section.json, got modle"),
+    (
+        T + "--config section.json",
+        "expected the sections images, model, options, stages in section.json, got modle",
+    ),
     (T + "--config key.json", "expected an option of model, got model.widht; did you mean width?"),
     (T + "--config type.json", "expected model.width to be of type int, got 'wide'"),
-    (T + "--config stage.json", "expected a stage of the model in stage.json, got priors; did you mean prior?"),
+    (
+        T + "--config stage.json",
+        "expected a stage of the model in stage.json, got priors; did you mean prior?",
+    ),
     (T + "--config stages.json", "expected stages by name in stages.json, got []"),
     (T + "--config list.json", "got list; see --print-config"),
     (T + "--config file", "expected JSON in file"),
@@ -454,7 +525,10 @@ MISTAKES = [
     (T + "--from RUNS/pixelcnn", "expected a run of the same model for --from, got gated-pixelcnn"),
     (T + "--from unfinished", "got a run that has not finished a stage; go on with: "),
     (T + "--from RUNS/vqvae --model.width 16", "leave the options of that stage as they are in the run"),
-    ("train gated-pixelcnn --data digits --out out --from RUNS/pixelcnn", "expected a model of several stages for --from"),
+    (
+        "train gated-pixelcnn --data digits --out out --from RUNS/pixelcnn",
+        "expected a model of several stages for --from",
+    ),
     ("sample", "expected RUN, got none; see ancestral sample --help"),
     ("sample nope", "expected a run directory or a Hub name OWNER/NAME, got nope"),
     ("sample RUNS/vqvea", "/vqvae?"),
@@ -465,10 +539,16 @@ MISTAKES = [
     ("sample damaged", "expected JSON in damaged/run.json"),
     ("sample partial", "expected the description of a run in partial/run.json, got one without data"),
     ("sample listed", "expected the description of a run in listed/run.json, got something else"),
-    ("sample pickled", "expected safetensors in pickled/model.safetensors, got a file that is torn or of another kind"),
+    (
+        "sample pickled",
+        "expected safetensors in pickled/model.safetensors, got a file that is torn or of another kind",
+    ),
     ("sample torn", "expected safetensors in torn/model.safetensors, got a file that is torn"),
     ("sample weightless", "expected the file weightless/model.safetensors, got nothing there"),
-    ("sample foreign", "expected a model of ancestral in foreign, got Glow; choose one of class GatedPixelCNN, PixelCNN"),
+    (
+        "sample foreign",
+        "expected a model of ancestral in foreign, got Glow; choose one of class GatedPixelCNN, PixelCNN",
+    ),
     ("sample misfit", "expected weights for this configuration, got others in misfit/model.safetensors"),
     ("sample specless", "expected config and spec in specless/config.json"),
     ("sample nobody/nothing", "expected to reach the Hugging Face Hub"),
@@ -479,30 +559,57 @@ MISTAKES = [
     ("sample RUNS/vqvae --temperature nan", "expected a temperature above 0, got nan"),
     ("sample RUNS/vqvae --temperature inf", "expected a temperature above 0, got inf"),
     ("sample RUNS/vqvae --labels 10", "expected labels 0..9, got 10; choose"),
-    ("sample RUNS/mlp --labels 3", "expected no labels, got some: this VAE does not draw by class; leave labels out, or train"),
+    (
+        "sample RUNS/mlp --labels 3",
+        "expected no labels, got some: this VAE does not draw by class; leave labels out, or train",
+    ),
     ("sample RUNS/vqvae --labels 0 -1", "expected labels 0..9, got -1..0"),
     ("sample RUNS/vqvae --labels cat", "expected --labels INT [INT ...], got cat"),
-    ("train vqvae --data digits --out out --prior-model transfomer", "got transfomer; did you mean transformer?"),
+    (
+        "train vqvae --data digits --out out --prior-model transfomer",
+        "got transfomer; did you mean transformer?",
+    ),
     ("sample RUNS/vqvae --top-k 0", "expected top-k of 1..levels, got 0"),
     ("sample RUNS/vqvae --top-k 10000", "expected top-k of 1.."),
     ("sample RUNS/vqvae --top-p 2", "expected top-p in (0, 1], got 2.0; 1 draws from all levels"),
-    ("sample RUNS/mlp --top-k 3", "expected no top-k or top-p, got one: VAE draws no values in order; use temperature"),
+    (
+        "sample RUNS/mlp --top-k 3",
+        "expected no top-k or top-p, got one: VAE draws no values in order; use temperature",
+    ),
     ("certify RUNS/mlp", "expected an autoregressive model, got VAE; ancestral models lists them"),
     ("certify RUNS/pixelcnn --trials 0", "expected at least 1 trial, got 0; try 4"),
     ("sample RUNS/vqvae --seed -1", "expected a seed of 0 or more, below 2^63, got -1"),
-    ("sample RUNS/vqvae --out file", "expected to write file/samples-seed0.png, got file which is no folder; choose another --out"),
-    ("sample RUNS/vqvae --out file/deep/er", "expected to write file/deep/er/samples-seed0.png, got file which is no folder"),
+    (
+        "sample RUNS/vqvae --out file",
+        "expected to write file/samples-seed0.png, got file which is no folder; choose another --out",
+    ),
+    (
+        "sample RUNS/vqvae --out file/deep/er",
+        "expected to write file/deep/er/samples-seed0.png, got file which is no folder",
+    ),
     ("sample RUNS/vqvae --format gif", "expected --format to be one of sheet, files, npz, got gif"),
     ("sample RUNS/vqvae --sead 1", "did you mean --seed?"),
-    ("reconstruct RUNS/pixelcnn", "expected a model that reconstructs, got GatedPixelCNN; use sample instead"),
+    (
+        "reconstruct RUNS/pixelcnn",
+        "expected a model that reconstructs, got GatedPixelCNN; use sample instead",
+    ),
     ("complete RUNS/mlp", "expected a model that completes examples, got VAE; train an autoregressive model"),
     ("complete RUNS/pixelcnn --rows 8", "expected to keep 0..7 rows, got 8; leave at least one row to draw"),
-    ("complete RUNS/pixelcnn --hole 5 5 4 2", "expected a hole within 8x8, got (5, 5, 4, 2); give top, left, height, width"),
+    (
+        "complete RUNS/pixelcnn --hole 5 5 4 2",
+        "expected a hole within 8x8, got (5, 5, 4, 2); give top, left, height, width",
+    ),
     ("complete RUNS/pixelcnn --hole 5 5 4", "expected --hole INT INT INT INT, got 5 5 4"),
-    ("complete RUNS/pixelcnn --rows 2 --hole 5 5 1 1", "expected --rows or --hole, got both; leave one of them out"),
+    (
+        "complete RUNS/pixelcnn --rows 2 --hole 5 5 1 1",
+        "expected --rows or --hole, got both; leave one of them out",
+    ),
     ("complete RUNS/pixelcnn --n 0", "expected at least 1 example, got 0"),
     ("reconstruct RUNS/vqvae --n 0", "expected at least 1 example, got 0"),
-    ("reconstruct RUNS/vqvae --split tset", "to be one of train, validation, test, all, got tset; did you mean test?"),
+    (
+        "reconstruct RUNS/vqvae --split tset",
+        "to be one of train, validation, test, all, got tset; did you mean test?",
+    ),
     ("reconstruct RUNS/vqvae --data good.npy", "expected a folder of images, got the file good.npy"),
     ("reconstruct RUNS/vqvae/model", "expected data, got none"),
     ("tokenize RUNS/mlp --out c.npy", "expected a model with code maps, got VAE; train a tokenizer"),
@@ -512,25 +619,43 @@ MISTAKES = [
     ("tokenize RUNS/vqvae --out file/c.npy", "expected to write file/c.npy, got file which is no folder"),
     ("tokenize RUNS/vqvae --out c.npy --data nope", "there is no data set 'nope', nor such a folder"),
     ("detokenize RUNS/vqvae nothing.npy", "expected the file nothing.npy, got nothing there"),
-    ("detokenize RUNS/vqvae objects.npy", "expected an array of codes in objects.npy, got something else (Object arrays cannot be loaded"),
+    (
+        "detokenize RUNS/vqvae objects.npy",
+        "expected an array of codes in objects.npy, got something else (Object arrays cannot be loaded",
+    ),
     ("detokenize RUNS/vqvae pickle.npy", "expected an array of codes in pickle.npy, got something else"),
     ("detokenize RUNS/vqvae archive.npy", "expected an array of integers in archive.npy, got several arrays"),
     ("detokenize RUNS/vqvae pickle.safetensors", "expected safetensors in pickle.safetensors"),
     ("detokenize RUNS/vqvae floats.npy", "expected an array of integers in floats.npy, got float64"),
-    ("detokenize RUNS/vqvae number.npy", "expected an array of integers in number.npy, got int64 of shape ()"),
-    ("detokenize RUNS/vqvae high.npy", "expected values 0..7, got 8 as codes; give what tokenize gave, of this model"),
+    (
+        "detokenize RUNS/vqvae number.npy",
+        "expected an array of integers in number.npy, got int64 of shape ()",
+    ),
+    (
+        "detokenize RUNS/vqvae high.npy",
+        "expected values 0..7, got 8 as codes; give what tokenize gave, of this model",
+    ),
     ("detokenize RUNS/vqvae low.npy", "expected values 0..7, got -1 as codes"),
     ("detokenize RUNS/vqvae shape.npy", "expected examples of shape (1, 4, 4), got (1, 5, 5) as codes"),
     ("detokenize RUNS/vqvae none.npy", "expected as many code maps on each level, at least 1, got 0"),
     ("detokenize RUNS/vqvae levels.safetensors", "expected 1 code map (one for each level), got 2"),
-    ("detokenize RUNS/vqvae names.safetensors", "expected code maps level0, level1, … in names.safetensors, got levelx"),
+    (
+        "detokenize RUNS/vqvae names.safetensors",
+        "expected code maps level0, level1, … in names.safetensors, got levelx",
+    ),
     ("detokenize RUNS/vqvae scalar.safetensors", "as codes; give what tokenize gave, of this model"),
     ("detokenize RUNS/vqvae good.npy --n 0", "expected at least 1 example, got 0"),
     ("detokenize RUNS/mlp good.npy", "expected a model with code maps, got VAE"),
     ("evaluate RUNS/vqvae --limit 0", "expected at least 1 example, got 0"),
     ("evaluate RUNS/vqvae --importance-samples -1", "expected 0 or more importance samples, got -1"),
-    ("evaluate RUNS/vqvae --importance-samples 5", "importance samples from, got VQVAE, which has one code map for each example"),
-    ("evaluate RUNS/pixelcnn --importance-samples 5", "importance samples from, got GatedPixelCNN, whose likelihood is exact; leave"),
+    (
+        "evaluate RUNS/vqvae --importance-samples 5",
+        "importance samples from, got VQVAE, which has one code map for each example",
+    ),
+    (
+        "evaluate RUNS/pixelcnn --importance-samples 5",
+        "importance samples from, got GatedPixelCNN, whose likelihood is exact; leave",
+    ),
     ("evaluate RUNS/vqvae --seed -1", "expected a seed of 0 or more"),
     ("evaluate unfinished", "got a run that has not finished a stage; go on with: "),
     ("report nope", "expected a run directory, got nope without run.json"),
@@ -596,7 +721,12 @@ def lay_traps(runs):
 
 
 def contents(*folders):
-    return {p: (p.stat().st_mtime_ns, p.stat().st_size) for folder in folders for p in Path(folder).rglob("*") if p.is_file()}
+    return {
+        p: (p.stat().st_mtime_ns, p.stat().st_size)
+        for folder in folders
+        for p in Path(folder).rglob("*")
+        if p.is_file()
+    }
 
 
 @pytest.mark.parametrize(("line", "message"), MISTAKES, ids=[line.replace("/", "·") for line, _ in MISTAKES])
@@ -618,13 +748,19 @@ def test_labels_of_a_model_that_does_not_draw_by_class(call):
     assert call(f"train {line} --out plain")[0] == 0
     status, output, errors = call("sample plain --labels 1")
     assert (status, output) == (2, "")
-    assert errors.startswith("ancestral: expected no labels, got some: this GatedPixelCNN does not draw by class; leave labels out, or ")
+    assert errors.startswith(
+        "ancestral: expected no labels, got some: this GatedPixelCNN does not draw by class; leave labels out, or "
+    )
 
 
 def test_place_that_cannot_be_written(call):
     if not Path("/proc/self").is_dir():
         pytest.skip("needs /proc, where nobody may write")
-    for line in ("train vqvae --data digits --out /proc/run", "sample RUNS/vqvae --out /proc/run", "tokenize RUNS/vqvae --out /proc/c.npy"):
+    for line in (
+        "train vqvae --data digits --out /proc/run",
+        "sample RUNS/vqvae --out /proc/run",
+        "tokenize RUNS/vqvae --out /proc/c.npy",
+    ):
         status, _, errors = call(line)
         assert status == 2
         assert re.fullmatch(r"ancestral: expected .*/proc/.*, got: .*; .*\n", errors)
@@ -635,17 +771,24 @@ def small_disk(tmp_path):
     """A disk of 200 kB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", folder], check=False, capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", folder], check=False, capture_output=True
+    ).returncode:
         pytest.skip("may not mount a disk")
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's thread; main() keeps it quiet
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning"
+)  # TensorBoard's thread; main() keeps it quiet
 def test_full_disk_while_training(call, small_disk):
     status, _, errors = call(f"train {TRAIN['vqvae']} --out disk/run")
     assert status == 2
-    assert re.fullmatch(r"ancestral: expected room to write.*, got a full disk; free some space and give the same command again\n", errors)
+    assert re.fullmatch(
+        r"ancestral: expected room to write.*, got a full disk; free some space and give the same command again\n",
+        errors,
+    )
     assert not list(small_disk.rglob("*.tmp"))
 
 
@@ -660,7 +803,9 @@ def test_full_disk_leaves_no_halves(call, small_disk, line):
     assert [p.name for p in small_disk.iterdir()] == ["rest"]
 
 
-@pytest.mark.parametrize("command", ["sample RUNS/vqvae --out .", "evaluate RUNS/vqvae", "tokenize RUNS/vqvae --out c.npy"])
+@pytest.mark.parametrize(
+    "command", ["sample RUNS/vqvae --out .", "evaluate RUNS/vqvae", "tokenize RUNS/vqvae --out c.npy"]
+)
 def test_interrupted(call, runs, monkeypatch, tmp_path, command):
     def interrupt(*_, **__):
         raise KeyboardInterrupt

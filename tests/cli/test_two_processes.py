@@ -21,17 +21,43 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 def command(out, processes):
     launcher = (
-        ["-m", "torch.distributed.run", "--standalone", "--rdzv-backend=c10d", f"--nproc-per-node={processes}"] if processes > 1 else []
+        [
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--rdzv-backend=c10d",
+            f"--nproc-per-node={processes}",
+        ]
+        if processes > 1
+        else []
     )
     flags = [f"--model.{name}={value}" for name, value in TINY.items()]
     flags += [f"--{stage}.{name}={value}" for stage, n in STEPS.items()
               for name, value in {"steps": n, "batch-size": 16, "warmup": 2, "ema": 0.9}.items()]  # fmt: skip
-    flags += ["--device=cpu", "--checkpoint-every=4", "--evaluate-every=8", "--sample-every=0", "--log-every=4"]
-    return [sys.executable, *launcher, "-m", "ancestral.cli", "train", "vqvae", "--data=digits", f"--out={out}", *flags]
+    flags += [
+        "--device=cpu",
+        "--checkpoint-every=4",
+        "--evaluate-every=8",
+        "--sample-every=0",
+        "--log-every=4",
+    ]
+    return [
+        sys.executable,
+        *launcher,
+        "-m",
+        "ancestral.cli",
+        "train",
+        "vqvae",
+        "--data=digits",
+        f"--out={out}",
+        *flags,
+    ]
 
 
 def run(out, processes):
-    done = subprocess.run(command(out, processes), capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False)
+    done = subprocess.run(
+        command(out, processes), capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "is complete" in done.stdout
     return out
@@ -48,9 +74,9 @@ def together(tmp_path_factory):
 
 
 def shifts(model):
-    """Biases in front of a normalisation, and the running means that follow them.
+    """Biases in front of a normalization, and the running means that follow them.
 
-    The normalisation takes a bias away again, so that its gradient is 0 but for rounding, of which Adam makes steps of full size.
+    The normalization takes a bias away again, so that its gradient is 0 but for rounding, of which Adam makes steps of full size.
     """
     found, names = set(), [name for name, _ in model.named_modules()]
     for name in names:
@@ -58,8 +84,10 @@ def shifts(model):
             *stem, index = name.split(".")
             before = ".".join([*stem, str(int(index) - 1)]) if index != "0" else ""
             found |= {f"{name}.running_mean", f"{before}.bias"}
-    last = "encoder.0"  # the features' own normalisation follows the encoder's last layer
-    layers = [int(name.split(".")[2]) for name in names if name.startswith(f"{last}.") and name.count(".") == 2]
+    last = "encoder.0"  # the features' own normalization follows the encoder's last layer
+    layers = [
+        int(name.split(".")[2]) for name in names if name.startswith(f"{last}.") and name.count(".") == 2
+    ]
     return found | {f"{last}.{max(layers)}.bias"}
 
 
@@ -72,7 +100,9 @@ def test_two_processes_end_where_one_does(alone, together):
             # Halves are added in another order: 1e-7 of float32, which Adam's division by the size of a gradient enlarges over 24 steps.
             # A feature that lies between two codes may change its code, and with it the steps of the prior: 16 of at most 2e-3.
             atol = 3e-2 if name.startswith("prior.") else 2e-4
-            torch.testing.assert_close(two.state_dict()[name], value, rtol=1e-3, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
+            torch.testing.assert_close(
+                two.state_dict()[name], value, rtol=1e-3, atol=atol, msg=lambda m, name=name: f"{name}: {m}"
+            )
             compared += 1
     assert compared > 40
     assert {"quantizer.codebook", "quantizer.counts", "quantizer.sums"} <= set(one.state_dict()) - free
@@ -100,4 +130,6 @@ def test_interrupted_together_and_gone_on_with(together, tmp_path):
     assert not (out / "checkpoints" / "prior").exists()
     run(out, 2)
     # The same processes in the same order: what was interrupted ends with the very weights.
-    assert (out / "model" / "model.safetensors").read_bytes() == (together / "model" / "model.safetensors").read_bytes()
+    assert (out / "model" / "model.safetensors").read_bytes() == (
+        together / "model" / "model.safetensors"
+    ).read_bytes()

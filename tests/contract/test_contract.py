@@ -11,7 +11,11 @@ from ancestral.taxonomy import FAMILIES, TAXONOMY, model_class, name_of
 from ancestral.testing import SPECS, check_model
 
 BUILT = [row.name for row in TAXONOMY if row.path]
-SEQUENCES = (Spec(shape=(1, 4), levels=3), Spec(shape=(1, 4), levels=3, classes=2), Spec(shape=(2, 3), levels=2))
+SEQUENCES = (
+    Spec(shape=(1, 4), levels=3),
+    Spec(shape=(1, 4), levels=3, classes=2),
+    Spec(shape=(2, 3), levels=2),
+)
 
 
 @pytest.mark.parametrize("name", BUILT)
@@ -27,9 +31,13 @@ def test_row_agrees_with_the_class(name):
     cls = model_class(name)
     row = next(row for row in TAXONOMY if row.name == name)
     assert name_of(cls) == name
-    assert {"exact": issubclass(cls, ExactLikelihood), "bound": issubclass(cls, LowerBound), "none": True}[row.likelihood]
+    assert {"exact": issubclass(cls, ExactLikelihood), "bound": issubclass(cls, LowerBound), "none": True}[
+        row.likelihood
+    ]
     assert f"models.{row.representation}." in cls.__module__
-    assert row.paper.rsplit("/", 1)[1] in inspect.getmodule(cls).__doc__, "the file names another paper than the taxonomy"
+    assert row.paper.rsplit("/", 1)[1] in inspect.getmodule(cls).__doc__, (
+        "the file names another paper than the taxonomy"
+    )
 
 
 def test_taxonomy_has_every_system_of_the_design_once():

@@ -26,7 +26,9 @@ def build(spec, seed=0, **options):
 
 def parameters_of(distribution):
     """All that the distribution depends on, ``(N, C, H, W, P)``."""
-    parts = [getattr(distribution, name) for name in ("logits", "loc", "log_scale") if hasattr(distribution, name)]
+    parts = [
+        getattr(distribution, name) for name in ("logits", "loc", "log_scale") if hasattr(distribution, name)
+    ]
     return torch.cat(parts, -1)
 
 
@@ -48,8 +50,8 @@ def past(shape, kernel, layers):
 
 
 GEOMETRIES = {
-    "grey": ((1, 5, 7), {}),
-    "grey, 5x5": ((1, 6, 9), {"kernel": 5, "layers": 1}),
+    "gray": ((1, 5, 7), {}),
+    "gray, 5x5": ((1, 6, 9), {"kernel": 5, "layers": 1}),
     "one layer": ((1, 7, 8), {"layers": 1}),
     "RGB, width 8": ((3, 4, 5), {}),
     "RGB, width 9": ((3, 5, 3), {"width": 9, "layers": 1}),
@@ -66,9 +68,13 @@ def test_jacobian_is_the_declared_past(name, likelihood):
     shape, options = GEOMETRIES[name]
     spec = Spec(shape=shape, levels=4)
     options = {"layers": 2, "kernel": 3} | options
-    x = (torch.rand(4, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 3).requires_grad_()
+    x = (
+        torch.rand(4, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 3
+    ).requires_grad_()
     seen = torch.zeros(*shape, *shape, dtype=torch.bool)
-    for seed in range(16):  # a ReLU that is dead in one network, which would pass for a blind spot, is alive in another
+    for seed in range(
+        16
+    ):  # a ReLU that is dead in one network, which would pass for a blind spot, is alive in another
         model = build(spec, seed, likelihood=likelihood, components=2, **options)
         outputs = parameters_of(model.conditionals(x))
         outputs = (outputs * torch.randn(outputs.shape[1:], dtype=torch.float64)).sum(-1)
@@ -105,7 +111,9 @@ def test_examples_of_a_batch_are_independent(ordered):
     x = torch.randint(4, (5, 2, 3, 3), generator=torch.Generator().manual_seed(0))
     labels = torch.arange(5) % 2
     alone = torch.cat([model.log_prob(Batch(x[i : i + 1], labels[i : i + 1])) for i in range(5)])
-    torch.testing.assert_close(model.log_prob(Batch(x, labels)), alone, rtol=1e-12, atol=1e-12)  # float64 rounding
+    torch.testing.assert_close(
+        model.log_prob(Batch(x, labels)), alone, rtol=1e-12, atol=1e-12
+    )  # float64 rounding
 
 
 @pytest.mark.parametrize(("width", "groups"), [(8, 3), (7, 5), (6, 3), (5, 5), (64, 3)])
@@ -169,7 +177,9 @@ def test_temperature_sharpens_each_conditional(temperature):
         log_pmf = (model.conditionals(x).log_pmf() / temperature).log_softmax(-1)
         drawn = model.sample(n, temperature=temperature, generator=torch.Generator().manual_seed(0))
     log_prob = log_pmf.gather(-1, x.long().unsqueeze(-1)).flatten(1).sum(1)
-    counts = torch.bincount((drawn.long().flatten(1) * 3 ** torch.arange(3, -1, -1)).sum(1), minlength=81).double()
+    counts = torch.bincount(
+        (drawn.long().flatten(1) * 3 ** torch.arange(3, -1, -1)).sum(1), minlength=81
+    ).double()
     _check_chi_square(counts, log_prob.exp() * n)
 
 
@@ -208,7 +218,9 @@ def test_without_labels_the_model_is_the_even_mixture():
     assert (given[0] - given[1]).abs().max() > 0.1, "the class changes nothing"
     n = 3000
     drawn = model.sample(n, torch.ones(n, dtype=torch.int64), generator=torch.Generator().manual_seed(0))
-    counts = torch.bincount((drawn.long().flatten(1) * 3 ** torch.arange(3, -1, -1)).sum(1), minlength=81).double()
+    counts = torch.bincount(
+        (drawn.long().flatten(1) * 3 ** torch.arange(3, -1, -1)).sum(1), minlength=81
+    ).double()
     _check_chi_square(counts, given[1].exp() * n)
 
 
@@ -217,7 +229,9 @@ def test_the_unconditional_model_of_labelled_data_ignores_labels():
     model = build(spec, class_conditional=False)
     x = enumerate_examples(spec)
     with torch.no_grad():
-        assert torch.equal(model.log_prob(Batch(x)), model.log_prob(Batch(x, torch.ones(len(x), dtype=torch.int64))))
+        assert torch.equal(
+            model.log_prob(Batch(x)), model.log_prob(Batch(x, torch.ones(len(x), dtype=torch.int64)))
+        )
 
 
 def test_loss_is_the_mean_in_bits_per_dim():
@@ -232,7 +246,7 @@ def test_loss_is_the_mean_in_bits_per_dim():
 
 
 def test_learning_the_data_reaches_their_entropy():
-    """Four equally likely pictures cost 2 bits: what a correct factorisation can reach and a leaking one undercuts."""
+    """Four equally likely pictures cost 2 bits: what a correct factorization can reach and a leaking one undercuts."""
     spec = Spec(shape=(2, 2, 2), levels=2)
     x = torch.randint(2, (4, 2, 2, 2), generator=torch.Generator().manual_seed(3)).to(torch.uint8)
     assert len(x.unique(dim=0)) == 4
@@ -254,7 +268,11 @@ def test_learning_the_data_reaches_their_entropy():
         (Spec(shape=(1, 7)), {}, r"expected images or code maps \(C, H, W\), got shape \(1, 7\)"),
         (Spec(shape=(1, 4, 4)), {"kernel": 4}, "expected an odd kernel of at least 3, got 4"),
         (Spec(shape=(9, 4, 4)), {"width": 8}, "expected a width of at least the 9 channels"),
-        (Spec(shape=(1, 4, 4), ordered=False), {"likelihood": "logistic-mixture"}, "expected a categorical likelihood for code indices"),
+        (
+            Spec(shape=(1, 4, 4), ordered=False),
+            {"likelihood": "logistic-mixture"},
+            "expected a categorical likelihood for code indices",
+        ),
     ],
 )
 def test_what_cannot_be_built(spec, options, message):

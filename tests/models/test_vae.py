@@ -86,7 +86,9 @@ def test_bounds_close_in_on_the_truth(name):
     for k in (1, 5, 300):
         mean, error = estimates(lambda b, k=k: model.importance_bound(Batch(b), k), x, 400 if k < 300 else 10)
         if k == 1:  # the same expectation as the ELBO's, of which the rate is not sampled
-            assert bool(((mean - bounds[1][0]).abs() <= 5 * (error**2 + bounds[1][1] ** 2).sqrt() + 1e-9).all())
+            assert bool(
+                ((mean - bounds[1][0]).abs() <= 5 * (error**2 + bounds[1][1] ** 2).sqrt() + 1e-9).all()
+            )
         bounds[k] = mean, error
     # 5 standard errors, in some 20 examples at once.
     for mean, error in bounds.values():
@@ -110,7 +112,9 @@ def test_elbo_is_the_integral_of_equation_3(name):
         z = q.mean + q.stddev * steps[:, None, None]
         weights = (Normal(0.0, 1.0).log_prob(steps).exp() * (steps[1] - steps[0]))[:, None]
         log_p = torch.stack([log_likelihoods(model, z[:, i], x[i : i + 1])[:, 0] for i in range(len(x))], 1)
-        rate = 0.5 * (q.mean**2 + q.stddev**2 - 1 - 2 * q.stddev.log()).sum(1)  # the closed form of appendix B
+        rate = 0.5 * (q.mean**2 + q.stddev**2 - 1 - 2 * q.stddev.log()).sum(
+            1
+        )  # the closed form of appendix B
         expected = (weights * log_p).sum(0) - rate
     torch.manual_seed(0)
     mean, error = estimates(lambda b: model.elbo(Batch(b)), x, 1000)
@@ -161,7 +165,9 @@ def test_loss_is_the_negative_elbo_in_bits_per_dim(still):
     expected = -model.elbo(batch).mean() / (model.spec.dims * math.log(2))
     torch.testing.assert_close(loss.total, expected)
     torch.testing.assert_close(loss.terms["bits_per_dim"], expected.detach())
-    torch.testing.assert_close((loss.terms["distortion"] + loss.terms["rate"]) / (model.spec.dims * math.log(2)), expected.detach())
+    torch.testing.assert_close(
+        (loss.terms["distortion"] + loss.terms["rate"]) / (model.spec.dims * math.log(2)), expected.detach()
+    )
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 4.0])
@@ -170,7 +176,9 @@ def test_beta_weighs_the_rate_of_the_loss_and_no_figure(beta, still):
     weighted.load_state_dict(plain.state_dict())
     batch = batch_of(plain)
     one, other = plain.loss(batch, "training"), weighted.loss(batch, "training")
-    torch.testing.assert_close(other.total - one.total, (beta - 1) * one.terms["rate"] / (GREY.dims * math.log(2)))
+    torch.testing.assert_close(
+        other.total - one.total, (beta - 1) * one.terms["rate"] / (GREY.dims * math.log(2))
+    )
     assert one.terms["rate"] > 0
     for term, value in one.terms.items():
         assert torch.equal(value, other.terms[term])
@@ -187,7 +195,11 @@ def test_free_bits_relieve_each_latent(still):
     unit = GREY.dims * math.log(2)
     one = plain.loss(batch, "training")
     gradients = {}
-    for free, charge in [(float(low) / 2, low + high), (float(low + high) / 2, (low + high) / 2 + high), (2 * float(high), 4 * high)]:
+    for free, charge in [
+        (float(low) / 2, low + high),
+        (float(low + high) / 2, (low + high) / 2 + high),
+        (2 * float(high), 4 * high),
+    ]:
         model = VAE(replace(plain.config, free_bits=free), GREY).double()
         model.load_state_dict(plain.state_dict())
         loss = model.loss(batch, "training")
@@ -225,7 +237,10 @@ def test_temperature_scales_the_latents():
     for temperature in (0.0, 1e-12):
         assert torch.equal(model.sample(6, temperature=temperature), at_zero.expand(6, -1, -1, -1))
     noise = torch.randn(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-    assert torch.equal(model.sample(6, temperature=0.5, generator=torch.Generator().manual_seed(5)), model.decode(0.5 * noise))
+    assert torch.equal(
+        model.sample(6, temperature=0.5, generator=torch.Generator().manual_seed(5)),
+        model.decode(0.5 * noise),
+    )
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "convolutional"])
@@ -251,7 +266,11 @@ def test_reconstruction_after_training_beats_a_constant(architecture):
 @pytest.mark.parametrize(
     ("spec", "options", "message"),
     [
-        (Spec(shape=(1, 6, 8)), {"stride": 4}, "expected an image that stride 4 divides, got 6x8; resize the images to 8x8"),
+        (
+            Spec(shape=(1, 6, 8)),
+            {"stride": 4},
+            "expected an image that stride 4 divides, got 6x8; resize the images to 8x8",
+        ),
         (Spec(shape=(1, 8, 8)), {"stride": 3}, "expected a stride that is a power of 2, got 3"),
         (Spec(shape=(1, 8, 8)), {"stride": 0}, "expected a stride that is a power of 2, got 0"),
         (
@@ -277,7 +296,9 @@ def test_labels_are_refused_rather_than_ignored():
     torch.manual_seed(0)
     model = VAE(VAE.Config.tiny(), Spec(shape=(1, 2, 2), levels=3, classes=2))
     assert model.sample_classes == 0
-    with pytest.raises(UserError, match="expected no labels, got some: this VAE does not draw by class; leave labels out"):
+    with pytest.raises(
+        UserError, match="expected no labels, got some: this VAE does not draw by class; leave labels out"
+    ):
         model.sample(2, torch.tensor([0, 1]))
 
 

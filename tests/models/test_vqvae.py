@@ -26,7 +26,7 @@ CASES = {
     "vector": (GREY, {}),
     "learned by gradient": (GREY, {"codebook_update": "gradient", "revive_below": 0.0}),
     "cosine": (GREY, {"cosine": True}),
-    "without normalisation": (GREY, {"batch_norm": False}),
+    "without normalization": (GREY, {"batch_norm": False}),
     "two codebooks": (GREY, {"num_codebooks": 2, "codebook_size": 3}),
     "residual": (GREY, {"quantizer": "residual", "num_codebooks": 2, "codebook_size": 3}),
     "finite-scalar": (GREY, {"quantizer": "finite-scalar", "scalar_levels": (3, 2)}),
@@ -72,7 +72,9 @@ def test_bound_is_below_the_truth(name):
     with torch.no_grad():
         elbo = model.elbo(Batch(x)).double()
     assert bool((elbo <= log_p + 1e-4).all())
-    assert bool((elbo < log_p - 1e-4).any()), "several code maps explain a picture: the bound cannot be the truth"
+    assert bool((elbo < log_p - 1e-4).any()), (
+        "several code maps explain a picture: the bound cannot be the truth"
+    )
     assert torch.equal(model.importance_bound(Batch(x), 7).detach().double(), elbo)
 
 
@@ -108,7 +110,9 @@ def test_without_labels_the_prior_is_the_even_mixture(name):
             everything = enumerate_examples(model.spec)
             log_p = truth(model, everything, torch.tensor(c))
             assert float(log_p.exp().sum()) == pytest.approx(1, abs=1e-4)
-            assert bool((model.elbo(Batch(everything, torch.full((len(everything),), c))) <= log_p + 1e-4).all())
+            assert bool(
+                (model.elbo(Batch(everything, torch.full((len(everything),), c))) <= log_p + 1e-4).all()
+            )
     assert (given[0] - given[1]).abs().max() > 1e-3, "the class changes nothing"
 
 
@@ -118,7 +122,10 @@ def test_phases_teach_their_own_parameters(name):
     x = enumerate_examples(model.spec)[::3]
     labels = torch.arange(len(x)) % 3 if model.spec.classes else None
     tokenizer, prior = model.stages()
-    own = {"tokenizer": {id(p) for p in tokenizer.phases[0].parameters}, "prior": {id(p) for p in prior.phases[0].parameters}}
+    own = {
+        "tokenizer": {id(p) for p in tokenizer.phases[0].parameters},
+        "prior": {id(p) for p in prior.phases[0].parameters},
+    }
     assert not own["tokenizer"] & own["prior"]
     assert own["tokenizer"] | own["prior"] == {id(p) for p in model.parameters()}
     with torch.no_grad():
@@ -133,7 +140,7 @@ def test_phases_teach_their_own_parameters(name):
 
 def test_gradient_reaches_the_encoder_through_the_quantizer():
     """Not by the commitment alone: with beta = 0 the decoder's gradient passes straight through."""
-    model = build("without normalisation", commitment_weight=0.0).train()
+    model = build("without normalization", commitment_weight=0.0).train()
     x = enumerate_examples(GREY)[::3]
     features = model.encoder(model.scale(x))
     features.retain_grad()
@@ -176,7 +183,9 @@ def test_channel_of_a_code_map_is_its_codebook(name):
         b[:, m] = 1
         moved = (model.code_vectors((a,))[0] != model.code_vectors((b,))[0]).any(dim=(0, 2, 3))
         assert moved.nonzero().flatten().tolist() == list(range(m * width, (m + 1) * width))
-        torch.testing.assert_close(model.code_vectors((b,))[0][0, m * width : (m + 1) * width, 0, 0], model.quantizer.codebook[m, 1])
+        torch.testing.assert_close(
+            model.code_vectors((b,))[0][0, m * width : (m + 1) * width, 0, 0], model.quantizer.codebook[m, 1]
+        )
 
 
 @pytest.mark.parametrize("name", ["vector", "two codebooks, classes"])
@@ -200,7 +209,10 @@ def test_samples_are_decoded_codes_of_the_prior(name):
     generator = lambda: torch.Generator().manual_seed(3)  # noqa: E731
     for temperature in (1.0, 0.5, 1e-3):
         codes = model.prior.sample(6, labels, temperature=temperature, generator=generator()).long()
-        assert torch.equal(model.sample(6, labels, temperature=temperature, generator=generator()), model.detokenize((codes,)))
+        assert torch.equal(
+            model.sample(6, labels, temperature=temperature, generator=generator()),
+            model.detokenize((codes,)),
+        )
 
 
 def test_loss_does_not_depend_on_the_batch_size():
@@ -235,7 +247,9 @@ def test_squared_error_has_no_likelihood_and_says_so():
     torch.testing.assert_close(loss.terms["mse"], error)
     torch.testing.assert_close(loss.total, error + loss.terms["commitment"])
     assert torch.equal(model.reconstruct(x), ((output + 1) / 2).round().clamp(0, 1).to(torch.uint8))
-    assert bool((model.rates(model.tokenize(x))[0] > 0).all()), "the prior's likelihood of the codes is there all the same"
+    assert bool((model.rates(model.tokenize(x))[0] > 0).all()), (
+        "the prior's likelihood of the codes is there all the same"
+    )
 
 
 def test_training_both_stages_reaches_the_entropy_of_the_data():
@@ -244,7 +258,11 @@ def test_training_both_stages_reaches_the_entropy_of_the_data():
     torch.manual_seed(0)
     x = torch.randint(2, (4, 1, 4, 4)).to(torch.uint8).repeat(8, 1, 1, 1)
     config = replace(
-        VQVAE.Config.tiny(), codebook_size=8, width=16, likelihood="bernoulli", prior=GatedPixelCNN.Config(width=16, layers=2, head=16)
+        VQVAE.Config.tiny(),
+        codebook_size=8,
+        width=16,
+        likelihood="bernoulli",
+        prior=GatedPixelCNN.Config(width=16, layers=2, head=16),
     )
     model = VQVAE(config, spec)
     for stage in model.stages():
@@ -269,13 +287,25 @@ def test_training_both_stages_reaches_the_entropy_of_the_data():
 @pytest.mark.parametrize(
     ("spec", "options", "message"),
     [
-        (Spec(shape=(1, 6, 8)), {"stride": 4}, "expected an image that stride 4 divides, got 6x8; resize the images to 8x8"),
+        (
+            Spec(shape=(1, 6, 8)),
+            {"stride": 4},
+            "expected an image that stride 4 divides, got 6x8; resize the images to 8x8",
+        ),
         (Spec(shape=(1, 8, 8)), {"stride": 6}, "expected a stride that is a power of 2, got 6"),
         (Spec(shape=(1, 9)), {}, r"expected images \(C, H, W\), got shape \(1, 9\)"),
         (GREY, {"num_codebooks": 3}, "expected a number of codebooks that divides 4 features, got 3"),
         (GREY, {"codebook_size": 1}, "expected a codebook of at least 2 codes, got 1"),
-        (Spec(shape=(1, 4, 4)), {"likelihood": "bernoulli"}, "expected 2 levels for a Bernoulli likelihood, got 256"),
-        (GREY, {"prior": GatedPixelCNN.Config(likelihood="logistic-mixture")}, "expected a categorical likelihood for code indices"),
+        (
+            Spec(shape=(1, 4, 4)),
+            {"likelihood": "bernoulli"},
+            "expected 2 levels for a Bernoulli likelihood, got 256",
+        ),
+        (
+            GREY,
+            {"prior": GatedPixelCNN.Config(likelihood="logistic-mixture")},
+            "expected a categorical likelihood for code indices",
+        ),
     ],
 )
 def test_what_cannot_be_built(spec, options, message):
@@ -286,7 +316,9 @@ def test_what_cannot_be_built(spec, options, message):
 @pytest.mark.parametrize("recipe", VQVAE.recipes)
 def test_recipes_can_be_built(recipe):
     # Latents of the papers: 8x8x10 (the authors), 32x32x1 (section 4.2), K = 512.
-    shape, codes = {"cifar10": ((3, 32, 32), (10, 8, 8)), "imagenet128": ((3, 128, 128), (1, 32, 32))}.get(recipe, ((1, 32, 32), None))
+    shape, codes = {"cifar10": ((3, 32, 32), (10, 8, 8)), "imagenet128": ((3, 128, 128), (1, 32, 32))}.get(
+        recipe, ((1, 32, 32), None)
+    )
     with torch.device("meta"):
         model = VQVAE(VQVAE.recipes[recipe].model, Spec(shape=shape))
         (spec,) = model.code_specs()
@@ -294,20 +326,28 @@ def test_recipes_can_be_built(recipe):
             assert spec.shape == codes
             assert spec.levels == 512
         output = model.decoder(model.encoder(torch.zeros(1, *shape)))
-        assert output.shape == (1, model.likelihood_of.channels if model.likelihood_of else shape[0], *shape[1:])
+        assert output.shape == (
+            1,
+            model.likelihood_of.channels if model.likelihood_of else shape[0],
+            *shape[1:],
+        )
         assert model.prior.log_prob(Batch(torch.zeros(1, *spec.shape, dtype=torch.int64))).shape == (1,)
 
 
 @pytest.mark.parametrize(("conditional", "classes"), [(True, 3), (False, 0)])
 def test_classes_of_samples_are_the_priors(conditional, classes):
-    config = replace(VQVAE.Config.tiny(), prior=replace(VQVAE.Config.tiny().prior, class_conditional=conditional))
+    config = replace(
+        VQVAE.Config.tiny(), prior=replace(VQVAE.Config.tiny().prior, class_conditional=conditional)
+    )
     assert VQVAE(config, Spec(shape=(1, 4, 4), levels=3, classes=3)).sample_classes == classes
 
 
 @pytest.mark.parametrize("kind", VQVAE.parts["prior"])
 def test_every_prior_bounds_and_draws(kind, tmp_path):
     """The honest total counts the prior that is there; it survives saving, and its samples are its own codes, decoded."""
-    small = {"gated-pixelcnn": GatedPixelCNN, "pixelsnail": PixelSNAIL, "transformer": Transformer}[kind].Config.tiny()
+    small = {"gated-pixelcnn": GatedPixelCNN, "pixelsnail": PixelSNAIL, "transformer": Transformer}[
+        kind
+    ].Config.tiny()
     torch.manual_seed(0)
     model = VQVAE(dataclasses.replace(VQVAE.Config.tiny(), prior=small), GREY).eval()
     assert isinstance(model.prior.config, type(VQVAE.parts["prior"][kind]))

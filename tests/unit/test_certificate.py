@@ -23,11 +23,15 @@ class Stack(nn.Module):
     def __init__(self, channels=1, width=12, kernel=3, layers=3, norm=None, break_mask=False):
         super().__init__()
         inputs, group = torch.arange(channels), channel_groups(width, channels)
-        if break_mask:  # the usual code: what a width that the channels do not divide leaves over is masked by nobody
+        if (
+            break_mask
+        ):  # the usual code: what a width that the channels do not divide leaves over is masked by nobody
             group = torch.arange(width) // (width // channels)
         reach = kernel // 2
         self.first = RasterConv2d(inputs, group, up=reach, left=reach, right=reach, mask="A")
-        self.layers = nn.ModuleList(RasterConv2d(group, group, up=reach, left=reach, right=reach) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            RasterConv2d(group, group, up=reach, left=reach, right=reach) for _ in range(layers)
+        )
         self.norm = norm(width) if norm else nn.Identity()
         self.last = RasterConv2d(group % channels, torch.arange(channels).repeat_interleave(2))
         self.channels = channels
@@ -101,7 +105,9 @@ def test_a_fully_masked_row_of_attention_is_a_leak():
     def attention(x):
         values = x.double().flatten(1)
         size = values.shape[1]
-        scores = torch.zeros(size, size, dtype=torch.float64).masked_fill(torch.ones(size, size).triu().bool(), -1e10)
+        scores = torch.zeros(size, size, dtype=torch.float64).masked_fill(
+            torch.ones(size, size).triu().bool(), -1e10
+        )
         return (values @ scores.softmax(-1).T).view(x.shape)
 
     certificate = certify(attention, GREY)
@@ -116,7 +122,7 @@ def test_batch_normalisation_leaks_across_the_batch_in_training():
     assert certificate.mode_matters
     assert "LEAK ACROSS THE BATCH in training mode" in str(certificate)
     assert "MODE: training mode gives other outputs" in str(certificate)
-    assert len(certificate.leaks), "a batch of the same values normalises each by the others"
+    assert len(certificate.leaks), "a batch of the same values normalizes each by the others"
 
 
 def test_a_leak_across_the_batch_of_a_plain_function_is_found():
@@ -148,7 +154,12 @@ class Attention(nn.Module):
 
     def forward(self, x):
         h = self.embed(pad(x.double().movedim(1, 2), (0, 0, 1, -1))) + self.place
-        return self.attention(h, h, h, attn_mask=self.mask, need_weights=False)[0].movedim(1, 2).unsqueeze(1).movedim(2, -1)
+        return (
+            self.attention(h, h, h, attn_mask=self.mask, need_weights=False)[0]
+            .movedim(1, 2)
+            .unsqueeze(1)
+            .movedim(2, -1)
+        )
 
 
 def test_attention_of_pytorch_passes():

@@ -48,7 +48,10 @@ CHANGED = Outer(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("value", [Outer(), CHANGED, Optimization(ema=0.99, gradient_clip=None), Spec(shape=(3, 4, 5), levels=None)])
+@pytest.mark.parametrize(
+    "value",
+    [Outer(), CHANGED, Optimization(ema=0.99, gradient_clip=None), Spec(shape=(3, 4, 5), levels=None)],
+)
 def test_round_trip_through_text(value):
     assert from_json(type(value), json.loads(json.dumps(to_json(value)))) == value
 
@@ -84,7 +87,10 @@ def test_whole_numbers_are_floats_where_floats_are_wanted():
     ("data", "message"),
     [
         ({"widht": 3}, "expected an option of model, got model.widht; did you mean width"),
-        ({"inner": {"dept": 3}}, "expected an option of model.inner, got model.inner.dept; did you mean depth"),
+        (
+            {"inner": {"dept": 3}},
+            "expected an option of model.inner, got model.inner.dept; did you mean depth",
+        ),
         ({"other": {"knd": "slow"}}, "got model.other.knd; did you mean kind"),
         ({"zzzzzz": 3}, "got model.zzzzzz; choose from bias, folder, inner"),
         ({"width": 3.5}, "expected model.width to be of type int, got 3.5"),
@@ -93,8 +99,14 @@ def test_whole_numbers_are_floats_where_floats_are_wanted():
         ({"width": None}, "expected model.width to be of type int, got None"),
         ({"rate": True}, "expected model.rate to be of type float, got True"),
         ({"bias": 1}, "expected model.bias to be of type bool, got 1"),
-        ({"inner": {"kind": "slwo"}}, "expected model.inner.kind to be one of fast, slow, got 'slwo'; did you mean slow"),
-        ({"loss": "msee"}, "expected model.loss to be one of mse, logistic, normal, got 'msee'; did you mean mse"),
+        (
+            {"inner": {"kind": "slwo"}},
+            "expected model.inner.kind to be one of fast, slow, got 'slwo'; did you mean slow",
+        ),
+        (
+            {"loss": "msee"},
+            "expected model.loss to be one of mse, logistic, normal, got 'msee'; did you mean mse",
+        ),
         ({"loss": "logistics"}, "did you mean logistic"),
         ({"sizes": 3}, "expected model.sizes to be a list, got 3"),
         ({"sizes": [1, "2"]}, "expected model.sizes to be of type int, got '2'"),
@@ -132,7 +144,9 @@ def test_differences_are_named_with_both_values():
 # --- files --------------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [RuntimeError("bug"), KeyboardInterrupt(), OSError(5, "Input/output error")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("bug"), KeyboardInterrupt(), OSError(5, "Input/output error")]
+)
 def test_an_exception_leaves_the_old_file_whole(tmp_path, error):
     path = tmp_path / "a.json"
     write_json(path, {"old": 1})
@@ -180,7 +194,10 @@ def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path):
 def test_a_full_disk_is_said_to_be_full(tmp_path, error):
     path = tmp_path / "a"
     path.write_text("old")
-    with pytest.raises(UserError, match=r"expected room to write .*/a, got a full disk; free some space"), replacing(path) as temporary:  # noqa: PT012
+    with (
+        pytest.raises(UserError, match=r"expected room to write .*/a, got a full disk; free some space"),
+        replacing(path) as temporary,
+    ):  # noqa: PT012
         temporary.write_text("half")
         raise error
     assert path.read_text() == "old"
@@ -192,7 +209,9 @@ def test_a_file_where_a_folder_is_needed_is_named(tmp_path):
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     for blocking in ("file", "dangling"):
         for inner in ("a.json", "deep/er/a.json"):
-            with pytest.raises(UserError, match=rf"a\.json, got [^ ]*/{blocking} which is no folder; choose another --out$"):
+            with pytest.raises(
+                UserError, match=rf"a\.json, got [^ ]*/{blocking} which is no folder; choose another --out$"
+            ):
                 write_json(tmp_path / blocking / inner, 1)
     assert (tmp_path / "file").read_text() == ""
 
@@ -200,7 +219,10 @@ def test_a_file_where_a_folder_is_needed_is_named(tmp_path):
 def test_a_folder_is_not_removed_for_a_file(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "thesis").write_text("years of work")
-    with pytest.raises(UserError, match=r"expected to write a file .*/a, got a folder of that name; move it away or choose another --out"):
+    with pytest.raises(
+        UserError,
+        match=r"expected to write a file .*/a, got a folder of that name; move it away or choose another --out",
+    ):
         write_json(tmp_path / "a", 1)
     assert (tmp_path / "a" / "thesis").exists()
     with (
@@ -235,8 +257,17 @@ def test_what_is_no_safetensors_is_an_error_and_never_unpickled(tmp_path, kind):
         path.unlink()
         path.mkdir()
     else:
-        path.write_bytes({"garbage": os.urandom(0) + b"\x07" * 999, "empty": b"", "truncated": whole[:20], "torn": whole[:-1]}[kind])
-    with pytest.raises(UserError, match=r"expected safetensors in .*, got a file that is torn or of another kind"):
+        path.write_bytes(
+            {
+                "garbage": os.urandom(0) + b"\x07" * 999,
+                "empty": b"",
+                "truncated": whole[:20],
+                "torn": whole[:-1],
+            }[kind]
+        )
+    with pytest.raises(
+        UserError, match=r"expected safetensors in .*, got a file that is torn or of another kind"
+    ):
         read_tensors(path)
     assert not sprung.exists()
 
@@ -265,7 +296,8 @@ def test_tensors_survive(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "got nothing there"), (b"{", "expected JSON in"), (b"\xff\xfe\x00", "expected JSON in")]
+    ("content", "message"),
+    [(None, "got nothing there"), (b"{", "expected JSON in"), (b"\xff\xfe\x00", "expected JSON in")],
 )
 def test_what_is_no_json(tmp_path, content, message):
     path = tmp_path / "a.json"
@@ -284,7 +316,9 @@ def test_one_of_several_dataclasses_is_found_by_its_fields():
     config = VQVAE.Config(prior=Transformer.Config(heads=2, layers=3))
     assert from_json(VQVAE.Config, to_json(config)) == config
     # What is left out comes from what is there now, and a field of another kind changes the kind.
-    assert from_json(VQVAE.Config, {"prior": {"layers": 5}}, base=config).prior == Transformer.Config(heads=2, layers=5)
+    assert from_json(VQVAE.Config, {"prior": {"layers": 5}}, base=config).prior == Transformer.Config(
+        heads=2, layers=5
+    )
     assert from_json(VQVAE.Config, {"prior": {"dilations": [1, 2]}}, base=config).prior.dilations == (1, 2)
     with pytest.raises(UserError, match=r"expected an option of prior, got prior.haeds; did you mean heads"):
         from_json(VQVAE.Config, {"prior": {"haeds": 5}}, base=config)

@@ -111,7 +111,10 @@ def test_fashion_mnist_is_complete_and_its_test_set_is_the_official_one():
     dataset = load_data("fashion-mnist", OPTIONS)
     assert (dataset.spec.shape, dataset.spec.levels, dataset.spec.classes) == ((1, 28, 28), 256, 10)
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (57_000, 3_000, 10_000)
-    assert dataset.test.x.numpy().tobytes() == gzip.decompress((fashion_mnist.DEBIAN / "t10k-images-idx3-ubyte.gz").read_bytes())[16:]
+    assert (
+        dataset.test.x.numpy().tobytes()
+        == gzip.decompress((fashion_mnist.DEBIAN / "t10k-images-idx3-ubyte.gz").read_bytes())[16:]
+    )
     assert dataset.names["test"][:2] == ("test/0", "test/1")
     assert dataset.made["test"] == "the source's own"
     assert torch.bincount(dataset.test.labels).tolist() == [1000] * 10
@@ -127,14 +130,19 @@ def test_fashion_mnist_with_one_wrong_byte_is_refused(tmp_path, monkeypatch):
     (tmp_path / name).unlink()
     (tmp_path / name).write_bytes(gzip.compress(data))
     monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path)
-    with pytest.raises(UserError, match=r"expected the test labels of Fashion-MNIST with SHA-256 3d0e6c6ea990\.\.\., got .*reinstall"):
+    with pytest.raises(
+        UserError,
+        match=r"expected the test labels of Fashion-MNIST with SHA-256 3d0e6c6ea990\.\.\., got .*reinstall",
+    ):
         load_data("fashion-mnist", OPTIONS)
 
 
 def test_fashion_mnist_that_cannot_be_had_names_both_ways_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "none")
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UserError, match=r"apt-get install dataset-fashion-mnist.*pip install 'ancestral\[hub\]'"):
+    with pytest.raises(
+        UserError, match=r"apt-get install dataset-fashion-mnist.*pip install 'ancestral\[hub\]'"
+    ):
         load_data("fashion-mnist", OPTIONS)
 
 
@@ -143,18 +151,29 @@ def test_fashion_mnist_from_the_hub_is_verified(tmp_path, monkeypatch):
 
     x = noise(6, 28, 28)
     labels = [3, 1, 4, 1, 5, 9]
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(fashion_mnist.CLASSES))})
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(fashion_mnist.CLASSES))}
+    )
     rows = [
         datasets.Dataset.from_dict({"image": list(map(Image.fromarray, x[s])), "label": labels[s]}, features)
         for s in (slice(4), slice(4, 6))
     ]
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(train=rows[0], test=rows[1]))
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda name: datasets.DatasetDict(train=rows[0], test=rows[1])
+    )
     monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "none")
     monkeypatch.setattr(fashion_mnist, "TRAIN_SIZE", 4)
     with pytest.raises(UserError, match="expected the train images of Fashion-MNIST"):
         load_data("fashion-mnist", OPTIONS)
-    parts = {"train images": x[:4], "train labels": bytes(labels[:4]), "test images": x[4:], "test labels": bytes(labels[4:])}
-    monkeypatch.setattr(fashion_mnist, "SHA256", {part: hashlib.sha256(values).hexdigest() for part, values in parts.items()})
+    parts = {
+        "train images": x[:4],
+        "train labels": bytes(labels[:4]),
+        "test images": x[4:],
+        "test labels": bytes(labels[4:]),
+    }
+    monkeypatch.setattr(
+        fashion_mnist, "SHA256", {part: hashlib.sha256(values).hexdigest() for part, values in parts.items()}
+    )
     dataset = load_data("fashion-mnist", ImageOptions(validation=0.25))
     assert np.array_equal(dataset.test.x[:, 0].numpy(), x[4:])
     assert dataset.test.labels.tolist() == [5, 9]
@@ -198,7 +217,10 @@ def test_the_held_out_images_depend_on_pixels_and_not_on_names(photos):
 
 def test_the_fingerprint_changes_with_one_pixel_one_label_and_the_split(photos):
     folder, truth = photos
-    seen = {load_data(str(folder), OPTIONS).fingerprint, load_data(str(folder), ImageOptions(test=0.2)).fingerprint}
+    seen = {
+        load_data(str(folder), OPTIONS).fingerprint,
+        load_data(str(folder), ImageOptions(test=0.2)).fingerprint,
+    }
     (folder / "cats/01.png").rename(folder / "ants/01.png")
     seen.add(load_data(str(folder), OPTIONS).fingerprint)
     x = truth["cats/01.png"].copy()
@@ -261,10 +283,20 @@ def test_broken_files_are_skipped_and_named(photos):
     (folder / "ants" / "gone.png").symlink_to(folder / "nowhere.png")
     save(folder / "ants" / "range.tiff", np.full((6, 5), 70_000, np.int32))
     save(folder / "ants" / "float.tiff", np.full((6, 5), 1.5, np.float32))
-    for options in (OPTIONS, ImageOptions(size=(6, 5), mode="gray")):  # with and without a look at the headers
+    for options in (
+        OPTIONS,
+        ImageOptions(size=(6, 5), mode="gray"),
+    ):  # with and without a look at the headers
         dataset = load_data(str(folder), options)
         reasons = dict(entry.split(": ", 1) for entry in dataset.skipped)
-        assert set(reasons) == {"cats/empty.png", "cats/text.jpg", "cats/torn.png", "ants/gone.png", "ants/range.tiff", "ants/float.tiff"}
+        assert set(reasons) == {
+            "cats/empty.png",
+            "cats/text.jpg",
+            "cats/torn.png",
+            "ants/gone.png",
+            "ants/range.tiff",
+            "ants/float.tiff",
+        }
         assert reasons["cats/text.jpg"] == "not an image that can be read"
         assert "truncated" in reasons["cats/torn.png"]
         assert "No such file" in reasons["ants/gone.png"]
@@ -295,7 +327,9 @@ def odd_images():
     yield "plain.gif", Image.fromarray(x), x
 
 
-@pytest.mark.parametrize(("name", "image", "expected"), [pytest.param(*case, id=case[0]) for case in odd_images()])
+@pytest.mark.parametrize(
+    ("name", "image", "expected"), [pytest.param(*case, id=case[0]) for case in odd_images()]
+)
 def test_modes_that_are_gray(photos, name, image, expected):
     folder, _ = photos
     for file in folder.rglob("*.png"):
@@ -319,7 +353,9 @@ def test_modes_that_are_color(tmp_path):
     first, second = (Image.fromarray(noise(4, 6, 3, seed=s)).quantize(8) for s in (7, 8))
     first.save(folder / "moving.gif", save_all=True, append_images=[second])
     Image.fromarray(x).convert("CMYK").save(folder / "print.tiff")
-    Image.fromarray(x).save(folder / "stereo.jpg", "MPO", save_all=True, append_images=[Image.fromarray(255 - x)], quality=100)
+    Image.fromarray(x).save(
+        folder / "stereo.jpg", "MPO", save_all=True, append_images=[Image.fromarray(255 - x)], quality=100
+    )
 
     assert load_data(str(folder), OPTIONS).spec.shape == (3, 4, 6)
     assert np.array_equal(only(folder, "plain.webp"), x.transpose(2, 0, 1))
@@ -335,7 +371,9 @@ def test_modes_that_are_color(tmp_path):
     assert np.array_equal(only(folder, "print.tiff"), x.transpose(2, 0, 1))
     with Image.open(folder / "stereo.jpg") as stereo:
         assert stereo.format == "MPO"
-        assert np.array_equal(only(folder, "stereo.jpg"), np.asarray(stereo.convert("RGB")).transpose(2, 0, 1))
+        assert np.array_equal(
+            only(folder, "stereo.jpg"), np.asarray(stereo.convert("RGB")).transpose(2, 0, 1)
+        )
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff", "webp"])
@@ -433,7 +471,9 @@ def test_the_description_is_json_and_the_splits_can_be_written(photos, tmp_path)
     assert described["sizes"] == {"train": 51, "validation": 3, "test": 6}
     assert described["fingerprint"] == dataset.fingerprint
     dataset.write_splits(tmp_path / "splits.json")
-    assert {name: tuple(files) for name, files in json.loads((tmp_path / "splits.json").read_text()).items()} == dataset.names
+    assert {
+        name: tuple(files) for name, files in json.loads((tmp_path / "splits.json").read_text()).items()
+    } == dataset.names
 
 
 # files in the place of memory
@@ -465,10 +505,19 @@ def test_mapped_files_hold_what_memory_holds(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "CHUNK", 6 * 5 * 7)
     built = load_data(str(folder), OPTIONS, tmp_path / "cache")
     same(built, expected)
-    monkeypatch.setattr(store, "_decoded", None)  # nothing is decoded again, whatever happens to training examples
+    monkeypatch.setattr(
+        store, "_decoded", None
+    )  # nothing is decoded again, whatever happens to training examples
     same(load_data(str(folder), ImageOptions(flip=True, shift=2), tmp_path / "cache"), expected)
     (home,) = (tmp_path / "cache").iterdir()
-    assert sorted(file.name for file in home.iterdir()) == ["lock", "meta.json", "rows.npz", "test.npy", "train.npy", "validation.npy"]
+    assert sorted(file.name for file in home.iterdir()) == [
+        "lock",
+        "meta.json",
+        "rows.npz",
+        "test.npy",
+        "train.npy",
+        "validation.npy",
+    ]
     assert np.array_equal(np.load(home / "train.npy"), expected.train.x.numpy())
 
 
@@ -552,7 +601,8 @@ def test_a_full_disk_says_how_many_bytes_are_needed(photos, tmp_path, monkeypatc
     with monkeypatch.context() as context:
         context.setattr(store.shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(1000))
         with pytest.raises(
-            UserError, match=r"expected 1,05\d,\d{3} bytes free in .* for 60 images of \(1, 6, 5\), got 1,000 bytes free; free some"
+            UserError,
+            match=r"expected 1,05\d,\d{3} bytes free in .* for 60 images of \(1, 6, 5\), got 1,000 bytes free; free some",
         ):
             load_data(str(folder), OPTIONS, tmp_path / "cache")
 
@@ -610,13 +660,23 @@ def stand_in(monkeypatch):
 
     def put(**splits):
         features = datasets.Features(
-            {"id": datasets.Value("int64"), "photo": datasets.Image(), "kind": datasets.ClassLabel(names=["hot", "cold"])}
+            {
+                "id": datasets.Value("int64"),
+                "photo": datasets.Image(),
+                "kind": datasets.ClassLabel(names=["hot", "cold"]),
+            }
         )
         made = {}
         for name, (x, kinds) in splits.items():
-            columns = {"id": list(range(len(x))), "photo": [Image.fromarray(image) for image in x], "kind": kinds}
+            columns = {
+                "id": list(range(len(x))),
+                "photo": [Image.fromarray(image) for image in x],
+                "kind": kinds,
+            }
             made[name] = datasets.Dataset.from_dict(columns, features=features)
-        monkeypatch.setattr(datasets, "load_dataset", lambda *name: asked.append(name) or datasets.DatasetDict(made))
+        monkeypatch.setattr(
+            datasets, "load_dataset", lambda *name: asked.append(name) or datasets.DatasetDict(made)
+        )
 
     asked = []
     put.asked = asked
@@ -625,7 +685,12 @@ def stand_in(monkeypatch):
 
 def test_a_hub_data_set_with_its_own_splits(stand_in):
     x = noise(40, 4, 6)
-    stand_in(train=(x[:20], [0, 1] * 10), validation=(x[20:25], [1] * 5), test=(x[25:30], [-1] * 5), extra=(x[30:], [0] * 10))
+    stand_in(
+        train=(x[:20], [0, 1] * 10),
+        validation=(x[20:25], [1] * 5),
+        test=(x[25:30], [-1] * 5),
+        extra=(x[30:], [0] * 10),
+    )
     dataset = load_data("hub:someone/things/small", OPTIONS)
     assert stand_in.asked == [("someone/things", "small")]
     assert (dataset.spec.shape, dataset.classes) == ((1, 4, 6), ("hot", "cold"))
@@ -642,9 +707,9 @@ def test_a_hub_data_set_with_one_split_is_shared_out_and_can_be_mapped(stand_in,
     stand_in(full=(x, [0, 1] * 20))
     expected = load_data("hub:someone/things", OPTIONS)
     assert (len(expected.train), len(expected.validation), len(expected.test)) == (34, 2, 4)
-    assert sorted(itertools.chain(*map(images, (expected.train, expected.validation, expected.test)))) == sorted(
-        image.transpose(2, 0, 1).tobytes() for image in x
-    )
+    assert sorted(
+        itertools.chain(*map(images, (expected.train, expected.validation, expected.test)))
+    ) == sorted(image.transpose(2, 0, 1).tobytes() for image in x)
     monkeypatch.setattr(load, "MEMORY_LIMIT", 100)
     same(load_data("hub:someone/things", OPTIONS, tmp_path), expected)
 
@@ -666,11 +731,14 @@ def test_what_can_go_wrong_with_the_hub(stand_in, monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
     with pytest.raises(
-        UserError, match=r"cannot load a/b from the Hub \(ConnectionError: Couldn't reach the Hub\); check the name and the network"
+        UserError,
+        match=r"cannot load a/b from the Hub \(ConnectionError: Couldn't reach the Hub\); check the name and the network",
     ):
         load_data("hub:a/b", OPTIONS)
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UserError, match=r"hub:a/b needs the package datasets; pip install 'ancestral\[hub\]'"):
+    with pytest.raises(
+        UserError, match=r"hub:a/b needs the package datasets; pip install 'ancestral\[hub\]'"
+    ):
         load_data("hub:a/b", OPTIONS)
 
 
@@ -679,11 +747,16 @@ def test_what_can_go_wrong_with_the_hub(stand_in, monkeypatch):
 
 def test_unknown_sources(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"no data set 'fashion_mnist', nor such a folder in .*; did you mean fashion-mnist\?"):
+    with pytest.raises(
+        UserError, match=r"no data set 'fashion_mnist', nor such a folder in .*; did you mean fashion-mnist\?"
+    ):
         load_data("fashion_mnist", OPTIONS)
     with pytest.raises(UserError, match="choose from digits, fashion-mnist, hub:OWNER/NAME"):
         load_data("xyzzy", OPTIONS)
-    with pytest.raises(UserError, match=re.escape(f"there is no folder ./cats (looked for {tmp_path / 'cats'}); check the path")):
+    with pytest.raises(
+        UserError,
+        match=re.escape(f"there is no folder ./cats (looked for {tmp_path / 'cats'}); check the path"),
+    ):
         load_data("./cats", OPTIONS)
     with pytest.raises(UserError, match="no data set ''"):
         load_data("", OPTIONS)
@@ -700,12 +773,16 @@ def test_folders_that_cannot_be_used(tmp_path):
 
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert refused(empty) == (f"folder {empty} holds no images (looked for .png .jpg .jpeg .webp .bmp .tiff .tif .gif); check the path")
+    assert refused(empty) == (
+        f"folder {empty} holds no images (looked for .png .jpg .jpeg .webp .bmp .tiff .tif .gif); check the path"
+    )
 
     odd = tmp_path / "odd"
     odd.mkdir()
     (odd / "a.png").write_text("no image")
-    expected = f"none of the 1 images of {odd} can be read (a.png: not an image that can be read); check the files"
+    expected = (
+        f"none of the 1 images of {odd} can be read (a.png: not an image that can be read); check the files"
+    )
     assert refused(odd) == expected
     assert refused(odd, ImageOptions(size=(4, 4), mode="gray")) == expected
 
@@ -726,7 +803,10 @@ def test_folders_that_cannot_be_used(tmp_path):
     beside = tmp_path / "beside"
     for part in ("train", "test", "extra"):
         save(beside / part / "1.png", noise(4, 4))
-    assert refused(beside) == f"folder {beside} has splits (test/, train/) and extra/ beside them; move what is no split to another folder"
+    assert (
+        refused(beside)
+        == f"folder {beside} has splits (test/, train/) and extra/ beside them; move what is no split to another folder"
+    )
 
 
 @pytest.mark.parametrize(

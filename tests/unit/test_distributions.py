@@ -30,7 +30,9 @@ def binned(kind, loc, log_scale, levels):
     """One component of each kind, so that scipy has the same."""
     if kind == "normal":
         return DiscretizedNormal(loc, log_scale, levels)
-    return DiscretizedLogisticMixture(torch.zeros_like(loc)[..., None], loc[..., None], log_scale[..., None], levels)
+    return DiscretizedLogisticMixture(
+        torch.zeros_like(loc)[..., None], loc[..., None], log_scale[..., None], levels
+    )
 
 
 def mixture(seed, *shape, k=3, levels=17, spread=1.0):
@@ -43,7 +45,9 @@ def examples():
     g = torch.Generator().manual_seed(4)
     return {
         "mixture": mixture(0, 5, 2, 3),
-        "normal": DiscretizedNormal(torch.randn(5, 2, 3, generator=g), torch.randn(5, 2, 3, generator=g) - 1, 17),
+        "normal": DiscretizedNormal(
+            torch.randn(5, 2, 3, generator=g), torch.randn(5, 2, 3, generator=g) - 1, 17
+        ),
         "categorical": Categorical(torch.randn(5, 2, 3, 17, generator=g)),
         "bernoulli": Bernoulli(torch.randn(5, 2, 3, generator=g)),
     }
@@ -61,7 +65,9 @@ def test_mass_sums_to_one(kind, levels, log_scale, dtype):
     d = binned(kind, loc, torch.full_like(loc, log_scale), levels)
     total = d.log_pmf().double().exp().sum(-1)
     # A sum of up to 256 masses, each with a few roundings of numbers of the size of |log P|; log1mexp's series is good to 1e-9.
-    torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=3e-5 if dtype == torch.float32 else 1e-8)
+    torch.testing.assert_close(
+        total, torch.ones_like(total), rtol=0, atol=3e-5 if dtype == torch.float32 else 1e-8
+    )
 
 
 @pytest.mark.parametrize("kind", FROZEN)
@@ -69,7 +75,9 @@ def test_mass_sums_to_one(kind, levels, log_scale, dtype):
 def test_mass_sums_to_one_with_16_bits(kind, log_scale):
     loc = torch.tensor([-1.0, 0.3], dtype=torch.float64)
     total = binned(kind, loc, torch.full_like(loc, log_scale), 65536).log_pmf().exp().sum(-1)
-    torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-6)  # 65536 bins of 1e-9 relative error and rounding
+    torch.testing.assert_close(
+        total, torch.ones_like(total), rtol=0, atol=1e-6
+    )  # 65536 bins of 1e-9 relative error and rounding
 
 
 @pytest.mark.parametrize("kind", FROZEN)
@@ -102,7 +110,7 @@ def test_float32_is_near_float64(kind, log_scale, levels):
     values = torch.linspace(1, levels - 2, 29).long()[:, None].expand(-1, 31)
     single = binned(kind, loc, torch.full_like(loc, log_scale), levels).log_prob(values).double()
     exact = binned(kind, loc.double(), torch.full_like(loc, log_scale).double(), levels).log_prob(values)
-    # The standardised position carries a few roundings of |x - mu| / s <= 2.5/s, and log P changes by its square (normal) or by it.
+    # The standardized position carries a few roundings of |x - mu| / s <= 2.5/s, and log P changes by its square (normal) or by it.
     reach = 2.5 * math.exp(-log_scale)
     error = 5e-7 * max(1.0, reach) ** (2 if kind == "normal" else 1) + 5e-5
     assert (single - exact).abs().max() <= error
@@ -128,7 +136,10 @@ def test_scales_beyond_the_clamp_are_the_clamp():
         at = binned(kind, loc, torch.tensor([min_log_scale(256)]).double(), 256)
         beyond = binned(kind, loc, torch.tensor([-30.0]).double(), 256)
         assert torch.equal(at.log_pmf(), beyond.log_pmf())
-        assert torch.equal(at.draw(generator=torch.Generator().manual_seed(0)), beyond.draw(generator=torch.Generator().manual_seed(0)))
+        assert torch.equal(
+            at.draw(generator=torch.Generator().manual_seed(0)),
+            beyond.draw(generator=torch.Generator().manual_seed(0)),
+        )
 
 
 @pytest.mark.parametrize("levels", [256, 2**16])
@@ -142,9 +153,14 @@ def test_scales_go_far_below_a_bin_of_any_number_of_levels(levels):
 def test_mixture_is_the_mixture():
     d = mixture(1, 6)
     weights = d.logits.double().softmax(-1)
-    parts = [binned("logistic", d.loc[:, i].double(), d.log_scale[:, i].double(), 17).log_pmf().exp() for i in range(3)]
+    parts = [
+        binned("logistic", d.loc[:, i].double(), d.log_scale[:, i].double(), 17).log_pmf().exp()
+        for i in range(3)
+    ]
     expected = sum(weights[:, i, None] * parts[i] for i in range(3))
-    torch.testing.assert_close(d.log_pmf().exp().double(), expected, rtol=1e-4, atol=1e-7)  # float32 against float64
+    torch.testing.assert_close(
+        d.log_pmf().exp().double(), expected, rtol=1e-4, atol=1e-7
+    )  # float32 against float64
 
 
 def test_categorical_and_bernoulli_are_the_softmax():
@@ -157,7 +173,9 @@ def test_categorical_and_bernoulli_are_the_softmax():
     bits = (logits > 0.3).long()
     torch.testing.assert_close(Bernoulli(logits).log_prob(bits), expected.log_prob(bits.double()))
     torch.testing.assert_close(Bernoulli(logits).log_pmf().exp()[..., 1], expected.probs)
-    torch.testing.assert_close(Bernoulli(logits * 1e4).log_pmf().exp().sum(-1), torch.ones(4, 3, 5, dtype=torch.float64))
+    torch.testing.assert_close(
+        Bernoulli(logits * 1e4).log_pmf().exp().sum(-1), torch.ones(4, 3, 5, dtype=torch.float64)
+    )
 
 
 def test_log_pmf_is_log_prob_of_every_level():
@@ -170,15 +188,24 @@ def test_log_pmf_is_log_prob_of_every_level():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_log1mexp(dtype):
-    x = torch.tensor([1e-30, 1e-12, 1e-4, 0.1, 0.2499, 0.25, 0.2501, 0.7, 1.0, 5.0, 50.0], dtype=dtype, requires_grad=True)
+    x = torch.tensor(
+        [1e-30, 1e-12, 1e-4, 0.1, 0.2499, 0.25, 0.2501, 0.7, 1.0, 5.0, 50.0], dtype=dtype, requires_grad=True
+    )
     expected = np.log(-np.expm1(-x.detach().double().numpy()))
     # Of the claimed 1e-9 in float64; float32 rounds 1 - exp(-x) near 0.25 to 6e-8/0.22.
     np.testing.assert_allclose(
-        log1mexp(x).detach().numpy(), expected, rtol=2e-7 if dtype == torch.float32 else 1e-9, atol=5e-7 if dtype == torch.float32 else 2e-9
+        log1mexp(x).detach().numpy(),
+        expected,
+        rtol=2e-7 if dtype == torch.float32 else 1e-9,
+        atol=5e-7 if dtype == torch.float32 else 2e-9,
     )
     (gradient,) = torch.autograd.grad(log1mexp(x).sum(), x)
     # The derivative of a series good to 1e-9 is good to a few 1e-8.
-    np.testing.assert_allclose(gradient.numpy(), 1 / np.expm1(x.detach().double().numpy()), rtol=1e-5 if dtype == torch.float32 else 5e-8)
+    np.testing.assert_allclose(
+        gradient.numpy(),
+        1 / np.expm1(x.detach().double().numpy()),
+        rtol=1e-5 if dtype == torch.float32 else 5e-8,
+    )
 
 
 # --- gradients ----------------------------------------------------------------------------------------------------------------------------
@@ -188,7 +215,10 @@ def test_log1mexp(dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_gradients_are_finite_for_absurd_parameters(kind, dtype):
     numbers = [0.0, 1e-3, 1.0, 50.0, 1e4, -1e-3, -1.0, -7.0, -50.0, -1e4]
-    loc, log_scale = (torch.tensor(c, dtype=dtype).requires_grad_() for c in zip(*itertools.product(numbers, numbers), strict=True))
+    loc, log_scale = (
+        torch.tensor(c, dtype=dtype).requires_grad_()
+        for c in zip(*itertools.product(numbers, numbers), strict=True)
+    )
     for levels in (2, 256, 65536):
         for value in {0, 1, levels // 2, levels - 1}:
             log_p = binned(kind, loc, log_scale, levels).log_prob(torch.full(loc.shape, value))
@@ -211,7 +241,9 @@ def test_gradient_a_thousand_scales_away(kind, sign, dtype):
     # log P ~ -|u| (logistic) or -u^2/2 (normal), u measured to the near edge of the bin: 1000 less half its width of 1.57 scales.
     u = 1000 - 1 / 256 / scale
     slope = (1 if kind == "logistic" else u) / scale
-    assert float(log_p.detach()) == pytest.approx(-u if kind == "logistic" else -(u**2) / 2, rel=1e-2 if kind == "logistic" else 1e-3)
+    assert float(log_p.detach()) == pytest.approx(
+        -u if kind == "logistic" else -(u**2) / 2, rel=1e-2 if kind == "logistic" else 1e-3
+    )
     assert sign * float(by_loc) == pytest.approx(slope, rel=2e-2)
     assert float(by_scale) == pytest.approx(1000 if kind == "logistic" else u * u, rel=2e-2)
 
@@ -221,12 +253,14 @@ def test_gradients_agree_with_finite_differences(kind):
     loc = torch.tensor([-0.9, 0.2, 1.4], dtype=torch.float64, requires_grad=True)
     log_scale = torch.tensor([-2.0, -4.0, 0.5], dtype=torch.float64, requires_grad=True)
     for value in (0, 3, 100, 255):
-        assert torch.autograd.gradcheck(lambda m, s, v=value: binned(kind, m, s, 256).log_prob(torch.full((3,), v)), (loc, log_scale))
+        assert torch.autograd.gradcheck(
+            lambda m, s, v=value: binned(kind, m, s, 256).log_prob(torch.full((3,), v)), (loc, log_scale)
+        )
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 def test_compiled_gradients_are_the_same():
-    """Inductor's vectorised expm1 is 0 below 3e-8 on CPUs, and its logarithm -inf; what is compiled must not use it."""
+    """Inductor's vectorized expm1 is 0 below 3e-8 on CPUs, and its logarithm -inf; what is compiled must not use it."""
     torch.manual_seed(0)
     parameters = [torch.randn(256, 2) for _ in range(3)]
     parameters[2][:128] = torch.linspace(-12, 20, 128)[:, None]  # at 20, bins are 2e-11 scales wide
@@ -264,7 +298,7 @@ def test_quantile_inverts_the_cumulative_distribution(name):
         assert x.dtype == torch.int64
         at = cdf.gather(-1, x[..., None])[..., 0]
         below = torch.where(x > 0, cdf.gather(-1, (x - 1).clamp(min=0)[..., None])[..., 0], 0.0)
-        # 1e-6: float32 masses, of which the library's total is renormalised and this one is not.
+        # 1e-6: float32 masses, of which the library's total is renormalized and this one is not.
         assert bool((below <= u + 1e-6).all())
         assert bool((at > u - 1e-6).all())
 
@@ -275,7 +309,9 @@ def test_samples_follow_the_probabilities(name, temperature):
     d = examples()[name][:1, :1, :1]
     n = 20000
     many = {
-        "mixture": lambda: DiscretizedLogisticMixture(*(t.expand(n, 1, 1, -1) for t in (d.logits, d.loc, d.log_scale)), 17),
+        "mixture": lambda: DiscretizedLogisticMixture(
+            *(t.expand(n, 1, 1, -1) for t in (d.logits, d.loc, d.log_scale)), 17
+        ),
         "normal": lambda: DiscretizedNormal(d.loc.expand(n, 1, 1), d.log_scale.expand(n, 1, 1), 17),
         "categorical": lambda: Categorical(d.logits.expand(n, 1, 1, -1)),
         "bernoulli": lambda: Bernoulli(d.logits.expand(n, 1, 1)),
@@ -321,7 +357,9 @@ def test_drawing_in_chunks_changes_nothing(name, monkeypatch):
     parts = d.draw(0.9, generator=torch.Generator().manual_seed(2)), d.mean
     assert len(sizes) >= 2, "nothing was cut"
     assert torch.equal(whole[0], parts[0])
-    torch.testing.assert_close(whole[1], parts[1], rtol=1e-6, atol=1e-6)  # a product of fewer rows may add in another order
+    torch.testing.assert_close(
+        whole[1], parts[1], rtol=1e-6, atol=1e-6
+    )  # a product of fewer rows may add in another order
 
 
 def test_chunks_count_the_components(monkeypatch):
@@ -364,14 +402,18 @@ KINDS = ["categorical", "logistic", "logistic-mixture", "gaussian"]
 def test_channels_are_grouped_by_value(kind, channels, grid):
     levels = 2 if kind == "bernoulli" else 5
     likelihood = Likelihood(kind, Spec(shape=(channels, *grid), levels=levels), components=2)
-    output = torch.randn(6, likelihood.channels, *grid, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    output = torch.randn(
+        6, likelihood.channels, *grid, generator=torch.Generator().manual_seed(0), requires_grad=True
+    )
     d = likelihood(output)
     assert d.batch_shape == (6, channels, *grid)
     torch.testing.assert_close(d.log_pmf().exp().sum(-1), torch.ones(d.batch_shape))
     x = d.draw(generator=torch.Generator().manual_seed(0))
     per_value = likelihood.channels // channels
     for c in range(channels):
-        (gradient,) = torch.autograd.grad(d.log_prob(x)[(2, c, *[g - 1 for g in grid])], output, retain_graph=True)
+        (gradient,) = torch.autograd.grad(
+            d.log_prob(x)[(2, c, *[g - 1 for g in grid])], output, retain_graph=True
+        )
         touched = gradient.nonzero()
         assert set(touched[:, 0].tolist()) == {2}
         assert set(touched[:, 1].tolist()) <= set(range(c * per_value, (c + 1) * per_value))
@@ -382,13 +424,15 @@ def test_parameters_mean_what_they_say():
     spec = Spec(shape=(2, 1, 1), levels=5)
     output = torch.tensor([0.0, 1.0, 0.3, -0.4, -1.0, -2.0, 2.0, 0.5, 0.1, 0.9, 0.0, -3.0]).view(1, 12, 1, 1)
     d = Likelihood("logistic-mixture", spec, components=2)(output)
-    expected = DiscretizedLogisticMixture(torch.tensor([2.0, 0.5]), torch.tensor([0.1, 0.9]), torch.tensor([0.0, -3.0]), 5).log_prob(
-        torch.tensor(3)
-    )
+    expected = DiscretizedLogisticMixture(
+        torch.tensor([2.0, 0.5]), torch.tensor([0.1, 0.9]), torch.tensor([0.0, -3.0]), 5
+    ).log_prob(torch.tensor(3))
     torch.testing.assert_close(d.log_prob(torch.tensor(3))[0, 1, 0, 0], expected)
     d = Likelihood("gaussian", spec)(output[:, :4])
     expected = stats.norm(0.3, math.exp(-0.4)).cdf([0.25, 0.75])
-    assert float(d.log_prob(torch.tensor(3))[0, 1, 0, 0].exp()) == pytest.approx(expected[1] - expected[0], rel=1e-5)
+    assert float(d.log_prob(torch.tensor(3))[0, 1, 0, 0].exp()) == pytest.approx(
+        expected[1] - expected[0], rel=1e-5
+    )
 
 
 def test_half_precision_is_widened():
@@ -425,11 +469,23 @@ def test_initialize_leaves_the_others_alone(kind):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("bernoulli", Spec(shape=(1, 2, 2), levels=256)), r"expected 2 levels for a Bernoulli likelihood, got 256; add --images.levels 2"),
-        (("logistic", Spec(shape=(1, 2, 2), levels=8, ordered=False)), "categorical likelihood for code indices, got logistic"),
-        (("gaussian", Spec(shape=(1, 2, 2), levels=8, ordered=False)), "categorical likelihood for code indices, got gaussian"),
+        (
+            ("bernoulli", Spec(shape=(1, 2, 2), levels=256)),
+            r"expected 2 levels for a Bernoulli likelihood, got 256; add --images.levels 2",
+        ),
+        (
+            ("logistic", Spec(shape=(1, 2, 2), levels=8, ordered=False)),
+            "categorical likelihood for code indices, got logistic",
+        ),
+        (
+            ("gaussian", Spec(shape=(1, 2, 2), levels=8, ordered=False)),
+            "categorical likelihood for code indices, got gaussian",
+        ),
         (("logistic-mixture", Spec(shape=(1, 2, 2)), 0), "expected at least 1 component, got 0"),
-        (("logistic", Spec(shape=(7,), levels=None)), "expected data with a number of levels, got continuous"),
+        (
+            ("logistic", Spec(shape=(7,), levels=None)),
+            "expected data with a number of levels, got continuous",
+        ),
     ],
 )
 def test_likelihoods_that_do_not_fit(arguments, message):
@@ -460,11 +516,16 @@ def test_top_k_keeps_the_likeliest_levels():
     assert sorted(set(tied.tolist())) == [0, 1]
 
 
-@pytest.mark.parametrize(("top_p", "kept"), [(0.39, [1]), (0.41, [1, 3]), (0.71, [1, 2, 3]), (1.0, [0, 1, 2, 3])])
+@pytest.mark.parametrize(
+    ("top_p", "kept"), [(0.39, [1]), (0.41, [1, 3]), (0.71, [1, 2, 3]), (1.0, [0, 1, 2, 3])]
+)
 def test_top_p_keeps_the_fewest_levels_that_reach_it(top_p, kept):
     pmf = torch.tensor([0.1, 0.4, 0.2, 0.3], dtype=torch.float64)
     uniforms = torch.rand(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    counts = torch.bincount(Categorical(pmf.log().expand(20_000, 4)).quantile(uniforms, top_p=top_p), minlength=4) / 20_000
+    counts = (
+        torch.bincount(Categorical(pmf.log().expand(20_000, 4)).quantile(uniforms, top_p=top_p), minlength=4)
+        / 20_000
+    )
     expected = torch.zeros(4)
     expected[kept] = (pmf[kept] / pmf[kept].sum()).float()
     torch.testing.assert_close(counts, expected, rtol=0, atol=0.015)  # four standard deviations
@@ -496,7 +557,9 @@ def test_coupled_channels_are_the_joint_mixture(channels, levels):
     x = torch.tensor(list(itertools.product(range(levels), repeat=channels)))
     size = len(x)
     grow = lambda t: t.expand(size, *t.shape[1:])  # noqa: E731
-    d = coupled_logistic_mixture(grow(logits), grow(loc), grow(log_scale), grow(coefficients), x, levels=levels)
+    d = coupled_logistic_mixture(
+        grow(logits), grow(loc), grow(log_scale), grow(coefficients), x, levels=levels
+    )
     log_prob = d.log_prob(x).sum(1)
     assert float(log_prob.exp().sum()) == pytest.approx(1, abs=1e-8)  # log1mexp is good to 1e-9
 
@@ -521,7 +584,9 @@ def test_coupled_channels_are_the_joint_mixture(channels, levels):
     drawn = torch.zeros(20_000, channels, dtype=torch.int64)
     spread = lambda t: t.expand(20_000, *t.shape[1:])  # noqa: E731
     for i in range(channels):  # channel after channel, each given those before
-        at = coupled_logistic_mixture(spread(logits), spread(loc), spread(log_scale), spread(coefficients), drawn, levels=levels)
+        at = coupled_logistic_mixture(
+            spread(logits), spread(loc), spread(log_scale), spread(coefficients), drawn, levels=levels
+        )
         drawn[:, i] = at[:, i].draw(generator=generator)
     index = (drawn * levels ** torch.arange(channels - 1, -1, -1)).sum(1)
     _check_chi_square(torch.bincount(index, minlength=size).double(), log_prob.exp() * 20_000)

@@ -17,7 +17,18 @@ from torch.distributions import Normal, kl_divergence
 import ancestral
 from ancestral.data import ImageOptions, load_data
 from ancestral.errors import UserError
-from ancestral.evaluation import Figure, batches, complete, detokenize, evaluate, read_codes, reconstruct, sample, tokenize, write_codes
+from ancestral.evaluation import (
+    Figure,
+    batches,
+    complete,
+    detokenize,
+    evaluate,
+    read_codes,
+    reconstruct,
+    sample,
+    tokenize,
+    write_codes,
+)
 from ancestral.evaluation.subject import take_split
 from ancestral.model import Batch
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
@@ -42,7 +53,7 @@ def small_batches(monkeypatch):
 def build(cls, data, **changes):
     torch.manual_seed(0)
     model = cls(replace(cls.Config.tiny(), **changes), data.spec).eval()
-    for p in model.parameters():  # away from zero initialisations, so that examples differ
+    for p in model.parameters():  # away from zero initializations, so that examples differ
         with torch.no_grad():
             p.add_(0.05 * torch.randn_like(p))
     return model
@@ -64,7 +75,9 @@ def test_exact_likelihood(data):
     result = evaluate(model, data, limit=N)
     x = data.test.x[:N]
     log_prob = model.conditionals(x, torch.zeros(N, dtype=torch.long)).log_prob(x).flatten(1).sum(1)[:, None]
-    log_prob = torch.cat([log_prob] + [model.log_prob(Batch(x, torch.full((N,), c)))[:, None] for c in range(1, 10)], 1)
+    log_prob = torch.cat(
+        [log_prob] + [model.log_prob(Batch(x, torch.full((N,), c)))[:, None] for c in range(1, 10)], 1
+    )
     mean, error = bits(math.log(10) - log_prob.logsumexp(1))
     f = figure(result, "negative log-likelihood")
     assert (f.unit, f.kind, result.examples, result.split) == ("bits/dim", "exact", N, "test")
@@ -124,7 +137,9 @@ def test_figures_of_a_tokenizer(data, changes):
         assert (f.unit, f.kind) == ("bits/dim", kind)
         assert f.value == pytest.approx(mean, rel=1e-5), name
         assert f.standard_error == pytest.approx(error, rel=1e-3), name
-    assert result["honest total"] == pytest.approx(result["decoder"] + result["codes"], rel=1e-12)  # sums in double precision
+    assert result["honest total"] == pytest.approx(
+        result["decoder"] + result["codes"], rel=1e-12
+    )  # sums in double precision
     assert result["prior"] == pytest.approx(result["codes"] * 64 * math.log(2) / codes[0].numel())
     assert len(result.codebooks) == codes.shape[1]
     for i, book in enumerate(result.codebooks):
@@ -185,13 +200,22 @@ def test_result_as_json_and_as_text(data):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"data": None}, r"expected data, got none, and a VAE without its run has none; name them with --data"),
-        ({"images": ImageOptions()}, r"expected the source of the images to prepare, got none; name it with data"),
+        (
+            {"data": None},
+            r"expected data, got none, and a VAE without its run has none; name them with --data",
+        ),
+        (
+            {"images": ImageOptions()},
+            r"expected the source of the images to prepare, got none; name it with data",
+        ),
         ({"split": "tset"}, "expected a split, got tset; choose from train, validation, test, all"),
         ({"limit": 0}, "expected at least 1 example, got 0"),
         ({"importance_samples": -1}, "expected 0 or more importance samples, got -1"),
         ({"seed": -1}, "expected a seed of 0 or more"),
-        ({"data": "digits", "images": ImageOptions(levels=2)}, r"with 17 levels, got digits with \(1, 8, 8\) and 2"),
+        (
+            {"data": "digits", "images": ImageOptions(levels=2)},
+            r"with 17 levels, got digits with \(1, 8, 8\) and 2",
+        ),
     ],
 )
 def test_bad_arguments(data, arguments, message):
@@ -203,7 +227,15 @@ def test_readme(tmp_path, data):
     options = ancestral.TrainingOptions(device="cpu", sample_every=0)
     stages = {name: {"steps": 2, "batch_size": 8} for name in ("tokenizer", "prior")}
     tiny = {"width": 8, "blocks": 1, "residual_width": 4, "prior": {"width": 8, "layers": 1, "head": 8}}
-    run = ancestral.train("vqvae", data="digits", recipe="digits", out=tmp_path / "digits", config=tiny, stages=stages, options=options)
+    run = ancestral.train(
+        "vqvae",
+        data="digits",
+        recipe="digits",
+        out=tmp_path / "digits",
+        config=tiny,
+        stages=stages,
+        options=options,
+    )
     model = ancestral.load(tmp_path / "digits")
     images = model.sample(6, temperature=0.9)
     assert (images.dtype, images.shape) == (torch.uint8, (6, 1, 8, 8))
@@ -240,7 +272,14 @@ def test_completions_come_in_batches_with_their_classes(data, monkeypatch, class
     x, completed = complete(model, data, labels=labels, n=5, seed=2, temperature=0.5)
     assert torch.equal(x, data.test.x[:5])
     parts = [
-        model.sample(len(part), labels[part] if class_conditional else None, x=x[part], known=known, temperature=0.5, generator=generator)
+        model.sample(
+            len(part),
+            labels[part] if class_conditional else None,
+            x=x[part],
+            known=known,
+            temperature=0.5,
+            generator=generator,
+        )
         for part in torch.arange(5).split(2)
     ]
     assert torch.equal(completed, torch.cat(parts))
@@ -253,7 +292,9 @@ def test_completions_come_in_batches_with_their_classes(data, monkeypatch, class
 def test_all_splits_one_after_another(data):
     everything = take_split(data, "all")
     assert torch.equal(everything.x, torch.cat([data.train.x, data.validation.x, data.test.x]))
-    assert torch.equal(everything.labels, torch.cat([data.train.labels, data.validation.labels, data.test.labels]))
+    assert torch.equal(
+        everything.labels, torch.cat([data.train.labels, data.validation.labels, data.test.labels])
+    )
     first = take_split(data, "all", len(data.train) + 3)
     assert torch.equal(first.x, everything.x[: len(data.train) + 3])
     assert torch.equal(first.labels, everything.labels[: len(data.train) + 3])
@@ -262,13 +303,18 @@ def test_all_splits_one_after_another(data):
 
 
 def test_codes_of_several_levels_need_safetensors(tmp_path):
-    codes = tuple(torch.arange(12 + i, 12 + i + 2 * 1 * (i + 1) ** 2, dtype=torch.uint8).view(2, 1, i + 1, i + 1) for i in range(11))
+    codes = tuple(
+        torch.arange(12 + i, 12 + i + 2 * 1 * (i + 1) ** 2, dtype=torch.uint8).view(2, 1, i + 1, i + 1)
+        for i in range(11)
+    )
     write_codes(tmp_path / "codes.safetensors", codes)
     back = read_codes(tmp_path / "codes.safetensors")
     assert [c.shape for c in back] == [c.shape for c in codes], "level10 comes after level9"
     assert all(torch.equal(a, b) for a, b in zip(codes, back, strict=True))
     assert [len(c) for c in read_codes(tmp_path / "codes.safetensors", 1)] == [1] * 11
-    with pytest.raises(UserError, match=r"expected one level of codes for \.npy, got 11; write \.safetensors"):
+    with pytest.raises(
+        UserError, match=r"expected one level of codes for \.npy, got 11; write \.safetensors"
+    ):
         write_codes(tmp_path / "codes.npy", codes)
     assert not (tmp_path / "codes.npy").exists()
 
@@ -290,10 +336,19 @@ def test_detokenize_inverts_tokenize_up_to_the_loss(data):
 def test_a_run_is_all_that_the_functions_need(tmp_path, data):
     options = ancestral.TrainingOptions(device="cpu", sample_every=0)
     stages = {name: {"steps": 2, "batch_size": 8} for name in ("tokenizer", "prior")}
-    run = ancestral.train("vqvae", data="digits", out=tmp_path / "run", config=VQVAE.Config.tiny(), stages=stages, options=options)
+    run = ancestral.train(
+        "vqvae",
+        data="digits",
+        out=tmp_path / "run",
+        config=VQVAE.Config.tiny(),
+        stages=stages,
+        options=options,
+    )
     model = ancestral.load(run.path)
     x, labels = ancestral.sample(run, 3, [7, 2], seed=4)
-    assert torch.equal(x, model.sample(3, torch.tensor([7, 2, 7]), generator=torch.Generator().manual_seed(4)))
+    assert torch.equal(
+        x, model.sample(3, torch.tensor([7, 2, 7]), generator=torch.Generator().manual_seed(4))
+    )
     assert labels.tolist() == [7, 2, 7]
     originals, versions = ancestral.reconstruct(run.path, n=5)
     assert torch.equal(originals, data.test.x[:5])
@@ -306,7 +361,13 @@ def test_a_run_is_all_that_the_functions_need(tmp_path, data):
     assert torch.equal(back, model.reconstruct(data.train.x[:5]))
 
     about = run.path / "evaluation.json"
-    for arguments in ({"write": False}, {"data": "digits"}, {"data": data}, {"limit": N}, {"split": "validation"}):
+    for arguments in (
+        {"write": False},
+        {"data": "digits"},
+        {"data": data},
+        {"limit": N},
+        {"split": "validation"},
+    ):
         ancestral.evaluate(run, **arguments)
         assert not about.exists(), "only figures on the whole of the run's own test split are the run's"
     result = ancestral.evaluate(run)
@@ -316,14 +377,25 @@ def test_a_run_is_all_that_the_functions_need(tmp_path, data):
 
 def test_snippets_of_the_readme_run(tmp_path, monkeypatch):
     """As they stand, but for short trainings of small models, and on the digits."""
-    first, second = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    first, second = re.findall(
+        r"```python\n(.*?)```",
+        (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8"),
+        re.DOTALL,
+    )
     train = ancestral.train
 
     def briefly(model, **options):
         cls = model_class(model)
-        stages = {name: {"steps": 2, "batch_size": 8, "compile": False} for name in next(iter(cls.recipes.values())).stages}
-        config = cls.Config.tiny() if model == "vqvae" else replace(cls.Config.tiny(), class_conditional=False)  # as the recipe's
-        return train(model, **options, config=config, stages=stages, options=ancestral.TrainingOptions(device="cpu"))
+        stages = {
+            name: {"steps": 2, "batch_size": 8, "compile": False}
+            for name in next(iter(cls.recipes.values())).stages
+        }
+        config = (
+            cls.Config.tiny() if model == "vqvae" else replace(cls.Config.tiny(), class_conditional=False)
+        )  # as the recipe's
+        return train(
+            model, **options, config=config, stages=stages, options=ancestral.TrainingOptions(device="cpu")
+        )
 
     monkeypatch.setattr(ancestral, "train", briefly)
     monkeypatch.chdir(tmp_path)
@@ -347,10 +419,12 @@ def test_public_names_are_there_and_come_without_torch():
 
 @pytest.fixture
 def pictures(tmp_path):
-    """A folder of colour pictures of several sizes."""
+    """A folder of color pictures of several sizes."""
     random = np.random.default_rng(0)
     for i in range(20):
-        Image.fromarray(random.integers(0, 256, (9 + i % 3, 14, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+        Image.fromarray(random.integers(0, 256, (9 + i % 3, 14, 3), dtype=np.uint8)).save(
+            tmp_path / f"{i}.png"
+        )
     return str(tmp_path)
 
 
@@ -358,9 +432,14 @@ def test_images_of_a_source_are_brought_to_what_the_model_takes(data, pictures):
     model = build(VQVAE, data)
     expected = load_data(pictures, ImageOptions(size=(8, 8), mode="gray", levels=17)).train.x
     assert torch.equal(tokenize(model, pictures)[0][0].long(), model.tokenize(expected)[0])
-    for images in (ImageOptions(fit="stretch"), ImageOptions(size=(8, 8), fit="stretch", mode="gray", levels=17)):
+    for images in (
+        ImageOptions(fit="stretch"),
+        ImageOptions(size=(8, 8), fit="stretch", mode="gray", levels=17),
+    ):
         x, _ = reconstruct(model, pictures, split="train", n=None, images=images)
-        assert torch.equal(x, load_data(pictures, ImageOptions(size=(8, 8), fit="stretch", mode="gray", levels=17)).train.x)
+        assert torch.equal(
+            x, load_data(pictures, ImageOptions(size=(8, 8), fit="stretch", mode="gray", levels=17)).train.x
+        )
         assert not torch.equal(x, expected), "what is asked for wins"
     assert evaluate(model, pictures).examples == 2
 
@@ -378,7 +457,11 @@ def test_images_of_a_source_are_brought_to_what_the_model_takes(data, pictures):
             ImageOptions(size=(16, 16)),
             r"expected examples of shape \(1, 8, 8\) with 256 levels, got digits with \(1, 16",
         ),
-        (Spec(shape=(3, 8, 8), levels=17), ImageOptions(mode="gray"), r"got digits with \(1, 8, 8\) and 17; use data"),
+        (
+            Spec(shape=(3, 8, 8), levels=17),
+            ImageOptions(mode="gray"),
+            r"got digits with \(1, 8, 8\) and 17; use data",
+        ),
         (
             Spec(shape=(2, 8, 8), levels=17),
             None,
@@ -392,7 +475,7 @@ def test_what_cannot_be_brought_to_the_model(spec, images, message):
         reconstruct(VAE(VAE.Config.tiny(), spec), "digits", images=images)
 
 
-def test_gray_digits_fit_a_model_of_colour():
+def test_gray_digits_fit_a_model_of_color():
     x, _ = reconstruct(VAE(VAE.Config.tiny(), Spec(shape=(3, 16, 16), levels=2)), "digits", n=3)
     assert x.shape == (3, 3, 16, 16)
     assert x.max() == 1
@@ -406,5 +489,8 @@ def test_gray_digits_fit_a_model_of_colour():
     ],
 )
 def test_importance_samples_where_they_mean_nothing(data, cls, changes, reason):
-    with pytest.raises(UserError, match=f"expected a model to draw importance samples from, got {reason}; leave --importance-samples out"):
+    with pytest.raises(
+        UserError,
+        match=f"expected a model to draw importance samples from, got {reason}; leave --importance-samples out",
+    ):
         evaluate(build(cls, data, **changes), data, importance_samples=8)

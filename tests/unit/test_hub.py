@@ -58,11 +58,19 @@ def same(a, b):
 def test_every_model_comes_back(name, tmp_path):
     model = build(name)
     model.save_pretrained(tmp_path / "deep" / "model")
-    assert sorted(p.name for p in (tmp_path / "deep" / "model").iterdir()) == ["config.json", "model.safetensors"]
-    for loaded in (type(model).from_pretrained(tmp_path / "deep" / "model"), load(tmp_path / "deep" / "model")):
+    assert sorted(p.name for p in (tmp_path / "deep" / "model").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
+    for loaded in (
+        type(model).from_pretrained(tmp_path / "deep" / "model"),
+        load(tmp_path / "deep" / "model"),
+    ):
         same(loaded, model)
         assert not loaded.training
-        draw = lambda m: m.sample(8, torch.arange(8) % 2 if m.sample_classes else None, generator=torch.Generator().manual_seed(3))  # noqa: E731
+        draw = lambda m: m.sample(
+            8, torch.arange(8) % 2 if m.sample_classes else None, generator=torch.Generator().manual_seed(3)
+        )  # noqa: E731
         assert torch.equal(draw(loaded), draw(model))
         if name == "gated-pixelcnn":
             x = Batch(enumerate_examples(SPEC))
@@ -72,7 +80,9 @@ def test_every_model_comes_back(name, tmp_path):
 
 def test_wrong_class_is_an_error(tmp_path):
     small().save_pretrained(tmp_path / "model")
-    with pytest.raises(UserError, match=r"expected a VAE in .*model, got GatedPixelCNN; load it with ancestral.load"):
+    with pytest.raises(
+        UserError, match=r"expected a VAE in .*model, got GatedPixelCNN; load it with ancestral.load"
+    ):
         VAE.from_pretrained(tmp_path / "model")
 
 
@@ -81,13 +91,19 @@ def test_weights_of_another_configuration_name_the_first_misfit(tmp_path):
     model.save_pretrained(tmp_path / "model")
     weights = load_file(tmp_path / "model" / "model.safetensors")
     for change, message in [
-        ({"first_vertical.weight": torch.zeros(3, 1, 2, 3)}, r"first_vertical.weight is \(3, 1, 2, 3\), not \(2, 1, 2, 3\)"),
+        (
+            {"first_vertical.weight": torch.zeros(3, 1, 2, 3)},
+            r"first_vertical.weight is \(3, 1, 2, 3\), not \(2, 1, 2, 3\)",
+        ),
         ({"first_vertical.bias": None}, r"first_vertical.bias is none, not \(2,\)"),
         ({"stranger": torch.zeros(2)}, r"stranger is \(2,\), not none"),
     ]:
         changed = {k: v for k, v in (weights | change).items() if v is not None}
         save_file(changed, tmp_path / "model" / "model.safetensors")
-        with pytest.raises(UserError, match=f"expected weights for this configuration, got others in .*: {message}; use the configuration"):
+        with pytest.raises(
+            UserError,
+            match=f"expected weights for this configuration, got others in .*: {message}; use the configuration",
+        ):
             GatedPixelCNN.from_pretrained(tmp_path / "model")
 
 
@@ -114,7 +130,11 @@ def test_only_the_two_files_are_downloaded(tmp_path, monkeypatch):
     model = small()
     model.save_pretrained(tmp_path / "model")
     asked = []
-    monkeypatch.setattr(hub, "snapshot_download", lambda name, **options: asked.append((name, options)) or str(tmp_path / "model"))
+    monkeypatch.setattr(
+        hub,
+        "snapshot_download",
+        lambda name, **options: asked.append((name, options)) or str(tmp_path / "model"),
+    )
     same(GatedPixelCNN.from_pretrained("somebody/pixels"), model)
     assert asked == [("somebody/pixels", {"allow_patterns": ["config.json", "model.safetensors"]})]
 
@@ -158,13 +178,29 @@ class Hub(BaseHTTPRequestHandler):
             return self.answer(200, {"url": self.base + name, "name": name, "id": "1"})
         if parts[-2:] == ["preupload", "main"]:
             files = json.loads(body)["files"]
-            return self.answer(200, {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]})
+            return self.answer(
+                200,
+                {
+                    "files": [
+                        {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files
+                    ]
+                },
+            )
         if parts[-2:] == ["commit", "main"]:
             name = "/".join(parts[2:4])
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
-                    self.repositories[name][line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-            return self.answer(200, {"commitUrl": f"{self.base}{name}/commit/{'a' * 40}", "commitOid": "a" * 40, "pullRequestUrl": None})
+                    self.repositories[name][line["value"]["path"]] = base64.b64decode(
+                        line["value"]["content"]
+                    )
+            return self.answer(
+                200,
+                {
+                    "commitUrl": f"{self.base}{name}/commit/{'a' * 40}",
+                    "commitOid": "a" * 40,
+                    "pullRequestUrl": None,
+                },
+            )
         return self.answer(404, {"error": self.path})
 
     def do_GET(self):
@@ -174,12 +210,18 @@ class Hub(BaseHTTPRequestHandler):
         if files is None:
             return self.answer(404, {"error": "Repository not found"}, X_Error_Code="RepoNotFound")
         if parts[0] == "api" and "tree" in parts:
-            return self.answer(200, [{"type": "file", "path": k, "size": len(v), "oid": "b" * 40} for k, v in files.items()])
+            return self.answer(
+                200, [{"type": "file", "path": k, "size": len(v), "oid": "b" * 40} for k, v in files.items()]
+            )
         if parts[0] == "api":
-            return self.answer(200, {"id": name, "sha": "a" * 40, "siblings": [{"rfilename": file} for file in files]})
+            return self.answer(
+                200, {"id": name, "sha": "a" * 40, "siblings": [{"rfilename": file} for file in files]}
+            )
         if parts[2] == "resolve" and parts[4] in files:
             # A link of its own for the etag, as the Hub gives.
-            return self.answer(200, files[parts[4]], ETag=f'"{hash(files[parts[4]]) & 0xFFFFFF}"', X_Repo_Commit="a" * 40)
+            return self.answer(
+                200, files[parts[4]], ETag=f'"{hash(files[parts[4]]) & 0xFFFFFF}"', X_Repo_Commit="a" * 40
+            )
         return self.answer(404, {"error": self.path}, X_Error_Code="EntryNotFound")
 
     do_HEAD = do_GET
@@ -213,20 +255,31 @@ def environment(endpoint, home):
 def command(arguments, endpoint, home):
     code = "from ancestral.cli.main import main; main()"
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], env=environment(endpoint, home), capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code, *arguments],
+        env=environment(endpoint, home),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
 def test_pushed_and_loaded_through_the_command_line(server, tmp_path):
     small().save_pretrained(tmp_path / "model")
-    pushed = command(["push", str(tmp_path / "model"), "me/pixels", "--private"], server.base, tmp_path / "home")
+    pushed = command(
+        ["push", str(tmp_path / "model"), "me/pixels", "--private"], server.base, tmp_path / "home"
+    )
     assert pushed.returncode == 0, pushed.stderr
     assert f"{server.base}me/pixels" in pushed.stdout
-    assert server.repositories["me/pixels"] == {p.name: p.read_bytes() for p in (tmp_path / "model").iterdir()}
+    assert server.repositories["me/pixels"] == {
+        p.name: p.read_bytes() for p in (tmp_path / "model").iterdir()
+    }
     assert server.private == {"me/pixels"}
     server.repositories["me/pixels"]["evil.py"] = b"raise SystemExit"
     sampled = command(
-        ["sample", "me/pixels", "--n", "2", "--format", "npz", "--device", "cpu", "--out", str(tmp_path)], server.base, tmp_path / "home"
+        ["sample", "me/pixels", "--n", "2", "--format", "npz", "--device", "cpu", "--out", str(tmp_path)],
+        server.base,
+        tmp_path / "home",
     )
     assert sampled.returncode == 0, sampled.stderr
     assert list(tmp_path.glob("*.npz"))
@@ -251,12 +304,18 @@ def test_pushing_twice_replaces(server, api, tmp_path):
         model.first_vertical.bias.add_(1)
     model.save_pretrained(tmp_path / "model")
     hub.push(tmp_path / "model", "me/pixels", api=api)
-    assert server.repositories["me/pixels"]["model.safetensors"] == (tmp_path / "model" / "model.safetensors").read_bytes()
+    assert (
+        server.repositories["me/pixels"]["model.safetensors"]
+        == (tmp_path / "model" / "model.safetensors").read_bytes()
+    )
 
 
 def test_a_repository_of_somebody_else(api, tmp_path):
     small().save_pretrained(tmp_path / "model")
-    with pytest.raises(UserError, match="expected to upload to stranger/pixels, got status 403 from the Hub; log in with: hf auth login"):
+    with pytest.raises(
+        UserError,
+        match="expected to upload to stranger/pixels, got status 403 from the Hub; log in with: hf auth login",
+    ):
         hub.push(tmp_path / "model", "stranger/pixels", api=api)
 
 
@@ -273,7 +332,10 @@ NOBODY = "http://127.0.0.1:1"
 def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     small().save_pretrained(tmp_path / "model")
-    with pytest.raises(UserError, match=f"expected to reach the Hugging Face Hub at {NOBODY}, got ConnectError: .*; check the connection"):
+    with pytest.raises(
+        UserError,
+        match=f"expected to reach the Hugging Face Hub at {NOBODY}, got ConnectError: .*; check the connection",
+    ):
         hub.push(tmp_path / "model", "me/pixels", api=HfApi(endpoint=NOBODY, token="hf_x"))
 
 

@@ -1,4 +1,4 @@
-"""Batch normalisation over two processes equals that of one process with the whole batch, and torch's own."""
+"""Batch normalization over two processes equals that of one process with the whole batch, and torch's own."""
 
 from datetime import timedelta
 
@@ -54,7 +54,9 @@ def run(name: str, cls: type[nn.Module], share: slice, processes: int) -> dict[s
 
 def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=60))
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+    )
     results = {}
     for name, (shape, _, _) in CASES.items():
         half = shape[0] // 2
@@ -89,13 +91,23 @@ def test_two_processes_equal_torch_in_one(halves, name):
             ours = first
         assert ours.dtype == expected.dtype, key
         # Gradients of weights, and the weights after them, add up the rounding of 96 numbers.
-        close = atol * 10 if key.startswith(("weight", "bias", "evaluated", "output 1", "output 2", "gradient 1", "gradient 2")) else atol
-        torch.testing.assert_close(ours, expected, rtol=close, atol=close, msg=lambda m, key=key: f"{key}: {m}")
+        close = (
+            atol * 10
+            if key.startswith(
+                ("weight", "bias", "evaluated", "output 1", "output 2", "gradient 1", "gradient 2")
+            )
+            else atol
+        )
+        torch.testing.assert_close(
+            ours, expected, rtol=close, atol=close, msg=lambda m, key=key: f"{key}: {m}"
+        )
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_one_process_is_torch(name):
-    for (key, ours), expected in zip(run(name, BatchNorm, slice(None), 1).items(), reference(name).values(), strict=True):
+    for (key, ours), expected in zip(
+        run(name, BatchNorm, slice(None), 1).items(), reference(name).values(), strict=True
+    ):
         assert torch.equal(ours, expected), key
 
 
@@ -107,7 +119,9 @@ def test_halves_alone_differ(halves):
 
 def test_gradient_is_autograds():
     norm = BatchNorm(3).double()
-    x = torch.randn(4, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    x = torch.randn(
+        4, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True
+    )
     assert torch.autograd.gradcheck(norm, (x,))
 
 

@@ -9,7 +9,15 @@ from torch.nn.functional import normalize
 
 from ancestral.errors import UserError
 from ancestral.nn.nearest import nearest_codes
-from ancestral.nn.quantize import FiniteScalarQuantizer, Quantized, Quantizer, ResidualQuantizer, VectorQuantizer, kmeans, perplexity
+from ancestral.nn.quantize import (
+    FiniteScalarQuantizer,
+    Quantized,
+    Quantizer,
+    ResidualQuantizer,
+    VectorQuantizer,
+    kmeans,
+    perplexity,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +33,9 @@ def features(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> 
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-def quantizer(dim: int = 6, codebook_size: int = 10, *, seed: int = 0, kmeans_start: bool = False, **options) -> VectorQuantizer:
+def quantizer(
+    dim: int = 6, codebook_size: int = 10, *, seed: int = 0, kmeans_start: bool = False, **options
+) -> VectorQuantizer:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return VectorQuantizer(dim, codebook_size, kmeans_start=kmeans_start, **options)
@@ -48,20 +58,31 @@ def to_rows(z: Tensor) -> Tensor:
 # Nearest codes
 
 
-@pytest.mark.parametrize(("n", "k", "d"), [(7, 2, 1), (100, 31, 3), (1500, 32, 64), (2100, 513, 16), (70, 40_000, 4)])
+@pytest.mark.parametrize(
+    ("n", "k", "d"), [(7, 2, 1), (100, 31, 3), (1500, 32, 64), (2100, 513, 16), (70, 40_000, 4)]
+)
 def test_nearest_in_float64_is_the_exact_argmin(n, k, d):
     rows, codebook = features(n, d, dtype=torch.float64), features(k, d, seed=1, dtype=torch.float64)
-    assert torch.equal(nearest_codes(rows, codebook), torch.cdist(rows, codebook, compute_mode="donot_use_mm_for_euclid_dist").argmin(-1))
+    assert torch.equal(
+        nearest_codes(rows, codebook),
+        torch.cdist(rows, codebook, compute_mode="donot_use_mm_for_euclid_dist").argmin(-1),
+    )
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_nearest_in_float32_is_within_rounding_of_the_minimum(scale):
     rows, codebook = features(3000, 64) * scale, features(1000, 64, seed=1) * scale
-    distances = torch.cdist(rows.double(), codebook.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
+    distances = torch.cdist(
+        rows.double(), codebook.double(), compute_mode="donot_use_mm_for_euclid_dist"
+    ).square()
     codes = nearest_codes(rows, codebook)
     excess = distances.gather(1, codes[:, None]).squeeze(1) - distances.amin(1)
     # Each score sums D products of at most |r||c| in float32.
-    rounding = 64 * torch.finfo(torch.float32).eps * (rows.double().norm(dim=1) * codebook.double().norm(dim=1).max())
+    rounding = (
+        64
+        * torch.finfo(torch.float32).eps
+        * (rows.double().norm(dim=1) * codebook.double().norm(dim=1).max())
+    )
     assert (excess <= rounding).all()
     assert (codes == distances.argmin(1)).float().mean() > 0.999
 
@@ -92,7 +113,9 @@ def test_quantised_features_are_the_nearest_codes(num_codebooks):
 
 @pytest.mark.parametrize("num_codebooks", [1, 2])
 def test_the_loss_is_equation_3_and_passes_gradients_straight_through(num_codebooks):
-    q = quantizer(num_codebooks=num_codebooks, update="gradient", commitment_weight=0.7, revive_below=0).double()
+    q = quantizer(
+        num_codebooks=num_codebooks, update="gradient", commitment_weight=0.7, revive_below=0
+    ).double()
     z = features(4, 6, 5, dtype=torch.float64).requires_grad_()
     incoming = features(4, 6, 5, seed=1, dtype=torch.float64)
     out = q(z)
@@ -102,7 +125,12 @@ def test_the_loss_is_equation_3_and_passes_gradients_straight_through(num_codebo
     # beta weighs the encoder's term only.
     torch.testing.assert_close(z.grad, incoming + 0.7 * 2 * difference / z.numel())
     parts = zip(difference.chunk(num_codebooks, 1), out.codes.unbind(1), strict=True)
-    expected = torch.stack([torch.zeros_like(q.codebook[0]).index_add(0, c.flatten(), -2 * to_rows(d) / z.numel()) for d, c in parts])
+    expected = torch.stack(
+        [
+            torch.zeros_like(q.codebook[0]).index_add(0, c.flatten(), -2 * to_rows(d) / z.numel())
+            for d, c in parts
+        ]
+    )
     torch.testing.assert_close(q.codebook.grad, expected)
 
 
@@ -134,7 +162,9 @@ def test_cosine_is_quantisation_of_directions():
 def test_cosine_learns_with_revival_in_both_modes():
     for update in ("ema", "gradient"):
         q = quantizer(codebook_size=64, cosine=True, update=update, revive_below=0.9, decay=0.0)
-        q(features(4, 6, 8).requires_grad_()).loss.backward()  # a revival in place must not break the gradient
+        q(
+            features(4, 6, 8).requires_grad_()
+        ).loss.backward()  # a revival in place must not break the gradient
         if update == "ema":
             torch.testing.assert_close(q.codebook.norm(dim=-1), torch.ones(1, 64))
 
@@ -149,7 +179,7 @@ def test_one_step_is_the_running_mean_of_the_paper(updates, gamma):
     z = features(8, 6, 5, dtype=torch.float64)
     old = snapshot(q)
     out = q(z)
-    # The codebook that quantised is the one before the update.
+    # The codebook that quantized is the one before the update.
     before = torch.cat([old["codebook"][m][out.codes[:, m]] for m in range(2)], -1).movedim(-1, 1)
     assert torch.equal(out.z, before)
     for m, part in enumerate(z.chunk(2, 1)):
@@ -187,7 +217,9 @@ def test_nothing_is_learnt_in_eval_or_without_gradients():
         q.eval()(z)
         assert_same(old, snapshot(q))
         q.train()(z)
-        assert not torch.equal(old["codebook" if "codebook" in old else "quantizers.0.codebook"], next(iter(q.buffers())))
+        assert not torch.equal(
+            old["codebook" if "codebook" in old else "quantizers.0.codebook"], next(iter(q.buffers()))
+        )
 
 
 def test_learning_draws_no_random_numbers():
@@ -219,7 +251,9 @@ def test_kmeans_finds_separate_clusters():
 
 def test_kmeans_lowers_the_error_and_survives_fewer_rows_than_codes():
     rows = features(1000, 6, dtype=torch.float64)
-    error = [torch.cdist(rows, kmeans(rows, 16, iterations=i)[0]).amin(-1).square().mean() for i in (1, 2, 5, 10)]
+    error = [
+        torch.cdist(rows, kmeans(rows, 16, iterations=i)[0]).amin(-1).square().mean() for i in (1, 2, 5, 10)
+    ]
     assert error == sorted(error, reverse=True)
     centers, counts = kmeans(rows[:10], 64)
     assert torch.cdist(rows[:10], centers).amin(-1).max() < 1e-6
@@ -310,7 +344,9 @@ def test_distances_are_in_float32_under_autocast_and_bfloat16():
         low = q.train()(z.bfloat16().requires_grad_())
     assert low.z.dtype == torch.bfloat16
     assert low.loss.dtype == torch.float32
-    assert torch.equal(low.codes, nearest_codes(to_rows(z.bfloat16().float()), expected_table(expected, q)).view(8, 1, 16))
+    assert torch.equal(
+        low.codes, nearest_codes(to_rows(z.bfloat16().float()), expected_table(expected, q)).view(8, 1, 16)
+    )
     low.loss.backward()
 
 
@@ -333,7 +369,9 @@ def test_memory_formats_agree():
 
 
 def test_perplexity_counts_evenly_used_codes():
-    torch.testing.assert_close(perplexity(torch.tensor([[5.0, 5, 0, 0], [7, 0, 0, 0], [0, 0, 0, 0]])), torch.tensor([2.0, 1, 1]))
+    torch.testing.assert_close(
+        perplexity(torch.tensor([[5.0, 5, 0, 0], [7, 0, 0, 0], [0, 0, 0, 0]])), torch.tensor([2.0, 1, 1])
+    )
     usage = torch.tensor([[1.0, 3]])
     entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
     torch.testing.assert_close(perplexity(usage), torch.tensor([math.exp(entropy)]))
@@ -342,7 +380,9 @@ def test_perplexity_counts_evenly_used_codes():
 # State
 
 
-@pytest.mark.parametrize("make", [lambda: VectorQuantizer(6, 10), lambda: ResidualQuantizer(6, 10, num_codebooks=2)])
+@pytest.mark.parametrize(
+    "make", [lambda: VectorQuantizer(6, 10), lambda: ResidualQuantizer(6, 10, num_codebooks=2)]
+)
 def test_a_loaded_state_goes_on_as_if_never_stopped(make):
     z = features(40, 6, 5)
     one = make()
@@ -366,7 +406,9 @@ def test_loading_a_state_that_has_not_started_starts_again():
     assert_same(snapshot(fresh), snapshot(used))
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # raised by torch.compile itself
+@pytest.mark.filterwarnings(
+    "ignore:.*should not be instantiated:DeprecationWarning"
+)  # raised by torch.compile itself
 def test_compiles_without_unrolling_blocks():
     eager, other = quantizer(codebook_size=64), quantizer(codebook_size=64)
     compiled = torch.compile(other, backend="aot_eager")
@@ -407,7 +449,11 @@ def test_residual_steps_quantise_what_is_left():
 
 @pytest.mark.parametrize("update", ["ema", "gradient"])
 def test_residual_commitment_reaches_the_encoder_from_every_step(update):
-    q = ResidualQuantizer(6, 10, num_codebooks=3, kmeans_start=False, commitment_weight=0.3, update=update).double().eval()
+    q = (
+        ResidualQuantizer(6, 10, num_codebooks=3, kmeans_start=False, commitment_weight=0.3, update=update)
+        .double()
+        .eval()
+    )
     z = features(4, 6, 5, dtype=torch.float64).requires_grad_()
     incoming = features(4, 6, 5, seed=1, dtype=torch.float64)
     out = q(z)
@@ -520,7 +566,13 @@ def test_mistakes_are_user_errors(make):
 
 
 @pytest.mark.parametrize(
-    "q", [quantizer(), quantizer(num_codebooks=2), ResidualQuantizer(6, 8, num_codebooks=2), FiniteScalarQuantizer((3, 3, 3, 3, 2, 2))]
+    "q",
+    [
+        quantizer(),
+        quantizer(num_codebooks=2),
+        ResidualQuantizer(6, 8, num_codebooks=2),
+        FiniteScalarQuantizer((3, 3, 3, 3, 2, 2)),
+    ],
 )
 @pytest.mark.parametrize("grid", [(), (7,), (3, 5), (2, 3, 4)])
 def test_any_grid(q: Quantizer, grid: tuple[int, ...]):

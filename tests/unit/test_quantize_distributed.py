@@ -46,7 +46,9 @@ def train(name: str, share: slice, processes: int) -> dict[str, Tensor]:
 def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     timeout = timedelta(seconds=60)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timeout)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timeout
+    )
     torch.save({name: train(name, slice(rank * 4, rank * 4 + 4), 2) for name in CASES}, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -58,7 +60,9 @@ def test_two_processes_equal_one(tmp_path: Path):
     for name in CASES:
         for key, value in train(name, slice(None), 1).items():
             # The sums of the halves are added in another order than that of the whole: float64 rounding over a few steps.
-            torch.testing.assert_close(first[name][key], value, rtol=1e-9, atol=1e-12, msg=lambda m, at=(name, key): f"{at}: {m}")
+            torch.testing.assert_close(
+                first[name][key], value, rtol=1e-9, atol=1e-12, msg=lambda m, at=(name, key): f"{at}: {m}"
+            )
             assert torch.equal(first[name][key], second[name][key]), (name, key)
 
 

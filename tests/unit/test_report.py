@@ -20,7 +20,18 @@ from ancestral.report.curves import line_chart, usage_chart
 from ancestral.report.metrics import by_stage, read_lines, seconds
 from ancestral.report.notation import duration, number, term, with_error
 
-CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+CLASSES = [
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+]
 STAGES = {"tokenizer": 5000, "prior": 4000}
 PAPER = "https://arxiv.org/abs/1711.00937"
 
@@ -37,7 +48,13 @@ def sheet(path, rows=8, columns=8, noise=0.0, seed=0):
 
 
 def run_json():
-    optimization = {"batch_size": 128, "optimizer": "adam", "betas": [0.9, 0.999], "schedule": "cosine", "gradient_clip": None}
+    optimization = {
+        "batch_size": 128,
+        "optimizer": "adam",
+        "betas": [0.9, 0.999],
+        "schedule": "cosine",
+        "gradient_clip": None,
+    }
     encoder = {"hidden": 128, "residual": {"blocks": 2, "units": 32}}
     prior = {"kind": "gated_pixelcnn", "layers": 12, "channels": 64, "dropout": 0.1}
     return {
@@ -88,11 +105,18 @@ def metrics_lines():
                     "distortion": bits * 543.4,
                 }
             else:
-                terms = {"loss": 180 + 95 * gap + rng.normal(0, 2), "bits_per_code": 5.3 + 2.8 * gap + rng.normal(0, 0.05)}
+                terms = {
+                    "loss": 180 + 95 * gap + rng.normal(0, 2),
+                    "bits_per_code": 5.3 + 2.8 * gap + rng.normal(0, 0.05),
+                }
             lines.append(line | terms | extra)
             if step % 500 == 0:
                 overfit = 1 + 0.012 * max(step - 3000, 0) / 2000
-                lines.append(line | {"split": "validation"} | {name: value * overfit + 0.02 for name, value in terms.items()})
+                lines.append(
+                    line
+                    | {"split": "validation"}
+                    | {name: value * overfit + 0.02 for name, value in terms.items()}
+                )
     return lines  # fmt: skip
 
 
@@ -129,7 +153,9 @@ def make_run(run: Path) -> Path:
     samples = run / "samples"
     for stage, steps in STAGES.items():
         for step in range(500, steps + 1, 500):
-            sheet(samples / f"{stage}-step-{step:06d}.png", noise=0.75 * math.exp(-step / 900) + 0.02, seed=step)
+            sheet(
+                samples / f"{stage}-step-{step:06d}.png", noise=0.75 * math.exp(-step / 900) + 0.02, seed=step
+            )
     for step in (500, 5000):
         sheet(samples / f"tokenizer-reconstructions-{step:06d}.png", rows=4, columns=16, seed=step)
     sheet(samples / "samples-seed0.png", seed=1)
@@ -154,7 +180,11 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         found = dict(attrs)
         self.elements.append(tag)
-        self.addresses += [value for name, value in attrs if name in ("src", "href", "xlink:href", "srcset", "action", "data", "poster")]
+        self.addresses += [
+            value
+            for name, value in attrs
+            if name in ("src", "href", "xlink:href", "srcset", "action", "data", "poster")
+        ]
         if tag == "section":
             self.ids.append(found["id"])
         if tag == "img":
@@ -185,7 +215,18 @@ def run(tmp_path):
 
 def test_a_finished_run_has_every_section_in_order(run):
     page = page_of(run)
-    assert page.ids == ["figures", "samples", "reconstructions", "codes", "latent", "curves", "progress", "settings", "data", "reproduce"]
+    assert page.ids == [
+        "figures",
+        "samples",
+        "reconstructions",
+        "codes",
+        "latent",
+        "curves",
+        "progress",
+        "settings",
+        "data",
+        "reproduce",
+    ]
     assert {f"#{section}" for section in page.ids} <= set(page.addresses)
     assert "unfinished" not in page.words
 
@@ -196,7 +237,13 @@ def test_the_page_is_one_file_that_asks_nothing_of_a_network(run):
     assert page.text.count("http://") + page.text.count("https://") == 1
     assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest", page.text)
     assert "default-src 'none'" in page.text
-    assert sorted(p.name for p in run.iterdir()) == ["evaluation.json", "metrics.jsonl", "report.html", "run.json", "samples"]
+    assert sorted(p.name for p in run.iterdir()) == [
+        "evaluation.json",
+        "metrics.jsonl",
+        "report.html",
+        "run.json",
+        "samples",
+    ]
 
 
 def test_values_appear(run):
@@ -212,15 +259,34 @@ def test_values_appear(run):
 
 
 def test_each_figure_says_its_kind_and_a_bound_on_a_code_length_its_side(run):
-    rows = re.findall(r'<tr role="row">.*?</tr>', page_of(run).text.partition("<tbody")[2].partition("</tbody>")[0])
-    said = [(re.search('class="kind.*?<b>(.*?)</b>', row)[1], (re.search('"sign">(.)<', row) or [None, ""])[1]) for row in rows]
-    assert said == [("bound", "≤"), ("measure", ""), ("exact", "="), ("estimate", "≈"), ("measure", ""), ("measure", "")]
+    rows = re.findall(
+        r'<tr role="row">.*?</tr>', page_of(run).text.partition("<tbody")[2].partition("</tbody>")[0]
+    )
+    said = [
+        (re.search('class="kind.*?<b>(.*?)</b>', row)[1], (re.search('"sign">(.)<', row) or [None, ""])[1])
+        for row in rows
+    ]
+    assert said == [
+        ("bound", "≤"),
+        ("measure", ""),
+        ("exact", "="),
+        ("estimate", "≈"),
+        ("measure", ""),
+        ("measure", ""),
+    ]
 
 
 def test_pictures_are_those_of_the_run_and_are_described(run):
     page = page_of(run)
     embedded = {base64.b64decode(image["src"].partition(",")[2]) for image in page.images}
-    for name in ("samples-seed0", "reconstructions", "latent", "interpolations", "prior-step-004000", "tokenizer-step-000500"):
+    for name in (
+        "samples-seed0",
+        "reconstructions",
+        "latent",
+        "interpolations",
+        "prior-step-004000",
+        "tokenizer-step-000500",
+    ):
         assert (run / "samples" / f"{name}.png").read_bytes() in embedded, name
     assert (run / "samples" / "tokenizer-reconstructions-005000.png").read_bytes() not in embedded
     assert all(image["alt"] and int(image["width"]) and int(image["height"]) for image in page.images)
@@ -239,7 +305,9 @@ def test_the_last_sheets_stand_in_for_final_pictures(run):
 
 def test_train_and_validation_share_a_chart(run):
     page = page_of(run)
-    assert page.text.count('class="line train"') == page.text.count('class="chart"') - 1 == 11  # 7 + 4 terms, and the codebook
+    assert (
+        page.text.count('class="line train"') == page.text.count('class="chart"') - 1 == 11
+    )  # 7 + 4 terms, and the codebook
     assert page.text.count('class="line validation"') == 5 + 2
     assert page.words.count("Learning rate") == 2
     assert "Code length" not in page.words
@@ -259,9 +327,13 @@ def test_an_unfinished_run_says_how_far_it_is_and_how_to_go_on(run):
     lines = [line for line in metrics_lines() if line["stage"] == "tokenizer" and line["step"] <= 1200]
     torn = json.dumps(lines[-1] | {"step": 1250})[:40]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + torn)
-    (run / "samples" / "samples-seed0.png").write_bytes((run / "samples" / "samples-seed0.png").read_bytes()[:300])
+    (run / "samples" / "samples-seed0.png").write_bytes(
+        (run / "samples" / "samples-seed0.png").read_bytes()[:300]
+    )
     page = page_of(run)
-    assert "tokenizer stands at step 1,200 of 5,000, prior stands at step 0 of 4,000" in " ".join(page.words.split())
+    assert "tokenizer stands at step 1,200 of 5,000, prior stands at step 0 of 4,000" in " ".join(
+        page.words.split()
+    )
     assert "ancestral evaluate" in page.words
     assert "codes" not in page.ids
     assert "samples" in page.ids
@@ -270,7 +342,11 @@ def test_an_unfinished_run_says_how_far_it_is_and_how_to_go_on(run):
 
 def test_a_finished_stage_need_not_have_logged_its_last_step(run):
     (run / "metrics.jsonl").write_text(
-        "".join(json.dumps({"stage": stage, "step": step, "loss": 1.0}) + "\n" for stage, n in STAGES.items() for step in range(0, n, 300))
+        "".join(
+            json.dumps({"stage": stage, "step": step, "loss": 1.0}) + "\n"
+            for stage, n in STAGES.items()
+            for step in range(0, n, 300)
+        )
     )
     assert "unfinished" not in page_of(run).words
     (run / "metrics.jsonl").unlink()  # a run that was handed on without its log
@@ -287,7 +363,10 @@ def test_a_path_gives_the_title_its_last_folder(run):
 
 
 def test_values_that_are_not_finite_leave_gaps_and_are_counted(run):
-    lines = [{"stage": "tokenizer", "step": step, "split": "train", "loss": 2.0 + step / 100} for step in range(1, 21)]
+    lines = [
+        {"stage": "tokenizer", "step": step, "split": "train", "loss": 2.0 + step / 100}
+        for step in range(1, 21)
+    ]
     lines[4]["loss"], lines[9]["loss"], lines[14]["loss"] = math.nan, math.inf, None
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     evaluation = evaluation_json()
@@ -312,7 +391,9 @@ def test_names_are_escaped(run):
     (run / "run.json").write_text(json.dumps(about))
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"stage": evil, "split": evil, "step": 5, evil: 1.0, "seconds": 1}) + "\n")
-    (run / "samples" / "a<b>-step-000001.png").write_bytes((run / "samples" / "samples-seed0.png").read_bytes())
+    (run / "samples" / "a<b>-step-000001.png").write_bytes(
+        (run / "samples" / "samples-seed0.png").read_bytes()
+    )
     page = page_of(run)
     assert page.elements.count("script") == 1
     assert evil not in page.text
@@ -327,7 +408,9 @@ def test_a_model_that_the_taxonomy_does_not_know_keeps_its_name(run):
 
 
 def test_a_directory_that_is_no_run_is_a_user_error(tmp_path):
-    with pytest.raises(UserError, match=f"expected a run directory, got {re.escape(str(tmp_path))} without run.json"):
+    with pytest.raises(
+        UserError, match=f"expected a run directory, got {re.escape(str(tmp_path))} without run.json"
+    ):
         write_report(tmp_path)
     with pytest.raises(UserError, match=r"without run\.json"):
         write_report(tmp_path / "nowhere")
@@ -355,17 +438,26 @@ def test_writing_a_page_imports_no_torch(run):
 
 def test_a_line_goes_where_its_values_are():
     chart = str(line_chart({"train": {0: 1.0, 50: 2.0, 100: 3.0}}, title="Loss", unit=""))
-    points = [tuple(map(float, p.split())) for p in re.split("[ML]", re.search(r'class="line train"><path d="M([^"]*)"', chart)[1])]
+    points = [
+        tuple(map(float, p.split()))
+        for p in re.split("[ML]", re.search(r'class="line train"><path d="M([^"]*)"', chart)[1])
+    ]
     ticks = {
         float(label): float(y)
-        for y, label in re.findall(r'd="M48 ([\d.]+)H\d+"/><text x="[\d.]+" y="[\d.]+" text-anchor="end">([\d.]+)<', chart)
+        for y, label in re.findall(
+            r'd="M48 ([\d.]+)H\d+"/><text x="[\d.]+" y="[\d.]+" text-anchor="end">([\d.]+)<', chart
+        )
     }
     assert points[1][0] - points[0][0] == pytest.approx(points[2][0] - points[1][0], abs=0.2)
-    assert [y for _, y in points] == pytest.approx([ticks[1], ticks[2], ticks[3]], abs=0.2)  # written with one decimal
+    assert [y for _, y in points] == pytest.approx(
+        [ticks[1], ticks[2], ticks[3]], abs=0.2
+    )  # written with one decimal
 
 
 def test_a_long_series_is_drawn_as_means_that_cover_it():
-    chart = str(line_chart({"train": {step: float(step % 2) for step in range(1, 10001)}}, title="Loss", unit=""))
+    chart = str(
+        line_chart({"train": {step: float(step % 2) for step in range(1, 10001)}}, title="Loss", unit="")
+    )
     path = re.search(r'class="line train"><path d="([^"]*)"', chart)[1]
     assert 200 <= path.count("L") < 240
     assert len(chart) < 60_000
@@ -376,18 +468,24 @@ def test_an_early_peak_does_not_flatten_the_rest():
     assert ">250" not in re.sub(r"step.*?<", "", str(line_chart({"train": values}, title="Loss", unit="")))
 
 
-@pytest.mark.parametrize("points", [{}, {5: 1.0}, {5: 0.0, 6: 0.0}, {0: -1.0}, {1: 1e-9, 2: 1e9}, {1: 1e-320, 2: 1.0}, {1: math.nan}])
+@pytest.mark.parametrize(
+    "points",
+    [{}, {5: 1.0}, {5: 0.0, 6: 0.0}, {0: -1.0}, {1: 1e-9, 2: 1e9}, {1: 1e-320, 2: 1.0}, {1: math.nan}],
+)
 def test_degenerate_series_are_drawn(points):
-    assert not re.search(r"\b(nan|inf)\b", str(line_chart({"train": points}, title="Loss", unit="nats")).replace("not finite", ""))
+    assert not re.search(
+        r"\b(nan|inf)\b",
+        str(line_chart({"train": points}, title="Loss", unit="nats")).replace("not finite", ""),
+    )
 
 
 @pytest.mark.parametrize("counts", [[1], [5, 5, 5], [0, 7], list(range(10_000)), [10, 100, 1000]])
 def test_usage_covers_the_codes_that_are_used(counts):
     chart = str(usage_chart(counts, 2.0, title="Codebook"))
     used = sum(count > 0 for count in counts)
-    assert float(re.findall(r"H([\d.]+)", re.search('class="area" d="(.*?)"', chart)[1])[-1]) == pytest.approx(
-        48 + (320 - 48 - 12) * used / len(counts), abs=0.1
-    )
+    assert float(
+        re.findall(r"H([\d.]+)", re.search('class="area" d="(.*?)"', chart)[1])[-1]
+    ) == pytest.approx(48 + (320 - 48 - 12) * used / len(counts), abs=0.1)
     assert ("never used" in chart) == (used < len(counts))
 
 
@@ -401,7 +499,9 @@ def test_of_a_step_logged_twice_the_later_line_counts(tmp_path):
 
 def test_the_clock_may_start_again():
     assert seconds([{"seconds": s} for s in (1.0, 50.0, 49.9, 100.0, 2.0, 30.0)] + [{}]) == 130.0
-    assert seconds([{"seconds": 50.0}, {"split": "validation"}, {"seconds": 60.0}]) == 60.0, "an evaluation has no clock"
+    assert seconds([{"seconds": 50.0}, {"split": "validation"}, {"seconds": 60.0}]) == 60.0, (
+        "an evaluation has no clock"
+    )
 
 
 @pytest.mark.parametrize(
@@ -429,4 +529,10 @@ def test_names_of_terms():
 
 
 def test_durations():
-    assert [duration(s) for s in (31.0, 90, 3500, 5400, 200_000)] == ["31 s", "1 min 30 s", "58 min", "1 h 30 min", "2 d 7 h"]
+    assert [duration(s) for s in (31.0, 90, 3500, 5400, 200_000)] == [
+        "31 s",
+        "1 min 30 s",
+        "58 min",
+        "1 h 30 min",
+        "2 d 7 h",
+    ]

@@ -8,7 +8,7 @@ from torch import nn
 
 from ancestral.nn.attention import CausalAttention
 from ancestral.nn.causal import RasterConv2d, Upsample2d, VerticalConv2d
-from ancestral.nn.reach import through, window
+from ancestral.nn.receptive_field import through, window
 from ancestral.nn.recurrent import DiagonalBiLSTM, RowLSTM
 from ancestral.nn.streaming import Chain, Cursor, Injection, InputShift, Pointwise, Shift, shift_down, take
 
@@ -60,7 +60,9 @@ def test_vertical_convolution(grid, up, side, dilation):
 
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("dilation", [1, 2, 3])
-@pytest.mark.parametrize(("up", "left", "right"), [(0, 0, 0), (0, 2, 0), (1, 1, 1), (2, 1, 0), (2, 0, 1), (1, 0, 0), (3, 3, 3)])
+@pytest.mark.parametrize(
+    ("up", "left", "right"), [(0, 0, 0), (0, 2, 0), (1, 1, 1), (2, 1, 0), (2, 0, 1), (1, 0, 0), (3, 3, 3)]
+)
 def test_raster_convolution(grid, up, left, right, dilation):
     layer = RasterConv2d(3, 4, up=up, left=left, right=right, dilation=dilation).double()
     check_positions(layer, noise(2, 3, *grid), visits=2)
@@ -70,7 +72,9 @@ def test_raster_convolution(grid, up, left, right, dilation):
 @pytest.mark.parametrize(("up", "left", "right"), [(0, 0, 0), (0, 2, 0), (1, 1, 1), (3, 3, 3)])
 def test_raster_convolution_of_the_input(grid, up, left, right):
     """Mask A: what a position holds at its visit is a guess, and becomes known at the next one."""
-    layer = RasterConv2d(torch.tensor([0, 1, 2]), torch.tensor([0, 0, 1, 2]), up=up, left=left, right=right, mask="A").double()
+    layer = RasterConv2d(
+        torch.tensor([0, 1, 2]), torch.tensor([0, 0, 1, 2]), up=up, left=left, right=right, mask="A"
+    ).double()
     x = noise(2, 3, *grid)
     cursor = cursor_of(x)
     with torch.no_grad():
@@ -126,7 +130,7 @@ def test_recurrent_layers(grid, kind):
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_diagonal_lstm_is_its_recurrence(grid):
-    """Against the definition: the state of a position from its left and its upper neighbour, and mirrored one row up."""
+    """Against the definition: the state of a position from its left and its upper neighbor, and mirrored one row up."""
     layer = DiagonalBiLSTM(torch.zeros(3, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)).double()
     x = noise(1, 3, *grid)
     height, width = grid
@@ -169,7 +173,9 @@ def test_attention(grid, strict):
             k = torch.stack([keys.flatten(2)[:, 3 * head : 3 * head + 3, s] for s in seen], 2)
             v = torch.stack([values.flatten(2)[:, 2 * head : 2 * head + 2, s] for s in seen], 2)
             weights = ((q[:, :, None] * k).sum(1) / 3**0.5).softmax(1)
-            torch.testing.assert_close(here[:, 2 * head : 2 * head + 2], (v * weights[:, None]).sum(2), rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(
+                here[:, 2 * head : 2 * head + 2], (v * weights[:, None]).sum(2), rtol=1e-12, atol=1e-12
+            )
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -200,7 +206,12 @@ def test_injection_and_take(sizes):
 
 
 def test_chains_pass_the_cursor_on():
-    chain = Chain(RasterConv2d(3, 4, up=1, left=1), nn.ReLU(), Pointwise(4, 5), Chain(nn.Tanh(), RasterConv2d(5, 2, left=1))).double()
+    chain = Chain(
+        RasterConv2d(3, 4, up=1, left=1),
+        nn.ReLU(),
+        Pointwise(4, 5),
+        Chain(nn.Tanh(), RasterConv2d(5, 2, left=1)),
+    ).double()
     check_positions(chain, noise(2, 3, 4, 5))
 
 
@@ -236,7 +247,7 @@ def test_reach_on_paper_is_the_gradient(layer):
     x = noise(4, 1, *grid).requires_grad_()
     out = layer(x).sum((0, 1)).flatten()
     rows = [torch.autograd.grad(o, x, retain_graph=True)[0].abs().sum((0, 1)).flatten() > 0 for o in out]
-    assert torch.equal(torch.stack(rows), layer.reach(grid))
+    assert torch.equal(torch.stack(rows), layer.receptive_field(grid))
 
 
 @pytest.mark.parametrize("side", [0, 1])
@@ -246,7 +257,7 @@ def test_reach_of_the_upsampling(side):
     x = noise(2, 1, 3, 3).requires_grad_()
     out = layer(x)[:, :, :5, :6].sum((0, 1)).flatten()
     rows = [torch.autograd.grad(o, x, retain_graph=True)[0].abs().sum((0, 1)).flatten() > 0 for o in out]
-    assert torch.equal(torch.stack(rows), layer.reach(grid))
+    assert torch.equal(torch.stack(rows), layer.receptive_field(grid))
 
 
 def test_reaches_compose():

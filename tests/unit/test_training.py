@@ -45,8 +45,23 @@ def command(out):
              for name, value in {"steps": n, "batch-size": 16, "warmup": 2, "ema": 0.9}.items()]  # fmt: skip
     flags += [f"--model.{'prior.' if k == 'prior' else ''}{n.replace('_', '-')}={v}"
               for k, values in TINY.items() for n, v in (values.items() if isinstance(values, dict) else [(k, values)])]  # fmt: skip
-    flags += ["--device=cpu", "--checkpoint-every=4", "--evaluate-every=8", "--sample-every=0", "--log-every=4"]
-    return [sys.executable, "-c", "from ancestral.cli.main import main; main()", "train", "vqvae", "--data=digits", f"--out={out}", *flags]
+    flags += [
+        "--device=cpu",
+        "--checkpoint-every=4",
+        "--evaluate-every=8",
+        "--sample-every=0",
+        "--log-every=4",
+    ]
+    return [
+        sys.executable,
+        "-c",
+        "from ancestral.cli.main import main; main()",
+        "train",
+        "vqvae",
+        "--data=digits",
+        f"--out={out}",
+        *flags,
+    ]
 
 
 def weights(run):
@@ -106,7 +121,10 @@ def test_signal_saves_and_tells_how_to_go_on(undisturbed, tmp_path, number):
 def test_tensorboard_forgets_what_is_done_again(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    for start, values in ((0, [5.0, 4.0, 3.0]), (1, [2.0, 1.0])):  # killed after step 3, with a checkpoint of step 1
+    for start, values in (
+        (0, [5.0, 4.0, 3.0]),
+        (1, [2.0, 1.0]),
+    ):  # killed after step 3, with a checkpoint of step 1
         with Journal(tmp_path, Console(quiet=True)) as journal:
             journal.begin_stage("prior", start, 3)
             for step, value in enumerate(values, start + 1):
@@ -115,13 +133,21 @@ def test_tensorboard_forgets_what_is_done_again(tmp_path):
         (events,) = (tmp_path / "tensorboard" / "prior").glob("events.out.tfevents.*.*")
         events.rename(events.with_name(f"events.out.tfevents.{start}"))
     events = EventAccumulator(str(tmp_path / "tensorboard" / "prior")).Reload()
-    assert [(event.step, event.value) for event in events.Scalars("loss/train")] == [(1, 5.0), (2, 2.0), (3, 1.0)]
+    assert [(event.step, event.value) for event in events.Scalars("loss/train")] == [
+        (1, 5.0),
+        (2, 2.0),
+        (3, 1.0),
+    ]
 
 
 def test_complete_run_is_left_alone(undisturbed, tmp_path):
-    before = {p: p.stat().st_mtime_ns for p in (undisturbed / "checkpoints").rglob("*")} | {undisturbed: weights(undisturbed)}
+    before = {p: p.stat().st_mtime_ns for p in (undisturbed / "checkpoints").rglob("*")} | {
+        undisturbed: weights(undisturbed)
+    }
     tiny_vqvae(undisturbed)
-    assert before == {p: p.stat().st_mtime_ns for p in (undisturbed / "checkpoints").rglob("*")} | {undisturbed: weights(undisturbed)}
+    assert before == {p: p.stat().st_mtime_ns for p in (undisturbed / "checkpoints").rglob("*")} | {
+        undisturbed: weights(undisturbed)
+    }
 
 
 def tear(checkpoint):
@@ -138,7 +164,9 @@ def test_torn_checkpoint_is_skipped_and_kept(undisturbed, tmp_path, capsys):
     capsys.readouterr()
     tiny_vqvae(out)
     aside = last.with_name(f"torn-{last.name}")
-    assert capsys.readouterr().out.startswith(f"skipped a torn checkpoint, kept as {aside}\ngoing on with stage prior after step 12\n")
+    assert capsys.readouterr().out.startswith(
+        f"skipped a torn checkpoint, kept as {aside}\ngoing on with stage prior after step 12\n"
+    )
     assert (aside / "model.safetensors").read_bytes() == left
     assert weights(out) == weights(undisturbed)
 
@@ -157,7 +185,10 @@ def test_no_whole_checkpoint_is_said(undisturbed, tmp_path, capsys):
 
 
 def test_only_the_last_checkpoints_are_kept(undisturbed):
-    assert [p.name for p in sorted((undisturbed / "checkpoints" / "prior").iterdir())] == ["step-00000012", "step-00000016"]
+    assert [p.name for p in sorted((undisturbed / "checkpoints" / "prior").iterdir())] == [
+        "step-00000012",
+        "step-00000016",
+    ]
 
 
 def test_other_options_in_the_same_folder_are_an_error_that_names_them(undisturbed):
@@ -176,13 +207,23 @@ def test_folder_with_something_else_is_an_error(tmp_path):
 
 def test_batch_larger_than_the_data_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no larger than the 1536 training examples, got 5000"):
-        train("vqvae", data="digits", out=tmp_path / "run", config=TINY, stages={"tokenizer": {"batch_size": 5000}}, options=OPTIONS)
+        train(
+            "vqvae",
+            data="digits",
+            out=tmp_path / "run",
+            config=TINY,
+            stages={"tokenizer": {"batch_size": 5000}},
+            options=OPTIONS,
+        )
     assert not (tmp_path / "run").exists(), "the mended command must find the folder free"
 
 
 def test_another_prior_on_an_earlier_tokenizer(undisturbed, tmp_path):
     run = tiny_vqvae(tmp_path / "run", steps=STEPS | {"prior": 8}, start_from=undisturbed)
-    old, new = load_file(undisturbed / "model" / "model.safetensors"), load_file(run.path / "model" / "model.safetensors")
+    old, new = (
+        load_file(undisturbed / "model" / "model.safetensors"),
+        load_file(run.path / "model" / "model.safetensors"),
+    )
     same = {name for name in old if torch.equal(old[name], new[name])}
     assert {name for name in old if name.split(".")[0] in ("encoder", "quantizer", "decoder")} <= same
     assert any(name.startswith("prior") for name in old.keys() - same)
@@ -191,7 +232,14 @@ def test_another_prior_on_an_earlier_tokenizer(undisturbed, tmp_path):
 
 def test_tokenizer_of_another_size_is_an_error(undisturbed, tmp_path):
     with pytest.raises(UserError, match="leave the options of that stage"):
-        train("vqvae", data="digits", out=tmp_path / "run", config=TINY | {"width": 16}, start_from=undisturbed, options=OPTIONS)
+        train(
+            "vqvae",
+            data="digits",
+            out=tmp_path / "run",
+            config=TINY | {"width": 16},
+            start_from=undisturbed,
+            options=OPTIONS,
+        )
 
 
 class Toy(Model):
@@ -210,7 +258,9 @@ class Toy(Model):
         self.register_buffer("calls", torch.zeros(2))
 
     def stages(self):
-        return (Stage("training", (Phase("critic", (self.a,), repeat=2), Phase("generator", (self.b,), every=2))),)
+        return (
+            Stage("training", (Phase("critic", (self.a,), repeat=2), Phase("generator", (self.b,), every=2))),
+        )
 
     def loss(self, batch, phase):
         if self.training:
@@ -231,7 +281,9 @@ def fit_toy(out, nan_at=-1, steps=6, checkpoint_every=2, **changes):
     data = load_data("digits", ImageOptions())
     toy = Toy(Toy.Config(nan_at=nan_at), data.spec)
     optimization = Optimization(steps=steps, batch_size=8, warmup=0, **changes)
-    options = TrainingOptions(device="cpu", checkpoint_every=checkpoint_every, sample_every=0, evaluate_every=0, log_every=1)
+    options = TrainingOptions(
+        device="cpu", checkpoint_every=checkpoint_every, sample_every=0, evaluate_every=0, log_every=1
+    )
     Trainer(toy, data, {"training": optimization}, images=ImageOptions(), options=options, path=out).fit()
     return toy
 
@@ -279,7 +331,9 @@ def test_batches_are_a_function_of_seed_stage_and_number():
 def test_augmentation_is_a_function_of_the_batch_number():
     data = Batch(torch.arange(64, dtype=torch.uint8).view(4, 1, 4, 4))
     flip = lambda x, generator: x if torch.rand((), generator=generator) < 0.5 else x.flip(-1)  # noqa: E731
-    one, two = (Batches(data, 2, seed=0, stage="s", device=torch.device("cpu"), augment=flip) for _ in range(2))
+    one, two = (
+        Batches(data, 2, seed=0, stage="s", device=torch.device("cpu"), augment=flip) for _ in range(2)
+    )
     _ = [two[k] for k in range(7)]
     assert torch.equal(one[7].x, two[7].x)
 
@@ -368,7 +422,9 @@ def test_resuming_on_changed_data_is_an_error(tmp_path):
     folder.mkdir()
     generator = torch.Generator().manual_seed(0)
     for i in range(40):
-        Image.fromarray(torch.randint(256, (8, 8), generator=generator).to(torch.uint8).numpy()).save(folder / f"{i}.png")
+        Image.fromarray(torch.randint(256, (8, 8), generator=generator).to(torch.uint8).numpy()).save(
+            folder / f"{i}.png"
+        )
     arguments = {"data": str(folder), "out": tmp_path / "run", "config": TINY, "options": OPTIONS}
     stages = {name: {"steps": 2, "batch_size": 4} for name in STEPS}
     train("vqvae", stages=stages, **arguments)
@@ -402,5 +458,15 @@ def test_spec_rejects_what_it_is_not():
 def test_without_a_compiler_the_step_stays_as_it_is(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("ancestral.training.fabric.shutil.which", lambda name: None)
     stages = {"training": {"steps": 2, "batch_size": 16, "compile": True}}
-    train("gated-pixelcnn", data="digits", out=tmp_path / "run", config={"width": 8, "layers": 1}, stages=stages, options=OPTIONS)
-    assert "not compiling the step of stage training, so slower: there is no C++ compiler (g++ or clang++)" in capsys.readouterr().out
+    train(
+        "gated-pixelcnn",
+        data="digits",
+        out=tmp_path / "run",
+        config={"width": 8, "layers": 1},
+        stages=stages,
+        options=OPTIONS,
+    )
+    assert (
+        "not compiling the step of stage training, so slower: there is no C++ compiler (g++ or clang++)"
+        in capsys.readouterr().out
+    )

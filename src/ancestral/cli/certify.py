@@ -3,11 +3,11 @@
 import sys
 from dataclasses import dataclass
 
-from ancestral.certificate import certify
+from ancestral.evaluation.certificate import certify
 from ancestral.cli.options import Folder, RunName, folder
 from ancestral.cli.parse import parse
 from ancestral.errors import UserError
-from ancestral.models.autoregressive.factorised import Factorised
+from ancestral.models.autoregressive.base import Autoregressive
 from ancestral.runs import load
 
 
@@ -31,8 +31,10 @@ def main(arguments: list[str]) -> None:
     options = parse(Options, arguments, "certify")
     model = load(options.run)
     subject = getattr(model, "prior", model)
-    if not isinstance(subject, Factorised):
-        raise UserError(f"expected an autoregressive model, got {type(model).__name__}", "ancestral models lists them")
+    if not isinstance(subject, Autoregressive):
+        raise UserError(
+            f"expected an autoregressive model, got {type(model).__name__}", "ancestral models lists them"
+        )
     certificate = certify(subject, trials=options.trials, progress=_tell)
     print(certificate)
     print(certificate.picture(folder(options.run, options.out) / "receptive-field.png"))

@@ -50,12 +50,22 @@ def main(arguments: list[str]) -> None:
     subject = Subject.find(options.run, device(options.device))
     spec = subject.model.spec
     if len(spec.shape) != 3:
-        raise UserError(f"expected a model of images, got one of {spec.shape}", "use ancestral.complete from Python")
+        raise UserError(
+            f"expected a model of images, got one of {spec.shape}", "use ancestral.complete from Python"
+        )
     known = upper_rows(spec, spec.shape[1] // 2 if options.rows is None else options.rows)
     if options.hole is not None:
         top, left, height, width = options.hole
-        if min(top, left) < 0 or min(height, width) < 1 or top + height > spec.shape[1] or left + width > spec.shape[2]:
-            raise UserError(f"expected a hole within {spec.shape[1]}x{spec.shape[2]}, got {options.hole}", "give top, left, height, width")
+        if (
+            min(top, left) < 0
+            or min(height, width) < 1
+            or top + height > spec.shape[1]
+            or left + width > spec.shape[2]
+        ):
+            raise UserError(
+                f"expected a hole within {spec.shape[1]}x{spec.shape[2]}, got {options.hole}",
+                "give top, left, height, width",
+            )
         known = torch.ones(spec.shape, dtype=torch.bool)
         known[:, top : top + height, left : left + width] = False
     x, completed = complete(

@@ -35,4 +35,6 @@ def main(arguments: list[str]) -> None:
     )  # fmt: skip
     print(result)
     if (Path(options.run) / "run.json").is_file() and not writes(options.data, options.split, options.limit):
-        print(f"\n(not written into {options.run}: that holds the figures of the whole of its own test split)")
+        print(
+            f"\n(not written into {options.run}: that holds the figures of the whole of its own test split)"
+        )

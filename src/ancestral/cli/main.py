@@ -21,10 +21,20 @@ COMMANDS = {
 }
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_PLACES = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+_PLACES = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+}
 """Errors of the file system that another path mends."""
 
-USAGE = "usage: ancestral COMMAND [options]\n\n" + "\n".join(f"  {name:<12} {text}" for name, text in COMMANDS.items())
+USAGE = "usage: ancestral COMMAND [options]\n\n" + "\n".join(
+    f"  {name:<12} {text}" for name, text in COMMANDS.items()
+)
 
 
 def main() -> None:
@@ -59,7 +69,9 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         if error.errno in _FULL:
-            return fail("expected room to write, got a full disk; free some space and give the same command again")
+            return fail(
+                "expected room to write, got a full disk; free some space and give the same command again"
+            )
         if error.errno not in _PLACES or error.filename is None:
             raise
         return fail(f"expected to use {error.filename}, got: {error.strerror}; check the path")

@@ -42,7 +42,13 @@ def main(arguments: list[str]) -> None:
             branch = "└─" if row is rows[-1] else "├─"
             planned = row.path is None
             authors, _, address = row.paper.partition(", https://")
-            cells = [f"{branch} {row.name}", row.learning, row.likelihood, "planned" if planned else "built", authors]
+            cells = [
+                f"{branch} {row.name}",
+                row.learning,
+                row.likelihood,
+                "planned" if planned else "built",
+                authors,
+            ]
             table.add_row(*cells, *([address] if papers else []), style="dim" if planned else "")
         console.print(table)
         console.print()

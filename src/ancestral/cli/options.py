@@ -8,15 +8,24 @@ import tyro
 from ancestral.cli.parse import shown_as
 from ancestral.errors import UserError
 
-RunName = Annotated[str, tyro.conf.Positional, shown_as("RUN"), tyro.conf.arg(help="Run directory, model folder or Hub name.")]
-DataName = Annotated[
-    str | None, shown_as("DATA"), tyro.conf.arg(help="Data to use, brought to what the model takes; the run's own if left out.")
+RunName = Annotated[
+    str, tyro.conf.Positional, shown_as("RUN"), tyro.conf.arg(help="Run directory, model folder or Hub name.")
 ]
-SplitName = Annotated[Literal["train", "validation", "test", "all"], tyro.conf.arg(help="Which examples; all: one split after another.")]
+DataName = Annotated[
+    str | None,
+    shown_as("DATA"),
+    tyro.conf.arg(help="Data to use, brought to what the model takes; the run's own if left out."),
+]
+SplitName = Annotated[
+    Literal["train", "validation", "test", "all"],
+    tyro.conf.arg(help="Which examples; all: one split after another."),
+]
 Folder = Annotated[
     Path | None,
     shown_as("FOLDER"),
-    tyro.conf.arg(help="Folder to write to; samples/ in the run directory if there is one, else the current folder."),
+    tyro.conf.arg(
+        help="Folder to write to; samples/ in the run directory if there is one, else the current folder."
+    ),
 ]
 Device = Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(help="Where to compute.")]
 

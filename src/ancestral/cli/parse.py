@@ -15,7 +15,10 @@ T = TypeVar("T")
 
 def shown_as(metavar: str) -> Any:
     """For ``Annotated``: what stands for the value of an option in the help, where no default need be shown if it is None."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=lambda default: f"(default: {default})" if default not in ("None", "") else "")
+    return tyro.conf.arg(
+        metavar=metavar,
+        help_behavior_hint=lambda default: f"(default: {default})" if default not in ("None", "") else "",
+    )
 
 
 def parse(options: type[T], arguments: list[str], command: str, default: T | None = None) -> T:
@@ -33,7 +36,9 @@ def parse(options: type[T], arguments: list[str], command: str, default: T | Non
             raise
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
         tyro.cli(options, args=["--help"], default=default)
-    raise _one_line(errors.getvalue(), f"ancestral {command}", re.findall(r"--[a-z](?:[\w.-]*\w)?", text.getvalue()))
+    raise _one_line(
+        errors.getvalue(), f"ancestral {command}", re.findall(r"--[a-z](?:[\w.-]*\w)?", text.getvalue())
+    )
 
 
 def _one_line(box: str, command: str, known: list[str]) -> UserError:
@@ -59,14 +64,23 @@ def _one_line(box: str, command: str, known: list[str]) -> UserError:
         kind = f"an option of {command}" if match[1].startswith("-") else "no more words"
         return UserError(f"expected {kind}, got {match[1]}", f"did you mean {near[0]}?" if near else see)
     if match := re.match(r"Missing value for argument '(\S+)'\. Expected (\d+)", text):
-        return UserError(f"expected {match[2]} value{'s' if match[2] != '1' else ''} for {match[1]}, got fewer", see)
+        return UserError(
+            f"expected {match[2]} value{'s' if match[2] != '1' else ''} for {match[1]}, got fewer", see
+        )
     if match := re.match(r"invalid choice '(.*)' for argument '(\S+)'\. Expected one of \((.*)\)", text):
         choices = re.findall(r"'([^']*)'", match[3])
-        return UserError(f"expected {match[2]} to be one of {', '.join(choices)}, got {match[1]}", nearest(match[1], choices))
+        return UserError(
+            f"expected {match[2]} to be one of {', '.join(choices)}, got {match[1]}",
+            nearest(match[1], choices),
+        )
     if match := re.match(r"Error parsing (\S+): .*?(\['.*?'\]|'.*?')", text):
-        form = next((line.strip() for line in (*blocks, [])[1] if line.strip().startswith(match[1])), match[1])
+        form = next(
+            (line.strip() for line in (*blocks, [])[1] if line.strip().startswith(match[1])), match[1]
+        )
         got = " ".join(re.findall(r"'([^']*)'", match[2]))
-        return UserError(f"expected {form.replace('{None}|', '').replace('{', '').replace('}', '')}, got {got}", see)
+        return UserError(
+            f"expected {form.replace('{None}|', '').replace('{', '').replace('}', '')}, got {got}", see
+        )
     return UserError(text.rstrip("."), see)
 
 
@@ -78,7 +92,11 @@ def _same_end(option: str, known: list[str]) -> list[str]:
 
     if not option.startswith("-"):
         return []
-    same = [name for name in known if last(option) in (last(name), "".join(word[:1] for word in last(name).split("-")))]
+    same = [
+        name
+        for name in known
+        if last(option) in (last(name), "".join(word[:1] for word in last(name).split("-")))
+    ]
     return difflib.get_close_matches(option, same, n=len(same), cutoff=0) if same else []
 
 

@@ -26,7 +26,9 @@ def main(arguments: list[str]) -> None:
     """Reconstruct and write."""
     options = parse(Options, arguments, "reconstruct")
     subject = Subject.find(options.run, device(options.device))
-    x, versions = reconstruct(subject.model, subject.dataset(options.data), split=options.split, n=options.n, progress=True)
+    x, versions = reconstruct(
+        subject.model, subject.dataset(options.data), split=options.split, n=options.n, progress=True
+    )
     path = folder(options.run, options.out) / "reconstructions.png"
     write_png(path, side_by_side(subject.model.spec, x, versions))
     print(path)

@@ -27,9 +27,13 @@ def main(arguments: list[str]) -> None:
     """Tokenize and write."""
     options = parse(Options, arguments, "tokenize")
     if options.out.exists():
-        raise UserError(f"expected a new file, got {options.out} which is there already", "choose another --out")
+        raise UserError(
+            f"expected a new file, got {options.out} which is there already", "choose another --out"
+        )
     check_codes_path(options.out)
-    codes, labels = tokenize(options.run, options.data, split=options.split, device=device(options.device), progress=True)
+    codes, labels = tokenize(
+        options.run, options.data, split=options.split, device=device(options.device), progress=True
+    )
     write_codes(options.out, codes, labels)
     shapes = ", ".join(f"{tuple(c.shape)} {str(c.dtype).removeprefix('torch.')}" for c in codes)
     print(f"{options.out}: {shapes}")

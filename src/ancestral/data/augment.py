@@ -22,7 +22,9 @@ def augment(x: Tensor, options: ImageOptions, generator: Generator) -> Tensor:
         x = torch.where(flipped.bool(), x.flip(-1), x)
     if options.shift:
         span = 2 * options.shift + 1
-        shifts = (torch.randint(span, (2, N, 1), generator=generator, device=source) - options.shift).to(x.device)
+        shifts = (torch.randint(span, (2, N, 1), generator=generator, device=source) - options.shift).to(
+            x.device
+        )
         rows = (torch.arange(H, device=x.device) + shifts[0]).clamp(0, H - 1)
         columns = (torch.arange(W, device=x.device) + shifts[1]).clamp(0, W - 1)
         examples = torch.arange(N, device=x.device).view(N, 1, 1, 1)

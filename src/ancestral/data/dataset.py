@@ -40,7 +40,7 @@ class Dataset:
     validation: Split
     test: Split
     classes: tuple[str, ...]
-    """Name of each class; none for unlabelled data."""
+    """Name of each class; none for unlabeled data."""
     fingerprint: str
     """SHA-256 over values, labels and splits."""
     skipped: tuple[str, ...]
@@ -56,7 +56,11 @@ class Dataset:
         """What a run writes down about its data, as JSON."""
         return {
             "source": self.source,
-            "spec": {"shape": list(self.spec.shape), "levels": self.spec.levels, "classes": self.spec.classes},
+            "spec": {
+                "shape": list(self.spec.shape),
+                "levels": self.spec.levels,
+                "classes": self.spec.classes,
+            },
             "sizes": {name: len(getattr(self, name)) for name in SPLITS},
             "made": dict(self.made),
             "duplicates_left_out": self.duplicates,

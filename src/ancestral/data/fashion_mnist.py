@@ -15,7 +15,18 @@ from ancestral.errors import UserError
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 HUB = "zalando-datasets/fashion_mnist"
-CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 SHA256 = {
     "train images": "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",
     "train labels": "657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7",
@@ -48,7 +59,8 @@ def fashion_mnist() -> Pictures:
     x = x.reshape(-1, 1, 28, 28)
     return Pictures(
         source="fashion-mnist",
-        names=tuple(f"train/{i}" for i in range(TRAIN_SIZE)) + tuple(f"test/{i}" for i in range(len(x) - TRAIN_SIZE)),
+        names=tuple(f"train/{i}" for i in range(TRAIN_SIZE))
+        + tuple(f"test/{i}" for i in range(len(x) - TRAIN_SIZE)),
         read=lambda i: to_image(x[i, 0], 256),
         given=np.where(np.arange(len(x)) < TRAIN_SIZE, TRAIN, TEST).astype(np.int8),
         key="".join(SHA256.values()),
@@ -70,7 +82,8 @@ def _idx(name: str, header: int) -> NDArray[np.uint8]:
         return np.frombuffer(gzip.decompress((DEBIAN / name).read_bytes())[header:], np.uint8)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(
-            f"cannot read {DEBIAN / name} ({error})", "install it again: apt-get install --reinstall dataset-fashion-mnist"
+            f"cannot read {DEBIAN / name} ({error})",
+            "install it again: apt-get install --reinstall dataset-fashion-mnist",
         ) from error
 
 

@@ -27,10 +27,12 @@ def folder(path: Path) -> Pictures:
     if not files:
         raise UserError(f"folder {path} holds no images (looked for {' '.join(SUFFIXES)})", "check the path")
     splits = _splits(path, files)
-    given = np.array([SPLIT_NAMES[file.parts[0]] for file in files] if splits else [TRAIN] * len(files), np.int8)
+    given = np.array(
+        [SPLIT_NAMES[file.parts[0]] for file in files] if splits else [TRAIN] * len(files), np.int8
+    )
     inner = [file.parts[1:] if splits else file.parts for file in files]
     classes = tuple(sorted({parts[0] for parts in inner if len(parts) > 1}))
-    labelled = len(classes) > 1 and all(len(parts) > 1 for parts in inner)
+    labeled = len(classes) > 1 and all(len(parts) > 1 for parts in inner)
     position = {name: i for i, name in enumerate(classes)}
     Image.init()  # before threads do
     names = tuple(file.as_posix() for file in files)
@@ -40,8 +42,8 @@ def folder(path: Path) -> Pictures:
         read=lambda i: Image.open(path / names[i], formats=FORMATS),
         given=given,
         key=_key(path, names),
-        labels=np.array([position[parts[0]] for parts in inner], np.int64) if labelled else None,
-        classes=classes if labelled else (),
+        labels=np.array([position[parts[0]] for parts in inner], np.int64) if labeled else None,
+        classes=classes if labeled else (),
     )
 
 
@@ -69,7 +71,10 @@ def _splits(root: Path, files: list[Path]) -> bool:
     if others and codes & {VALIDATION, TEST}:
         beside = f"{others[0]}/" if others[0] else "images"
         found = ", ".join(f"{name}/" for name in sorted(top & SPLIT_NAMES.keys()))
-        raise UserError(f"folder {root} has splits ({found}) and {beside} beside them", "move what is no split to another folder")
+        raise UserError(
+            f"folder {root} has splits ({found}) and {beside} beside them",
+            "move what is no split to another folder",
+        )
     return not others
 
 
@@ -82,5 +87,7 @@ def _key(root: Path, names: tuple[str, ...]) -> str:
         except OSError:  # a broken link: it will be skipped
             digest.update(f"{name}\0\0".encode(errors="surrogateescape"))
         else:
-            digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape"))
+            digest.update(
+                f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape")
+            )
     return digest.hexdigest()

@@ -27,7 +27,9 @@ def hub(name: str) -> Pictures:
         raise UserError(f"expected hub:OWNER/NAME, got hub:{name}", "copy the name from the data set's page")
     try:
         loaded = datasets.load_dataset(f"{owner}/{repository}", *([config] if config else []))
-    except Exception as error:  # network, authentication, missing names and configurations: each library has its own types
+    except (
+        Exception
+    ) as error:  # network, authentication, missing names and configurations: each library has its own types
         lines = str(error).strip().splitlines() or [""]
         raise UserError(
             f"cannot load {name} from the Hub ({type(error).__name__}: {lines[0]})",
@@ -39,15 +41,25 @@ def hub(name: str) -> Pictures:
         found = {"train": next(iter(found.values()))}
     splits = {split: rows for split, rows in found.items() if split in SPLIT_NAMES and len(rows)}
     if not any(SPLIT_NAMES[split] == TRAIN for split in splits):
-        raise UserError(f"hub:{name} has no split train, but {', '.join(sorted(found))}", "choose another data set or configuration")
+        raise UserError(
+            f"hub:{name} has no split train, but {', '.join(sorted(found))}",
+            "choose another data set or configuration",
+        )
     features = next(iter(splits.values())).features
     images = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
     if not images:
-        raise UserError(f"hub:{name} has no column of images, but {', '.join(features)}", "choose another data set")
-    label = next((column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)), None)
+        raise UserError(
+            f"hub:{name} has no column of images, but {', '.join(features)}", "choose another data set"
+        )
+    label = next(
+        (column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)), None
+    )
 
     # undecoded, so that Pillow reads headers alone where they suffice
-    columns = [rows.select_columns([images[0]]).cast_column(images[0], datasets.Image(decode=False)) for rows in splits.values()]
+    columns = [
+        rows.select_columns([images[0]]).cast_column(images[0], datasets.Image(decode=False))
+        for rows in splits.values()
+    ]
     where = [(rows, i) for rows in columns for i in range(len(rows))]
     Image.init()  # before threads do
 
@@ -63,9 +75,19 @@ def hub(name: str) -> Pictures:
         source=f"hub:{name}",
         names=tuple(f"{split}/{i}" for split, rows in splits.items() for i in range(len(rows))),
         read=read,
-        given=np.concatenate([np.full(len(rows), SPLIT_NAMES[split], np.int8) for split, rows in splits.items()]),
+        given=np.concatenate(
+            [np.full(len(rows), SPLIT_NAMES[split], np.int8) for split, rows in splits.items()]
+        ),
         key=" ".join(f"{split}:{rows._fingerprint}" for split, rows in splits.items()),
-        labels=np.array([-1 if v is None else v for rows in splits.values() for v in rows[label][:]], np.int64) if label else None,
+        labels=np.array(
+            [-1 if v is None else v for rows in splits.values() for v in rows[label][:]], np.int64
+        )
+        if label
+        else None,
         classes=tuple(features[label].names) if label else (),
-        notes=tuple(f"split {split}: neither train nor validation nor test" for split in found if split not in SPLIT_NAMES),
+        notes=tuple(
+            f"split {split}: neither train nor validation nor test"
+            for split in found
+            if split not in SPLIT_NAMES
+        ),
     )

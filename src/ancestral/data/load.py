@@ -63,10 +63,16 @@ def find(source: str) -> Pictures:
     if source and path.is_dir():
         return folder(path)
     if source and path.exists():
-        raise UserError(f"expected a folder of images, got the file {source}", f"give the folder that it is in: {path.parent}")
+        raise UserError(
+            f"expected a folder of images, got the file {source}",
+            f"give the folder that it is in: {path.parent}",
+        )
     if source.startswith((".", "~")) or "/" in source or "\\" in source:
         raise UserError(f"there is no folder {source} (looked for {path.absolute()})", "check the path")
-    raise UserError(f"there is no data set {source!r}, nor such a folder in {Path.cwd()}", nearest(source, [*NAMED, "hub:OWNER/NAME"]))
+    raise UserError(
+        f"there is no data set {source!r}, nor such a folder in {Path.cwd()}",
+        nearest(source, [*NAMED, "hub:OWNER/NAME"]),
+    )
 
 
 def _key(pictures: Pictures, options: ImageOptions) -> str:
@@ -79,7 +85,11 @@ def _key(pictures: Pictures, options: ImageOptions) -> str:
 def _dataset(pictures: Pictures, stored: store.Stored, options: ImageOptions) -> Dataset:
     made = {"train": "what the other splits leave"}
     for name, code, share in (("validation", VALIDATION, options.validation), ("test", TEST, options.test)):
-        made[name] = "the source's own" if pictures.has(code) else f"{share:.4g} of train, in the order of a hash of the pixels"
+        made[name] = (
+            "the source's own"
+            if pictures.has(code)
+            else f"{share:.4g} of train, in the order of a hash of the pixels"
+        )
     shape = tuple(stored.splits["train"].x.shape[1:])
     return Dataset(
         source=pictures.source,
@@ -89,7 +99,8 @@ def _dataset(pictures: Pictures, stored: store.Stored, options: ImageOptions) ->
         test=stored.splits["test"],
         classes=pictures.classes,
         fingerprint=stored.fingerprint,
-        skipped=tuple(f"{pictures.names[i]}: {reason}" for i, reason in sorted(stored.skipped.items())) + pictures.notes,
+        skipped=tuple(f"{pictures.names[i]}: {reason}" for i, reason in sorted(stored.skipped.items()))
+        + pictures.notes,
         made=made,
         duplicates=stored.duplicates,
         names={name: tuple(np.array(pictures.names, object)[stored.rows[name]]) for name in SPLITS},

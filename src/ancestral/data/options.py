@@ -32,14 +32,19 @@ class ImageOptions:
         if self.size is not None:
             object.__setattr__(self, "size", tuple(self.size))  # JSON gives a list
             if len(self.size) != 2 or min(self.size) < 1:
-                raise UserError(f"expected a size of two positive numbers, got {self.size}", "give height and width: --images.size 32 32")
+                raise UserError(
+                    f"expected a size of two positive numbers, got {self.size}",
+                    "give height and width: --images.size 32 32",
+                )
         if not 2 <= self.levels <= 256:
             raise UserError(f"expected 2..256 levels, got {self.levels}", "try 256")
         if self.shift < 0:
             raise UserError(f"expected a shift of 0 or more pixels, got {self.shift}", "try 2")
         for name in ("validation", "test"):
             if not 0 < getattr(self, name) < 1:
-                raise UserError(f"expected a {name} share between 0 and 1, got {getattr(self, name)}", "try 0.1")
+                raise UserError(
+                    f"expected a {name} share between 0 and 1, got {getattr(self, name)}", "try 0.1"
+                )
 
     def fitted(self, spec: Spec) -> "ImageOptions":
         """These options, and where they leave size, mode or levels open, what brings images to ``spec``.

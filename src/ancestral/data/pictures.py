@@ -10,7 +10,14 @@ from PIL import Image
 
 SPLITS: Final = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
-SPLIT_NAMES: Final = {"train": TRAIN, "validation": VALIDATION, "val": VALIDATION, "valid": VALIDATION, "dev": VALIDATION, "test": TEST}
+SPLIT_NAMES: Final = {
+    "train": TRAIN,
+    "validation": VALIDATION,
+    "val": VALIDATION,
+    "valid": VALIDATION,
+    "dev": VALIDATION,
+    "test": TEST,
+}
 """Names that sources give to their splits."""
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 """Formats that Pillow may try: no format that starts another program."""

@@ -61,7 +61,9 @@ def decode(image: Image.Image, target: Target) -> NDArray[np.uint8]:
     """The image as integers ``(C, H, W)``. Raises UnusableError."""
     with _decoding():
         if target.resize and image.format in {"JPEG", "MPO"}:
-            side = 2 * max(target.size)  # twice the size wanted: decodes photos several times faster and cannot be seen
+            side = 2 * max(
+                target.size
+            )  # twice the size wanted: decodes photos several times faster and cannot be seen
             image.draft(None, (side, side))  # None keeps the mode
         if isinstance(image, ImageFile.ImageFile):
             image.filename = ""  # keeps Pillow from mapping the file, which misreads TIFF with an orientation (Pillow 13.0)
@@ -74,7 +76,11 @@ def decode(image: Image.Image, target: Target) -> NDArray[np.uint8]:
             raise UnusableError(f"is {upright.height}x{upright.width}, not {height}x{width}")
         method = Image.Resampling.LANCZOS
         crop = target.fit == "crop"
-        upright = ImageOps.fit(upright, (width, height), method) if crop else upright.resize((width, height), method)
+        upright = (
+            ImageOps.fit(upright, (width, height), method)
+            if crop
+            else upright.resize((width, height), method)
+        )
     x = np.asarray(upright)
     x = x[None] if target.channels == 1 else x.transpose(2, 0, 1)
     if target.native < 256:
@@ -89,7 +95,11 @@ def quantize(x: NDArray[np.uint8], native: int, levels: int) -> NDArray[np.uint8
 
 def to_image(x: NDArray[np.uint8], native: int) -> Image.Image:
     """A gray image ``(H, W)`` of 0..native-1 as 0..255; ``decode`` takes this back exactly."""
-    return Image.fromarray(x if native == 256 else ((x.astype(np.uint16) * 255 + (native - 1) // 2) // (native - 1)).astype(np.uint8))
+    return Image.fromarray(
+        x
+        if native == 256
+        else ((x.astype(np.uint16) * 255 + (native - 1) // 2) // (native - 1)).astype(np.uint8)
+    )
 
 
 @contextmanager

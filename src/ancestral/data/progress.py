@@ -18,7 +18,9 @@ def bar() -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def in_chunks(function: Callable[[int], T], start: int, stop: int, chunk: int, what: str) -> Iterator[tuple[int, list[T]]]:
+def in_chunks(
+    function: Callable[[int], T], start: int, stop: int, chunk: int, what: str
+) -> Iterator[tuple[int, list[T]]]:
     """Yield (first index, results) of ``function`` over ``start .. stop-1``, in order."""
     with bar() as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
         task = progress.add_task(what, total=stop, completed=start)

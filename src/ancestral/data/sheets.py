@@ -33,7 +33,9 @@ def sheet(x: Tensor, spec: Spec, columns: int | None = None) -> Pixels:
     n, height, width = pixels.shape[:3]
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
-    result = np.full((rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, *pixels.shape[3:]), 255, np.uint8)
+    result = np.full(
+        (rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, *pixels.shape[3:]), 255, np.uint8
+    )
     for i, image in enumerate(pixels):
         top, left = _GAP + i // columns * (height + _GAP), _GAP + i % columns * (width + _GAP)
         result[top : top + height, left : left + width] = image
@@ -50,7 +52,7 @@ def side_by_side(spec: Spec, originals: Tensor, *versions: Tensor, columns: int 
 
 
 def with_key(pixels: Pixels, key: Mapping[str, tuple[int, int, int]]) -> Pixels:
-    """Colours ``(H, W, 3)`` enlarged by a whole factor, above a key that says what each colour means."""
+    """Colors ``(H, W, 3)`` enlarged by a whole factor, above a key that says what each color means."""
     factor = _factor(pixels)
     enlarged = pixels.repeat(factor, 0).repeat(factor, 1)
     line, font = 26, ImageFont.load_default(16)

@@ -27,10 +27,15 @@ class Assignment:
 def content_hashes(x: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """A hash ``(N,)`` of each row's values; the key makes its order a permutation that is always the same."""
     rows = np.ascontiguousarray(x).reshape(len(x), -1)
-    return np.frombuffer(b"".join(hashlib.blake2b(row.data, digest_size=8, key=b"ancestral splits").digest() for row in rows), "<u8")
+    return np.frombuffer(
+        b"".join(hashlib.blake2b(row.data, digest_size=8, key=b"ancestral splits").digest() for row in rows),
+        "<u8",
+    )
 
 
-def assign(pictures: Pictures, hashes: NDArray[np.uint64], usable: NDArray[np.bool_], options: ImageOptions) -> Assignment:
+def assign(
+    pictures: Pictures, hashes: NDArray[np.uint64], usable: NDArray[np.bool_], options: ImageOptions
+) -> Assignment:
     """Assign each usable example to a split.
 
     Splits of the source's own are kept: test whole, the others without the examples that a more held-out split has too. Other splits are

@@ -70,7 +70,9 @@ def in_memory(pictures: Pictures, target: Target, options: ImageOptions) -> Stor
     moved = np.flatnonzero(train != np.arange(len(train)))
     x[moved] = x[train[moved]]
     arrays["train"] = x[: len(train)]
-    splits = _splits(pictures, assignment.rows, {name: torch.from_numpy(array) for name, array in arrays.items()})
+    splits = _splits(
+        pictures, assignment.rows, {name: torch.from_numpy(array) for name, array in arrays.items()}
+    )
     digest = fingerprint(splits, target.levels, pictures.classes)
     return Stored(splits, assignment.rows, target.levels, assignment.duplicates, skipped, digest)
 
@@ -134,7 +136,11 @@ class _Build:
             hashes, skipped = self._decode()
             assignment = _assign(self.pictures, hashes, skipped, self.options)
             self._settle(assignment)
-            splits = _splits(self.pictures, assignment.rows, {name: _tensor(self.folder / f"{name}.npy") for name in SPLITS})
+            splits = _splits(
+                self.pictures,
+                assignment.rows,
+                {name: _tensor(self.folder / f"{name}.npy") for name in SPLITS},
+            )
             meta = {
                 "levels": self.target.levels,
                 "duplicates": assignment.duplicates,
@@ -161,7 +167,10 @@ class _Build:
         """Decode what is not yet there. Returns the hash of every row, and what was skipped."""
         done, parts, skipped = self._resume()
         if done < len(self.pictures):
-            with self.partial.open("r+b" if done else "w+b") as data, self.journal.open("a" if done else "w", encoding="utf-8") as journal:
+            with (
+                self.partial.open("r+b" if done else "w+b") as data,
+                self.journal.open("a" if done else "w", encoding="utf-8") as journal,
+            ):
                 _write(data, _header((len(self.pictures), *self.target.shape)), 0)
                 offset = data.tell()
                 for first, block, odd in _decoded(self.pictures, self.target, done):
@@ -170,7 +179,12 @@ class _Build:
                     hashes = content_hashes(block)
                     parts.append(hashes)
                     skipped |= odd
-                    print(json.dumps({"done": first + len(block), "hashes": hashes.tobytes().hex(), "skipped": odd}), file=journal)
+                    print(
+                        json.dumps(
+                            {"done": first + len(block), "hashes": hashes.tobytes().hex(), "skipped": odd}
+                        ),
+                        file=journal,
+                    )
                     _sync(journal)
         return np.concatenate(parts), skipped
 
@@ -219,7 +233,9 @@ class _Build:
             _sync(data)
 
 
-def _decoded(pictures: Pictures, target: Target, start: int) -> Iterator[tuple[int, NDArray[np.uint8], dict[int, str]]]:
+def _decoded(
+    pictures: Pictures, target: Target, start: int
+) -> Iterator[tuple[int, NDArray[np.uint8], dict[int, str]]]:
     """Yield (first index, images ``(n, C, H, W)``, reason for each that cannot be used and is zero)."""
 
     def one(i: int) -> NDArray[np.uint8] | str:
@@ -241,7 +257,9 @@ def _decoded(pictures: Pictures, target: Target, start: int) -> Iterator[tuple[i
         yield first, block, odd
 
 
-def _assign(pictures: Pictures, hashes: NDArray[np.uint64], skipped: Mapping[int, str], options: ImageOptions) -> Assignment:
+def _assign(
+    pictures: Pictures, hashes: NDArray[np.uint64], skipped: Mapping[int, str], options: ImageOptions
+) -> Assignment:
     if len(skipped) == len(pictures):
         i, reason = next(iter(skipped.items()))
         raise unreadable(pictures, f"{pictures.names[i]}: {reason}")
@@ -250,9 +268,14 @@ def _assign(pictures: Pictures, hashes: NDArray[np.uint64], skipped: Mapping[int
     return assign(pictures, hashes, usable, options)
 
 
-def _splits(pictures: Pictures, rows: Mapping[str, NDArray[np.int64]], x: Mapping[str, Tensor]) -> dict[str, Split]:
+def _splits(
+    pictures: Pictures, rows: Mapping[str, NDArray[np.int64]], x: Mapping[str, Tensor]
+) -> dict[str, Split]:
     labels = {name: pictures.labels_of(rows[name]) for name in SPLITS}
-    return {name: Split(x[name], None if (values := labels[name]) is None else torch.from_numpy(values)) for name in SPLITS}
+    return {
+        name: Split(x[name], None if (values := labels[name]) is None else torch.from_numpy(values))
+        for name in SPLITS
+    }
 
 
 def _tensor(path: Path) -> Tensor:

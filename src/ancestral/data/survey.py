@@ -22,7 +22,9 @@ def survey(pictures: Pictures, options: ImageOptions) -> Target:
     if size is None or mode == "auto":
         sizes, all_gray = _headers(pictures)
         if size is None and len(sizes) > 1:
-            found = ", ".join(f"{h}x{w} ({count})" for (h, w), count in sizes.most_common(3)) + (", ..." if len(sizes) > 3 else "")
+            found = ", ".join(f"{h}x{w} ({count})" for (h, w), count in sizes.most_common(3)) + (
+                ", ..." if len(sizes) > 3 else ""
+            )
             h, w = sizes.most_common(1)[0][0]
             raise UserError(
                 f"expected images of one size in {pictures.source}, got {len(sizes)} sizes (height x width): {found}",
@@ -64,4 +66,6 @@ def _headers(pictures: Pictures) -> tuple[Counter[tuple[int, int]], bool]:
 
 def unreadable(pictures: Pictures, reason: str) -> UserError:
     """The error for a source none of whose images can be used."""
-    return UserError(f"none of the {len(pictures)} images of {pictures.source} can be read ({reason})", "check the files")
+    return UserError(
+        f"none of the {len(pictures)} images of {pictures.source} can be read ({reason})", "check the files"
+    )

@@ -16,12 +16,19 @@ _CHUNK = 1 << 21
 """Most numbers that a table of probabilities is computed from at once: larger blocks of memory would go back to the system each time."""
 
 
-def check_sampling(temperature: float, top_k: int | None = None, top_p: float | None = None, levels: int | None = None) -> None:
+def check_sampling(
+    temperature: float, top_k: int | None = None, top_p: float | None = None, levels: int | None = None
+) -> None:
     """Raise UserError unless the arguments of ``Discrete.quantile`` are in their ranges."""
     if not 0 < temperature < math.inf:
-        raise UserError(f"expected a temperature above 0, got {temperature}", "1 samples the model, 0.01 is nearly its mode")
+        raise UserError(
+            f"expected a temperature above 0, got {temperature}",
+            "1 samples the model, 0.01 is nearly its mode",
+        )
     if top_k is not None and not (top_k >= 1 and (levels is None or top_k <= levels)):
-        raise UserError(f"expected top-k of 1..{levels or 'levels'}, got {top_k}", "leave it out to draw from all levels")
+        raise UserError(
+            f"expected top-k of 1..{levels or 'levels'}, got {top_k}", "leave it out to draw from all levels"
+        )
     if top_p is not None and not 0 < top_p <= 1:
         raise UserError(f"expected top-p in (0, 1], got {top_p}", "1 draws from all levels")
 
@@ -72,19 +79,28 @@ class Discrete(Distribution):
         """Numbers that the probability of one level is computed from."""
         return 1
 
-    def quantile(self, uniforms: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> Tensor:
+    def quantile(
+        self, uniforms: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+    ) -> Tensor:
         """The integers at which the cumulative distribution passes ``uniforms`` in [0, 1), int64 ``batch_shape``.
 
-        ``temperature`` sharpens the distribution to P(x)^(1/temperature), renormalised; at 0 the likeliest level is left. ``top_k`` keeps
+        ``temperature`` sharpens the distribution to P(x)^(1/temperature), renormalized; at 0 the likeliest level is left. ``top_k`` keeps
         the k likeliest levels, ``top_p`` the fewest likeliest ones that reach probability p; of equally likely ones the first.
         """
         parts = self._parts()
         pieces = uniforms.split([part.batch_shape[0] for part in parts])
-        return torch.cat([_invert(part.log_pmf(), u, temperature, top_k, top_p) for part, u in zip(parts, pieces, strict=True)])
+        return torch.cat(
+            [
+                _invert(part.log_pmf(), u, temperature, top_k, top_p)
+                for part, u in zip(parts, pieces, strict=True)
+            ]
+        )
 
     def draw(self, temperature: float = 1.0, generator: Generator | None = None) -> Tensor:
         """One sample of each element, int64 ``batch_shape``."""
-        return self.quantile(torch.rand(self.batch_shape, generator=generator, device=self._device), temperature)
+        return self.quantile(
+            torch.rand(self.batch_shape, generator=generator, device=self._device), temperature
+        )
 
     @torch.no_grad()
     def sample(self, sample_shape: Size | list[int] | tuple[int, ...] = ()) -> Tensor:
@@ -93,7 +109,9 @@ class Discrete(Distribution):
         return drawn.reshape(*sample_shape, *self.batch_shape)
 
 
-def _invert(log_pmf: Tensor, uniforms: Tensor, temperature: float, top_k: int | None, top_p: float | None) -> Tensor:
+def _invert(
+    log_pmf: Tensor, uniforms: Tensor, temperature: float, top_k: int | None, top_p: float | None
+) -> Tensor:
     if temperature == 0:
         return log_pmf.argmax(-1)
     # In float64, and relative to the total, rounding never makes an impossible level possible.
@@ -108,7 +126,7 @@ def _invert(log_pmf: Tensor, uniforms: Tensor, temperature: float, top_k: int | 
 
 
 def _truncate(probability: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
-    """The probabilities of the likeliest levels, zero elsewhere, not renormalised."""
+    """The probabilities of the likeliest levels, zero elsewhere, not renormalized."""
     ordered, level = probability.sort(dim=-1, descending=True, stable=True)
     kept = torch.ones_like(ordered, dtype=torch.bool)
     if top_k is not None:
@@ -122,7 +140,7 @@ class Categorical(Discrete):
     """A softmax over the levels.
 
     Args:
-        logits: ``(*batch_shape, levels)``, unnormalised.
+        logits: ``(*batch_shape, levels)``, unnormalized.
     """
 
     def __init__(self, logits: Tensor) -> None:

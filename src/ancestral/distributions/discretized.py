@@ -26,7 +26,7 @@ def min_log_scale(levels: int) -> float:
 def log1mexp(x: Tensor) -> Tensor:
     """log(1 - exp(-x)) for x > 0, to 1e-9, with finite gradients everywhere.
 
-    Written without expm1, whose vectorised form under torch.compile on CPUs gives NaN for small arguments.
+    Written without expm1, whose vectorized form under torch.compile on CPUs gives NaN for small arguments.
     """
     split = 0.25
     # Each branch sees only arguments that it is for: else its infinite gradient times 0 would be NaN.
@@ -86,7 +86,7 @@ class DiscretizedLogisticMixture(_Binned):
     """A mixture of K logistic distributions, integrated over the bins of the levels.
 
     Args:
-        logits: unnormalised log weights of the components, ``(*batch_shape, K)``.
+        logits: unnormalized log weights of the components, ``(*batch_shape, K)``.
         loc: locations in [-1, 1], same shape.
         log_scale: log-scales in the same units, clamped from below at ``min_log_scale``.
         levels: L.
@@ -112,7 +112,9 @@ class DiscretizedLogisticMixture(_Binned):
         return self.logits.shape[-1]
 
     def __getitem__(self, index: Index) -> "DiscretizedLogisticMixture":
-        return DiscretizedLogisticMixture(self.logits[index], self.loc[index], self.log_scale[index], self.levels)
+        return DiscretizedLogisticMixture(
+            self.logits[index], self.loc[index], self.log_scale[index], self.levels
+        )
 
     def log_prob(self, value: Tensor) -> Tensor:
         """See ``Discrete.log_prob``."""
@@ -129,7 +131,9 @@ class DiscretizedLogisticMixture(_Binned):
         inner = log_cdf + log_survival + log1mexp(width)
         return torch.where(first, log_cdf, torch.where(last, log_survival, inner))
 
-    def quantile(self, uniforms: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> Tensor:
+    def quantile(
+        self, uniforms: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+    ) -> Tensor:
         """See ``Discrete.quantile``. Without a change of the distribution no table of the levels is made: the quantile is bracketed."""
         if temperature != 1 or top_k is not None or top_p is not None:
             return super().quantile(uniforms, temperature, top_k, top_p)
@@ -154,7 +158,7 @@ def coupled_logistic_mixture(
     channels' log-probabilities is that of the joint distribution.
 
     Args:
-        logits: ``(N, 1, *grid, K)``, unnormalised.
+        logits: ``(N, 1, *grid, K)``, unnormalized.
         loc: ``(N, C, *grid, K)``.
         log_scale: same shape.
         coefficients: tanh's arguments, ``(N, C (C-1) / 2, *grid, K)``: of channel 0 for channel 1; of 0 and 1 for 2; and so on.

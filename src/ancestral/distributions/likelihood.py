@@ -6,11 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from ancestral.distributions.discrete import Bernoulli, Categorical, Discrete
-from ancestral.distributions.discretized import DiscretizedLogisticMixture, DiscretizedNormal, coupled_logistic_mixture
+from ancestral.distributions.discretized import (
+    DiscretizedLogisticMixture,
+    DiscretizedNormal,
+    coupled_logistic_mixture,
+)
 from ancestral.errors import UserError
 from ancestral.spec import Spec
 
-LikelihoodKind = Literal["bernoulli", "categorical", "logistic", "logistic-mixture", "coupled-logistic-mixture", "gaussian"]
+LikelihoodKind = Literal[
+    "bernoulli", "categorical", "logistic", "logistic-mixture", "coupled-logistic-mixture", "gaussian"
+]
 
 
 class Likelihood:
@@ -18,8 +24,8 @@ class Likelihood:
 
     Args:
         kind: ``bernoulli`` (2 levels), ``categorical`` (a softmax over the levels), ``logistic`` or ``logistic-mixture``
-            (discretised, ``components`` of them), ``coupled-logistic-mixture`` (the channels share components, and each depends on the
-            values of those before it), ``gaussian`` (discretised normal).
+            (discretized, ``components`` of them), ``coupled-logistic-mixture`` (the channels share components, and each depends on the
+            values of those before it), ``gaussian`` (discretized normal).
         spec: what the integers are; their first dimension is C.
         components: of a mixture.
 
@@ -31,10 +37,14 @@ class Likelihood:
         self.levels = spec.discrete_levels
         if kind == "bernoulli" and self.levels != 2:
             raise UserError(
-                f"expected 2 levels for a Bernoulli likelihood, got {self.levels}", "add --images.levels 2 or choose another likelihood"
+                f"expected 2 levels for a Bernoulli likelihood, got {self.levels}",
+                "add --images.levels 2 or choose another likelihood",
             )
         if not spec.ordered and kind not in ("categorical", "bernoulli"):
-            raise UserError(f"expected a categorical likelihood for code indices, got {kind}", "codes have no order: choose categorical")
+            raise UserError(
+                f"expected a categorical likelihood for code indices, got {kind}",
+                "codes have no order: choose categorical",
+            )
         if components < 1:
             raise UserError(f"expected at least 1 component, got {components}", "try 10")
         self.kind = kind
@@ -46,7 +56,9 @@ class Likelihood:
     @property
     def channels(self) -> int:
         """Channels that the network must put out."""
-        if self.coupled:  # one weight for all values, a location and a scale for each, a coefficient for each pair
+        if (
+            self.coupled
+        ):  # one weight for all values, a location and a scale for each, a coefficient for each pair
             return self.components * (1 + 2 * self.values + self.values * (self.values - 1) // 2)
         per_value = {
             "bernoulli": 1, "categorical": self.levels, "logistic": 2, "logistic-mixture": 3 * self.components, "gaussian": 2
@@ -78,7 +90,9 @@ class Likelihood:
 
     def _coupled(self, output: Tensor, x: Tensor) -> Discrete:
         c = self.values
-        parameters = output.unflatten(1, (-1, self.components)).movedim(2, -1)  # (N, 1 + 2C + C(C-1)/2, *grid, K)
+        parameters = output.unflatten(1, (-1, self.components)).movedim(
+            2, -1
+        )  # (N, 1 + 2C + C(C-1)/2, *grid, K)
         parameters = parameters.float() if parameters.dtype in (torch.bfloat16, torch.float16) else parameters
         logits, loc, log_scale, coefficients = parameters.split([1, c, c, c * (c - 1) // 2], 1)
         return coupled_logistic_mixture(logits, loc, log_scale, coefficients, x, levels=self.levels)
@@ -90,7 +104,9 @@ class Likelihood:
             return
         with torch.no_grad():
             if self.coupled:
-                table = bias.view(-1, self.components)  # rows: logits, C times loc, C times log_scale, coefficients
+                table = bias.view(
+                    -1, self.components
+                )  # rows: logits, C times loc, C times log_scale, coefficients
                 table[1 : 1 + self.values] = torch.linspace(-1, 1, self.components + 2)[1:-1]
                 table[1 + self.values : 1 + 2 * self.values] = -1.0
                 return

@@ -27,12 +27,20 @@ class Figure:
 
     @classmethod
     def bits_per_dim(
-        cls, name: str, nats: Tensor, dims: int, *, kind: Literal["exact", "bound", "estimate", "measure"], note: str = ""
+        cls,
+        name: str,
+        nats: Tensor,
+        dims: int,
+        *,
+        kind: Literal["exact", "bound", "estimate", "measure"],
+        note: str = "",
     ) -> "Figure":
         """The mean of negative log-likelihoods ``(N,)`` nats, in bits/dim of ``dims`` values."""
         values = units.bits_per_dim(nats.double(), dims)
         error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
-        return cls(name=name, value=float(values.mean()), unit="bits/dim", kind=kind, note=note, standard_error=error)
+        return cls(
+            name=name, value=float(values.mean()), unit="bits/dim", kind=kind, note=note, standard_error=error
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,4 +94,6 @@ class Evaluation:
         with console.capture() as capture:
             console.print(table)
         lines = [line.rstrip() for line in capture.get().splitlines() if line.strip()]
-        return "\n".join([f"{self.model} on {self.data}, {self.split} split, {self.examples:,} examples", "", *lines])
+        return "\n".join(
+            [f"{self.model} on {self.data}, {self.split} split, {self.examples:,} examples", "", *lines]
+        )

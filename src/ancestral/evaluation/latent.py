@@ -68,7 +68,7 @@ def latent_grid(model: ContinuousLatents, x: Tensor, size: int = 12) -> Pixels:
 
 @torch.no_grad()
 def code_maps(model: Tokenizer, x: Tensor) -> Pixels:
-    """Examples above their code maps, one row a level; colours are the first three principal components of the code vectors."""
+    """Examples above their code maps, one row a level; colors are the first three principal components of the code vectors."""
     assert isinstance(model, Model)
     height, width = model.spec.shape[1:]
     originals = to_pixels(x, model.spec)

@@ -103,7 +103,8 @@ def _check_importance_samples(model: Model, k: int) -> None:
         return
     if k:
         raise UserError(
-            f"expected a model to draw importance samples from, got {type(model).__name__}, {reason}", "leave --importance-samples out"
+            f"expected a model to draw importance samples from, got {type(model).__name__}, {reason}",
+            "leave --importance-samples out",
         )
 
 
@@ -115,7 +116,12 @@ class _Runner:
 
     def __call__(self, what: str, function: Callable[..., Tensor], *more: Tensor) -> Tensor:
         """``function`` of each batch ``(n, *shape)`` and of the same part of ``more``, the results joined."""
-        return torch.cat([function(*batch).cpu() for batch in batches(self.x, *more, what=what, device=self.device, show=self.progress)])
+        return torch.cat(
+            [
+                function(*batch).cpu()
+                for batch in batches(self.x, *more, what=what, device=self.device, show=self.progress)
+            ]
+        )
 
 
 def _likelihood(model: Model, run: _Runner, k: int) -> list[Figure]:
@@ -144,24 +150,40 @@ def _tokenizer(model: Model, tokenizer: Tokenizer, run: _Runner) -> tuple[list[F
         distortion = run("decoder", lambda x, *codes: tokenizer.distortion(x, codes), *levels).double()
         uniform = sum(spec.dims * math.log(spec.discrete_levels) for spec in specs)
         figures = [
-            Figure.bits_per_dim("honest total", distortion + total_rate, dims, kind="bound", note="prior + decoder"),
-            Figure.bits_per_dim("total with a uniform prior", distortion + uniform, dims, kind="bound", note="log2 K a code"),
+            Figure.bits_per_dim(
+                "honest total", distortion + total_rate, dims, kind="bound", note="prior + decoder"
+            ),
+            Figure.bits_per_dim(
+                "total with a uniform prior", distortion + uniform, dims, kind="bound", note="log2 K a code"
+            ),
             Figure.bits_per_dim("decoder", distortion, dims, kind="measure", note="given the codes"),
         ]
     figures.append(Figure.bits_per_dim("codes", total_rate, dims, kind="measure", note="learned prior"))
     for i, (spec, rate) in enumerate(zip(specs, rates.unbind(1), strict=True)):
         name = "prior" if len(specs) == 1 else f"prior, level {i}"
         note = f"uniform: {math.log(spec.discrete_levels):.2f}"
-        figures.append(Figure(name=name, value=float(rate.mean()) / spec.dims, unit="nats/code", kind="exact", note=note))
+        figures.append(
+            Figure(name=name, value=float(rate.mean()) / spec.dims, unit="nats/code", kind="exact", note=note)
+        )
     codebooks = []
     for spec, codes in zip(specs, levels, strict=True):
         for part in codes.unbind(1):
             usage = torch.bincount(part.flatten(), minlength=spec.discrete_levels)
             used = int((usage > 0).sum())
-            codebooks.append(Codebook(size=len(usage), used=used, perplexity=float(perplexity(usage)), usage=usage.tolist()))
-            name = "codebook perplexity" if len(specs) == 1 and codes.shape[1] == 1 else f"codebook perplexity {len(codebooks)}"
+            codebooks.append(
+                Codebook(
+                    size=len(usage), used=used, perplexity=float(perplexity(usage)), usage=usage.tolist()
+                )
+            )
+            name = (
+                "codebook perplexity"
+                if len(specs) == 1 and codes.shape[1] == 1
+                else f"codebook perplexity {len(codebooks)}"
+            )
             note = f"{used} of {len(usage)} used"
-            figures.append(Figure(name=name, value=codebooks[-1].perplexity, unit="codes", kind="measure", note=note))
+            figures.append(
+                Figure(name=name, value=codebooks[-1].perplexity, unit="codes", kind="measure", note=note)
+            )
     return figures, codebooks
 
 
@@ -169,10 +191,18 @@ def _reconstruction(model: Model, run: _Runner) -> list[Figure]:
     if not isinstance(model, Reconstructs):
         return []
     peak = model.spec.discrete_levels - 1
-    mse = run("reconstruction", lambda x: (model.reconstruct(x).double() - x.double()).square().flatten(1).mean(1))
+    mse = run(
+        "reconstruction", lambda x: (model.reconstruct(x).double() - x.double()).square().flatten(1).mean(1)
+    )
     psnr = 10 * torch.log10(peak**2 / mse.clamp(min=1e-10))
     scaled = float(mse.mean()) / peak**2
     return [
         Figure(name="reconstruction MSE", value=scaled, unit="", kind="measure", note="values in 0..1"),
-        Figure(name="reconstruction PSNR", value=float(psnr.mean()), unit="dB", kind="measure", note="mean of images"),
+        Figure(
+            name="reconstruction PSNR",
+            value=float(psnr.mean()),
+            unit="dB",
+            kind="measure",
+            note="mean of images",
+        ),
     ]

@@ -38,7 +38,9 @@ def reconstruct(
     subject = Subject.find(model, device)
     network = subject.model
     if not isinstance(network, Reconstructs):
-        raise UserError(f"expected a model that reconstructs, got {type(network).__name__}", "use sample instead")
+        raise UserError(
+            f"expected a model that reconstructs, got {type(network).__name__}", "use sample instead"
+        )
     x = subject.examples(data, split, n, images).x
     parts = batches(x, what="reconstructing", device=network.device, show=progress)
     return x, torch.cat([network.reconstruct(part).cpu() for (part,) in parts])

@@ -58,11 +58,17 @@ def sample(
     if labels:
         classes = torch.tensor(labels).repeat(-(-n // len(labels)))[:n]
         network.check_labels(classes, n)
-    options: dict[str, Any] = {"temperature": temperature, "generator": torch.Generator(network.device).manual_seed(check_seed(seed))}
+    options: dict[str, Any] = {
+        "temperature": temperature,
+        "generator": torch.Generator(network.device).manual_seed(check_seed(seed)),
+    }
     if isinstance(network, DrawsInOrder):
         options |= {"top_k": top_k, "top_p": top_p}
     elif top_k is not None or top_p is not None:
-        raise UserError(f"expected no top-k or top-p, got one: {type(network).__name__} draws no values in order", "use temperature")
+        raise UserError(
+            f"expected no top-k or top-p, got one: {type(network).__name__} draws no values in order",
+            "use temperature",
+        )
     given = {} if classes is None else {"labels": classes}
     return _in_batches(network, n, given, options, what="sampling", show=progress), classes
 
@@ -117,7 +123,9 @@ def complete(
     if known is None:
         known = upper_rows(network.spec, network.spec.shape[1] // 2)
     given = {"x": examples.x, "known": broadcast_known(known, tuple(examples.x.shape))}
-    if labels is None and data is None and network.sample_classes:  # other data may mean other things by the same numbers
+    if (
+        labels is None and data is None and network.sample_classes
+    ):  # other data may mean other things by the same numbers
         labels = examples.labels
     if labels is not None:
         network.check_labels(labels, len(examples.x))
@@ -130,17 +138,23 @@ def complete(
 def upper_rows(spec: Spec, rows: int) -> Tensor:
     """The values of the first rows, as ``complete`` takes them: boolean, of the spec's shape. Raises UserError if none is left to draw."""
     if not 0 <= rows < spec.shape[1]:
-        raise UserError(f"expected to keep 0..{spec.shape[1] - 1} rows, got {rows}", "leave at least one row to draw")
+        raise UserError(
+            f"expected to keep 0..{spec.shape[1] - 1} rows, got {rows}", "leave at least one row to draw"
+        )
     return (torch.arange(spec.shape[1]) < rows).view(-1, *[1] * (len(spec.shape) - 2)).expand(spec.shape)
 
 
-def _in_batches(network: Model, n: int, given: Mapping[str, Tensor], options: Mapping[str, Any], *, what: str, show: bool) -> Tensor:
+def _in_batches(
+    network: Model, n: int, given: Mapping[str, Tensor], options: Mapping[str, Any], *, what: str, show: bool
+) -> Tensor:
     """``network.sample`` of ``n`` examples, ``given`` an entry for each, a batch after another, with a progress bar."""
     parts = []
     with bar(what, show=show) as advance:
         for start in range(0, n, _BATCH):
             size = min(_BATCH, n - start)
-            here: dict[str, Any] = {name: value[start : start + size].to(network.device) for name, value in given.items()}
+            here: dict[str, Any] = {
+                name: value[start : start + size].to(network.device) for name, value in given.items()
+            }
             if isinstance(network, DrawsInOrder):
                 here["progress"] = lambda share, start=start, size=size: advance((start + share * size) / n)
             parts.append(network.sample(size, **here, **options).cpu())

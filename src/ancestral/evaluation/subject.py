@@ -30,7 +30,12 @@ class Subject:
         if isinstance(trained, Model):
             return cls(trained.eval().to(device or trained.device), None)
         path = trained.path if isinstance(trained, Run) else trained
-        check_type(path, str | Path, "a model, a run or the name of one", "give a run directory, a model/ folder or a Hub name")
+        check_type(
+            path,
+            str | Path,
+            "a model, a run or the name of one",
+            "give a run directory, a model/ folder or a Hub name",
+        )
         run = Run.open(path) if (Path(path) / "run.json").is_file() else None
         return cls(load(path, device or "cpu"), run)
 
@@ -44,20 +49,32 @@ class Subject:
             UserError: no data are named and there is no run, or the data do not fit the model.
         """
         if images is not None and not isinstance(data, str):
-            raise UserError("expected the source of the images to prepare, got none", "name it with data, or leave images out")
+            raise UserError(
+                "expected the source of the images to prepare, got none",
+                "name it with data, or leave images out",
+            )
         if isinstance(data, str):
-            dataset = load_data(data, (images or (self.run.images if self.run else ImageOptions())).fitted(self.model.spec))
+            dataset = load_data(
+                data, (images or (self.run.images if self.run else ImageOptions())).fitted(self.model.spec)
+            )
         elif data is not None:
             dataset = data
         elif self.run is not None:
             dataset = self.run.load_data()
         else:
-            raise UserError(f"expected data, got none, and a {type(self.model).__name__} without its run has none", "name them with --data")
+            raise UserError(
+                f"expected data, got none, and a {type(self.model).__name__} without its run has none",
+                "name them with --data",
+            )
         check_fit(self.model.spec, dataset)
         return dataset
 
     def examples(
-        self, data: Dataset | Tensor | str | None, split: str, limit: int | None = None, images: ImageOptions | None = None
+        self,
+        data: Dataset | Tensor | str | None,
+        split: str,
+        limit: int | None = None,
+        images: ImageOptions | None = None,
     ) -> Split:
         """The first ``limit`` examples of a split of ``data``, or of the examples ``(N, *shape)`` themselves. Raises like ``dataset``."""
         if not isinstance(data, Tensor):
@@ -83,10 +100,14 @@ def take_split(dataset: Dataset, name: str, limit: int | None = None) -> Split:
     if name == "all":
         parts, left = [], limit
         for part in SPLITS:  # cut before they are joined, which brings what is mapped from files into memory
-            parts.append(getattr(dataset, part) if left is None else _first(getattr(dataset, part), max(left, 1)))
+            parts.append(
+                getattr(dataset, part) if left is None else _first(getattr(dataset, part), max(left, 1))
+            )
             left = None if left is None else left - len(parts[-1])
         labels = [part.labels for part in parts if part.labels is not None]  # a split may have none
-        joined = Split(torch.cat([part.x for part in parts]), torch.cat(labels) if len(labels) == len(parts) else None)
+        joined = Split(
+            torch.cat([part.x for part in parts]), torch.cat(labels) if len(labels) == len(parts) else None
+        )
         return _first(joined, limit)
     if name not in SPLITS:
         raise UserError(f"expected a split, got {name}", f"choose from {', '.join(SPLITS)}, all")
@@ -96,4 +117,8 @@ def take_split(dataset: Dataset, name: str, limit: int | None = None) -> Split:
 def _first(split: Split, limit: int | None) -> Split:
     if limit is not None and limit < 1:
         raise UserError(f"expected at least 1 example, got {limit}", "ask for more")
-    return split if limit is None else Split(split.x[:limit], None if split.labels is None else split.labels[:limit])
+    return (
+        split
+        if limit is None
+        else Split(split.x[:limit], None if split.labels is None else split.labels[:limit])
+    )

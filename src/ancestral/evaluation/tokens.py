@@ -17,7 +17,10 @@ from ancestral.model import Model, Tokenizer
 def as_tokenizer(model: Model) -> Tokenizer:
     """The model as a tokenizer. Raises UserError if it is none."""
     if not isinstance(model, Tokenizer):
-        raise UserError(f"expected a model with code maps, got {type(model).__name__}", "train a tokenizer: ancestral train vqvae")
+        raise UserError(
+            f"expected a model with code maps, got {type(model).__name__}",
+            "train a tokenizer: ancestral train vqvae",
+        )
     return model
 
 
@@ -50,11 +53,19 @@ def tokenize(
     parts = batches(examples.x, what="tokenizing", device=subject.model.device, show=progress)
     levels = zip(*(tokenizer.tokenize(x) for (x,) in parts), strict=True)
     specs = tokenizer.code_specs()
-    return tuple(torch.cat(maps).cpu().to(spec.dtype) for maps, spec in zip(levels, specs, strict=True)), examples.labels
+    return tuple(
+        torch.cat(maps).cpu().to(spec.dtype) for maps, spec in zip(levels, specs, strict=True)
+    ), examples.labels
 
 
 @torch.no_grad()
-def detokenize(model: Trained, codes: tuple[Tensor, ...], *, device: str | torch.device | None = None, progress: bool = False) -> Tensor:
+def detokenize(
+    model: Trained,
+    codes: tuple[Tensor, ...],
+    *,
+    device: str | torch.device | None = None,
+    progress: bool = False,
+) -> Tensor:
     """Examples ``(N, *shape)`` from code maps.
 
     Args:
@@ -115,9 +126,12 @@ def read_codes(path: str | Path, limit: int | None = None) -> tuple[Tensor, ...]
     except (ValueError, EOFError, OSError, MemoryError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
-            f"expected an array of codes in {path}, got something else ({reason})", "give the file that tokenize wrote"
+            f"expected an array of codes in {path}, got something else ({reason})",
+            "give the file that tokenize wrote",
         ) from None
     if not isinstance(array, np.ndarray) or array.ndim == 0 or not np.issubdtype(array.dtype, np.integer):
         got = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
-        raise UserError(f"expected an array of integers in {path}, got {got}", "give the file that tokenize wrote")
+        raise UserError(
+            f"expected an array of integers in {path}, got {got}", "give the file that tokenize wrote"
+        )
     return (torch.from_numpy(array[:limit].astype(np.int64)),)

@@ -35,7 +35,11 @@ class CausalAttention(nn.Module):
         """The values that each position's query finds."""
         if cursor is not None:
             cursor.check(keys)
-        return self._whole(queries, keys, values) if cursor is None else self._step(queries, keys, values, cursor)
+        return (
+            self._whole(queries, keys, values)
+            if cursor is None
+            else self._step(queries, keys, values, cursor)
+        )
 
     def _whole(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         q, k, v = (self._split(x.flatten(2)) for x in (queries, keys, values))
@@ -51,7 +55,10 @@ class CausalAttention(nn.Module):
     def start(self, cursor: Cursor, keys: Tensor, values: Tensor) -> _Cache:
         """Room for every position."""
         shape = (len(keys), self.heads, cursor.grid[0] * cursor.grid[1])
-        return _Cache(keys.new_zeros(*shape, keys.shape[1] // self.heads), values.new_zeros(*shape, values.shape[1] // self.heads))
+        return _Cache(
+            keys.new_zeros(*shape, keys.shape[1] // self.heads),
+            values.new_zeros(*shape, values.shape[1] // self.heads),
+        )
 
     def _step(self, queries: Tensor, keys: Tensor, values: Tensor, cursor: Cursor) -> Tensor:
         cache: _Cache = cursor.kept(self, lambda: self.start(cursor, keys, values))

@@ -8,14 +8,16 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, pad
 
 from ancestral.errors import UserError
-from ancestral.nn.reach import Grid, window
+from ancestral.nn.receptive_field import Grid, window
 from ancestral.nn.streaming import Cursor, Streaming
 
 
 def channel_groups(width: int, groups: int) -> Tensor:
     """The group of each of ``width`` channels, ``(width,)``: as even as can be, in order, also where ``groups`` does not divide."""
     if width < groups:
-        raise UserError(f"expected a width of at least the {groups} channels of the data, got {width}", "raise the width")
+        raise UserError(
+            f"expected a width of at least the {groups} channels of the data, got {width}", "raise the width"
+        )
     return torch.arange(width) * groups // width
 
 
@@ -26,7 +28,9 @@ class VerticalConv2d(Streaming):
     output row stands for two input rows and sees the first of them; sizes are rounded up.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, up: int, side: int, *, dilation: int = 1, stride: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, up: int, side: int, *, dilation: int = 1, stride: int = 1
+    ) -> None:
         super().__init__()
         layer = nn.Conv2d(in_channels, out_channels, (up + 1, 2 * side + 1))
         assert layer.bias is not None
@@ -36,17 +40,21 @@ class VerticalConv2d(Streaming):
     def whole(self, x: Tensor) -> Tensor:
         """Convolve, padding the top and the sides with zeros."""
         sides, top = self.side * self.dilation, self.up * self.dilation
-        return conv2d(pad(x, (sides, sides, top, 0)), self.weight, self.bias, stride=self.stride, dilation=self.dilation)
+        return conv2d(
+            pad(x, (sides, sides, top, 0)), self.weight, self.bias, stride=self.stride, dilation=self.dilation
+        )
 
-    def reach(self, grid: Grid) -> Tensor:
-        """See ``ancestral.nn.reach``."""
+    def receptive_field(self, grid: Grid) -> Tensor:
+        """See ``ancestral.nn.receptive_field``."""
         d = self.dilation
         offsets = {(-i * d, j * d) for i in range(self.up + 1) for j in range(-self.side, self.side + 1)}
         return window(grid, offsets, stride=self.stride)
 
     def start(self, cursor: Cursor) -> "_VerticalState":
         """No rows yet; the weights as they are now, channels last, so that a column of the result is one piece of memory."""
-        return _VerticalState(self.weight.detach().to(cursor.dtype).contiguous(memory_format=torch.channels_last))
+        return _VerticalState(
+            self.weight.detach().to(cursor.dtype).contiguous(memory_format=torch.channels_last)
+        )
 
     def step(self, x: Tensor, kept: "_VerticalState", cursor: Cursor) -> Tensor:
         """A row ``(N, C, 1, W)``, each given once and in order; with a stride the result is empty between the coarser rows."""
@@ -111,7 +119,9 @@ class RasterConv2d(Streaming):
         mask: Literal["A", "B"] = "B", dilation: int = 1, stride: int = 1,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.masked = mask == "A" or right > 0 or not (isinstance(in_groups, int) and isinstance(out_groups, int))
+        self.masked = (
+            mask == "A" or right > 0 or not (isinstance(in_groups, int) and isinstance(out_groups, int))
+        )
         in_groups = torch.zeros(in_groups, dtype=torch.int64) if isinstance(in_groups, int) else in_groups
         out_groups = torch.zeros(out_groups, dtype=torch.int64) if isinstance(out_groups, int) else out_groups
         layer = nn.Conv2d(len(in_groups), len(out_groups), (up + 1, left + right + 1))
@@ -119,7 +129,11 @@ class RasterConv2d(Streaming):
         self.weight, self.bias = layer.weight, layer.bias
         self.up, self.left, self.right, self.dilation, self.stride = up, left, right, dilation, stride
         self.mask = mask
-        own = out_groups[:, None] > in_groups[None, :] if mask == "A" else out_groups[:, None] >= in_groups[None, :]
+        own = (
+            out_groups[:, None] > in_groups[None, :]
+            if mask == "A"
+            else out_groups[:, None] >= in_groups[None, :]
+        )
         seen = torch.ones_like(self.weight)
         seen[:, :, -1, left] = own.to(seen.dtype)
         seen[:, :, -1, left + 1 :] = 0
@@ -136,11 +150,13 @@ class RasterConv2d(Streaming):
         padded = pad(x, (self.left * d, self.right * d, self.up * d, 0))
         return conv2d(padded, self.effective_weight, self.bias, stride=self.stride, dilation=d)
 
-    def reach(self, grid: Grid, *, own: bool = True) -> Tensor:
-        """See ``ancestral.nn.reach``; ``own``: whether a position sees itself (mask A hides some channels, or all)."""
+    def receptive_field(self, grid: Grid, *, own: bool = True) -> Tensor:
+        """See ``ancestral.nn.receptive_field``; ``own``: whether a position sees itself (mask A hides some channels, or all)."""
         d = self.dilation
         offsets = {(-i * d, j * d) for i in range(1, self.up + 1) for j in range(-self.left, self.right + 1)}
-        return window(grid, offsets | {(0, -j * d) for j in range(0 if own else 1, self.left + 1)}, stride=self.stride)
+        return window(
+            grid, offsets | {(0, -j * d) for j in range(0 if own else 1, self.left + 1)}, stride=self.stride
+        )
 
     def start(self, cursor: Cursor) -> _RasterState:
         """No rows yet; the weights as they are now."""
@@ -152,7 +168,9 @@ class RasterConv2d(Streaming):
             columns = min(columns, max(2 * span, span + 256))
         rows = cursor.zeros(self.up * self.dilation + 1, columns, weight.shape[1])
         above = weight[:, :, :-1].contiguous(memory_format=torch.channels_last)
-        return _RasterState(weight=own, weight_above=above, rows=rows, above=self.bias.detach().to(cursor.dtype)[None])
+        return _RasterState(
+            weight=own, weight_above=above, rows=rows, above=self.bias.detach().to(cursor.dtype)[None]
+        )
 
     def step(self, x: Tensor, kept: _RasterState, cursor: Cursor) -> Tensor:
         """A position ``(N, in)`` to ``(N, out)``; with a stride the result is empty between the coarser positions."""
@@ -161,7 +179,9 @@ class RasterConv2d(Streaming):
         if self.up == self.left == 0 and self.stride == 1:
             return torch.addmm(kept.above, x, kept.weight)
         d, ring, pad_left = self.dilation, kept.rows.shape[1], self.left * self.dilation
-        if self.mask == "A" and cursor.previous is not None:  # what was a guess at the last visit is now known
+        if (
+            self.mask == "A" and cursor.previous is not None
+        ):  # what was a guess at the last visit is now known
             before = cursor.index - 1
             slot, at = before // cursor.grid[1] % ring, before % cursor.grid[1]
             if self.up or at < column:
@@ -188,8 +208,12 @@ class RasterConv2d(Streaming):
     def _above(self, kept: _RasterState, row: int) -> Tensor:
         """What the rows above add to each position of ``row``, bias included: ``(columns, N, out)``."""
         d, ring = self.dilation, kept.rows.shape[1]
-        seen = torch.stack([kept.rows[:, (row - i * d) % ring] for i in range(self.up, 0, -1)], 1)  # (N, up, columns, in)
-        out = conv2d(seen.permute(0, 3, 1, 2), kept.weight_above, self.bias, stride=(1, self.stride), dilation=(1, d))
+        seen = torch.stack(
+            [kept.rows[:, (row - i * d) % ring] for i in range(self.up, 0, -1)], 1
+        )  # (N, up, columns, in)
+        out = conv2d(
+            seen.permute(0, 3, 1, 2), kept.weight_above, self.bias, stride=(1, self.stride), dilation=(1, d)
+        )
         return out[:, :, 0].permute(2, 0, 1).contiguous()
 
 
@@ -211,8 +235,8 @@ class Upsample2d(Streaming):
         """``(N, C, h, w)`` to ``(N, out, 2h, 2w)``; the caller crops odd sizes."""
         return conv_transpose2d(x, self.weight, self.bias, stride=2)[..., self.side :]
 
-    def reach(self, grid: Grid) -> Tensor:
-        """See ``ancestral.nn.reach``; ``grid`` is that of the finer map."""
+    def receptive_field(self, grid: Grid) -> Tensor:
+        """See ``ancestral.nn.receptive_field``; ``grid`` is that of the finer map."""
         height, width = grid
         coarse = (-(-height // 2), -(-width // 2))
         reach = torch.zeros(height * width, coarse[0] * coarse[1], dtype=torch.bool)

@@ -32,13 +32,18 @@ class Conditioner(nn.Module):
         self.encoder: nn.Module | None = None
         if spec.context is not None:
             if len(spec.context.shape) not in (2, 3):
-                raise UserError(f"expected a context (C, H, W) or (C, T), got shape {spec.context.shape}", "give it one or two dimensions")
+                raise UserError(
+                    f"expected a context (C, H, W) or (C, T), got shape {spec.context.shape}",
+                    "give it one or two dimensions",
+                )
             channels = spec.context.shape[0]
             if spec.context.levels is not None:
                 self.embed = Embedding(spec.context, width)
                 channels = len(self.embed.groups)
             residual = (ResidualBlock(width, width) for _ in range(blocks))
-            self.encoder = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), *residual, nn.Conv2d(width, width, 3, padding=1))
+            self.encoder = nn.Sequential(
+                nn.Conv2d(channels, width, 3, padding=1), *residual, nn.Conv2d(width, width, 3, padding=1)
+            )
 
     def forward(self, labels: Tensor | None, context: Tensor | None, dtype: torch.dtype) -> Tensor | None:
         """The condition's map; None for a model without conditions.
@@ -49,7 +54,9 @@ class Conditioner(nn.Module):
         expected = None if self.context is None else self.context.shape
         got = None if context is None else tuple(context.shape[1:])
         if expected != got:
-            raise UserError(f"expected a context of shape {expected}, got {got}", "give the model what it was trained on")
+            raise UserError(
+                f"expected a context of shape {expected}, got {got}", "give the model what it was trained on"
+            )
         parts = []
         if self.classes is not None:
             assert labels is not None

@@ -12,7 +12,7 @@ from ancestral.nn.normalization import BatchNorm
 class ResidualBlock(nn.Module):
     """ReLU, 3x3 convolution, ReLU, 1x1 convolution, added to the input ``(N, width, H, W)`` (van den Oord et al., 2017, section 4.1).
 
-    With ``normalize``, batch normalisation follows the 3x3 convolution.
+    With ``normalize``, batch normalization follows the 3x3 convolution.
     """
 
     def __init__(self, width: int, hidden: int, normalize: bool = False) -> None:
@@ -38,7 +38,8 @@ def check_stride(stride: int, grid: tuple[int, ...]) -> None:
         sizes = "x".join(map(str, grid))
         fitting = "x".join(str(max(1, round(size / stride)) * stride) for size in grid)
         raise UserError(
-            f"expected an image that stride {stride} divides, got {sizes}", f"resize the images to {fitting} or choose another stride"
+            f"expected an image that stride {stride} divides, got {sizes}",
+            f"resize the images to {fitting} or choose another stride",
         )
 
 
@@ -52,13 +53,25 @@ class Encoder(nn.Sequential):
     """``(N, in_channels, H, W)`` to ``(N, out_channels, H/stride, W/stride)``: 4x4 convolutions of stride 2, then residual blocks."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, width: int, stride: int, blocks: int, residual_width: int, normalize: bool = False
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        width: int,
+        stride: int,
+        blocks: int,
+        residual_width: int,
+        normalize: bool = False,
     ) -> None:
         layers: list[nn.Module] = []
         widths = _widths(width, stride)
         channels = in_channels
         for wider in widths[1:]:
-            layers += [nn.Conv2d(channels, wider, 4, stride=2, padding=1), *_norm(wider, normalize), nn.ReLU()]
+            layers += [
+                nn.Conv2d(channels, wider, 4, stride=2, padding=1),
+                *_norm(wider, normalize),
+                nn.ReLU(),
+            ]
             channels = wider
         layers += [nn.Conv2d(channels, width, 3, padding=1), *_norm(width, normalize)]
         layers += [ResidualBlock(width, residual_width, normalize) for _ in range(blocks)]
@@ -79,7 +92,11 @@ class Decoder(nn.Sequential):
         layers += [ResidualBlock(width, residual_width, normalize) for _ in range(blocks)]
         widths = _widths(width, stride)
         for coarse, fine in pairwise(reversed(widths)):
-            layers += [nn.ReLU(), nn.ConvTranspose2d(coarse, fine, 4, stride=2, padding=1), *_norm(fine, normalize)]
+            layers += [
+                nn.ReLU(),
+                nn.ConvTranspose2d(coarse, fine, 4, stride=2, padding=1),
+                *_norm(fine, normalize),
+            ]
             layers += [ResidualBlock(fine, fine, normalize) for _ in range(fine_blocks)]
         super().__init__(*layers, nn.ReLU(), nn.Conv2d(widths[0], out_channels, 1))
 

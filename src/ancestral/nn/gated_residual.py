@@ -1,4 +1,4 @@
-"""The gated residual block of PixelCNN++ and PixelSNAIL, and the weight normalisation that they start from data."""
+"""The gated residual block of PixelCNN++ and PixelSNAIL, and the weight normalization that they start from data."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -12,7 +12,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.parametrize import is_parametrized
 
 from ancestral.nn.causal import RasterConv2d, Upsample2d, VerticalConv2d
-from ancestral.nn.reach import Grid, through, window
+from ancestral.nn.receptive_field import Grid, through, window
 from ancestral.nn.streaming import Cursor, Injection, Pointwise, Streaming, take
 
 Convolution = Callable[[int, int], nn.Module]
@@ -65,8 +65,8 @@ class GatedResidual(nn.Module):
         a, b = h.chunk(2, 1)
         return x + a * b.sigmoid()
 
-    def reach(self, grid: Grid, before: Tensor, *joined: Tensor) -> Tensor:
-        """The reach after the block (see ``ancestral.nn.reach``) from those of its input, and of asides and links."""
+    def receptive_field(self, grid: Grid, before: Tensor, *joined: Tensor) -> Tensor:
+        """The reach after the block (see ``ancestral.nn.receptive_field``) from those of its input, and of asides and links."""
         first, second = (_reach(layer, grid) for layer in (self.first, self.second))
         hidden = through(first, before)
         for other in joined:
@@ -75,7 +75,11 @@ class GatedResidual(nn.Module):
 
 
 def _reach(layer: nn.Module, grid: Grid) -> Tensor:
-    return layer.reach(grid) if isinstance(layer, RasterConv2d | VerticalConv2d) else window(grid, {(0, 0)})
+    return (
+        layer.receptive_field(grid)
+        if isinstance(layer, RasterConv2d | VerticalConv2d)
+        else window(grid, {(0, 0)})
+    )
 
 
 def _apply(layer: nn.Module, x: Tensor, cursor: Cursor | None) -> Tensor:
@@ -84,7 +88,7 @@ def _apply(layer: nn.Module, x: Tensor, cursor: Cursor | None) -> Tensor:
 
 
 class WeightNormalization(nn.Module):
-    """Weight normalisation (Salimans & Kingma, 2016, https://arxiv.org/abs/1602.07868) of every convolution in some parts of a model.
+    """Weight normalization (Salimans & Kingma, 2016, https://arxiv.org/abs/1602.07868) of every convolution in some parts of a model.
 
     The projections of conditions (``Injection``) are left as they are.
 
@@ -118,7 +122,10 @@ class WeightNormalization(nn.Module):
         if not self.started:
             small = {block.second for block in model.modules() if isinstance(block, GatedResidual)}
             layers = [m for m in model.modules() if is_parametrized(m, "weight")]
-            handles = [layer.register_forward_hook(partial(_standardize, 0.1 if layer in small else 1.0)) for layer in layers]
+            handles = [
+                layer.register_forward_hook(partial(_standardize, 0.1 if layer in small else 1.0))
+                for layer in layers
+            ]
             run()
             for handle in handles:
                 handle.remove()
@@ -136,7 +143,9 @@ def _standardize(deviation: float, layer: Any, arguments: tuple[Tensor, ...], ou
         moments /= dist.get_world_size()
     found = (moments[1] - moments[0].square()).clamp(min=0).sqrt()
     mean = moments[0].to(output.dtype)
-    spread = torch.where(found > 1e-6, deviation / found, 1.0).to(output.dtype)  # a channel that is the same everywhere keeps its gain
+    spread = torch.where(found > 1e-6, deviation / found, 1.0).to(
+        output.dtype
+    )  # a channel that is the same everywhere keeps its gain
     gain = layer.parametrizations.weight.original0
     gain.mul_(spread.view(gain.shape))
     shape = (1, -1, *[1] * (output.dim() - 2))

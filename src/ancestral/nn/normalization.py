@@ -1,4 +1,4 @@
-"""Batch normalisation over the batch of all processes."""
+"""Batch normalization over the batch of all processes."""
 
 import torch
 import torch.distributed as dist
@@ -6,15 +6,17 @@ from torch import Tensor, nn
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalisation (Ioffe & Szegedy, 2015, https://arxiv.org/abs/1502.03167) of ``(N, C, *grid)``, synchronised.
+    """Batch normalization (Ioffe & Szegedy, 2015, https://arxiv.org/abs/1502.03167) of ``(N, C, *grid)``, synchronized.
 
     In training, means and variances are those of the batch of all processes, on any device (torch.nn.SyncBatchNorm is for GPUs alone),
     so that two processes with half a batch each compute what one does with the whole.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise each channel."""
-        if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        """Normalize each channel."""
+        if not (
+            self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        ):
             return super().forward(x)
         dims = [0, *range(2, x.dim())]
         count = float(x.numel() // x.shape[1] * dist.get_world_size())

@@ -25,7 +25,7 @@ class Quantized:
     """What a quantizer makes of features."""
 
     z: Tensor
-    """Quantised features, of the shape of the input; gradients pass straight through to it."""
+    """Quantized features, of the shape of the input; gradients pass straight through to it."""
     codes: Tensor
     """Code indices ``(N, M, *grid)``, int64."""
     loss: Tensor
@@ -54,7 +54,7 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, z: Tensor) -> Quantized:
-        """Quantise ``(N, D, *grid)``."""
+        """Quantize ``(N, D, *grid)``."""
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
@@ -67,15 +67,20 @@ class Quantizer(nn.Module, ABC):
 
     def _check(self, z: Tensor) -> None:
         if z.dim() < 2 or z.shape[1] != self.dim:
-            raise UserError(f"expected features (N, {self.dim}, ...), got {tuple(z.shape)}", "put the channels second")
+            raise UserError(
+                f"expected features (N, {self.dim}, ...), got {tuple(z.shape)}", "put the channels second"
+            )
 
     def _check_codes(self, codes: Tensor) -> None:
         if codes.dim() < 2 or codes.shape[1] != self.num_codebooks:
-            raise UserError(f"expected codes (N, {self.num_codebooks}, ...), got {tuple(codes.shape)}", "put the codebooks second")
+            raise UserError(
+                f"expected codes (N, {self.num_codebooks}, ...), got {tuple(codes.shape)}",
+                "put the codebooks second",
+            )
 
 
 class VectorQuantizer(Quantizer):
-    """Nearest-neighbour quantisation with one or several learned codebooks.
+    """Nearest-neighbor quantization with one or several learned codebooks.
 
     The D features of a position are cut into ``num_codebooks`` equal parts, each with a codebook of its own. The statistics of the codebook
     are those of the whole batch of all processes, so that every process keeps the same codebook if all start from the same one and hold
@@ -89,9 +94,9 @@ class VectorQuantizer(Quantizer):
             codebook term of equation 3.
         commitment_weight: beta of equation 3; weighs the encoder's term only.
         decay: gamma of the running means; step t = 0, 1, … uses (t + 1)/(t + 10) while that is less.
-        kmeans_start: set the codebook to the k-means centres of the first batch.
+        kmeans_start: set the codebook to the k-means centers of the first batch.
         revive_below: codes used less than this share of an even use (by running mean) are moved to features of the batch; 0 never does.
-        cosine: normalise features and codes to length 1 (in each part). Gradients pass straight through to the normalised features.
+        cosine: normalize features and codes to length 1 (in each part). Gradients pass straight through to the normalized features.
 
     Raises:
         UserError: K < 2, M does not divide D, or an option is out of range.
@@ -120,11 +125,16 @@ class VectorQuantizer(Quantizer):
         if codebook_size < 2:
             raise UserError(f"expected a codebook of at least 2 codes, got {codebook_size}", "try 512")
         if num_codebooks < 1 or dim % num_codebooks:
-            raise UserError(f"expected a number of codebooks that divides {dim} features, got {num_codebooks}", "choose a divisor")
+            raise UserError(
+                f"expected a number of codebooks that divides {dim} features, got {num_codebooks}",
+                "choose a divisor",
+            )
         if update not in ("ema", "gradient"):
             raise UserError(f"expected update ema or gradient, got {update!r}", "choose one of them")
         if not 0 <= decay < 1 or not 0 <= revive_below < 1:
-            raise UserError(f"expected 0 <= decay, revive_below < 1, got {decay} and {revive_below}", "try 0.99 and 0.05")
+            raise UserError(
+                f"expected 0 <= decay, revive_below < 1, got {decay} and {revive_below}", "try 0.99 and 0.05"
+            )
         self.dim, self.codebook_size, self.num_codebooks = dim, codebook_size, num_codebooks
         self.update, self.commitment_weight, self.decay = update, commitment_weight, decay
         self.revive_below, self.cosine = revive_below, cosine
@@ -162,7 +172,9 @@ class VectorQuantizer(Quantizer):
             inputs = rows.unbind(1) if self.num_codebooks > 1 else (rows.squeeze(1),)
             parts = [self._quantize(part, m) for m, part in enumerate(inputs)]
             codes = torch.stack([codes for codes, _, _ in parts], 1)
-            usage = torch.stack([_histogram(c, self.codebook_size) for c in codes.unbind(1)]).to(self.counts.dtype)
+            usage = torch.stack([_histogram(c, self.codebook_size) for c in codes.unbind(1)]).to(
+                self.counts.dtype
+            )
             if learns:
                 usage = self._learn(rows.detach(), codes, usage)
         quantized = parts[0][1] if len(parts) == 1 else torch.cat([q for _, q, _ in parts], -1)
@@ -178,10 +190,12 @@ class VectorQuantizer(Quantizer):
     def decode(self, codes: Tensor) -> Tensor:
         """See ``Quantizer.decode``."""
         self._check_codes(codes)
-        return torch.cat([embedding(part.long(), self._table(m)) for m, part in enumerate(codes.unbind(1))], -1).movedim(-1, 1)
+        return torch.cat(
+            [embedding(part.long(), self._table(m)) for m, part in enumerate(codes.unbind(1))], -1
+        ).movedim(-1, 1)
 
     def _table(self, m: int) -> Tensor:
-        """Codebook ``m`` as it quantises, ``(K, width)``."""
+        """Codebook ``m`` as it quantizes, ``(K, width)``."""
         if self.update == "gradient" and self.cosine:
             # Cloned: the gradient of the norm needs these values after a revival has overwritten some of them.
             return normalize(self.codebook[m].clone(), dim=-1)
@@ -209,7 +223,7 @@ class VectorQuantizer(Quantizer):
 
     @torch.no_grad()
     def _start(self, rows: Tensor) -> None:
-        """k-means on the rows of all processes; the running sums become centre x count."""
+        """k-means on the rows of all processes; the running sums become center x count."""
         rows = _gather(rows)
         for m in range(self.num_codebooks):
             centers, counts = kmeans(rows[:, m], self.codebook_size, cosine=self.cosine)
@@ -227,7 +241,9 @@ class VectorQuantizer(Quantizer):
         # Everything that processes must agree on is summed over them in one message.
         news = {"usage": usage}
         if self.update == "ema":
-            news["sums"] = torch.stack([_sum_by_code(rows[:, m], codes[:, m], self.codebook_size) for m in range(self.num_codebooks)])
+            news["sums"] = torch.stack(
+                [_sum_by_code(rows[:, m], codes[:, m], self.codebook_size) for m in range(self.num_codebooks)]
+            )
         if self.revive_below > 0:
             news["candidates"] = self._candidates(rows)
         news = _sum_over_processes(news)
@@ -249,7 +265,7 @@ class VectorQuantizer(Quantizer):
 
     def _candidates(self, rows: Tensor) -> Tensor:
         """A row of the batch of all processes for each code, ``(M, K, width)``; zero where another process holds the row."""
-        # A function of code and update number: the same on every process and after a resume, and no host synchronisation.
+        # A function of code and update number: the same on every process and after a resume, and no host synchronization.
         picks = _spread(self.codebook_size, len(rows) * _processes(), self.updates) - _rank() * len(rows)
         candidates = rows[picks.clamp(0, len(rows) - 1)].transpose(0, 1)
         if _processes() == 1:
@@ -287,9 +303,14 @@ class ResidualQuantizer(Quantizer):
         if num_codebooks < 1:
             raise UserError(f"expected at least 1 codebook, got {num_codebooks}", "try 4")
         if options.get("cosine"):
-            raise UserError("expected a residual quantizer without cosine, since what is left over has a length", "set cosine to False")
+            raise UserError(
+                "expected a residual quantizer without cosine, since what is left over has a length",
+                "set cosine to False",
+            )
         self.dim, self.codebook_size, self.num_codebooks = dim, codebook_size, num_codebooks
-        self.quantizers = nn.ModuleList(VectorQuantizer(dim, codebook_size, **options) for _ in range(num_codebooks))
+        self.quantizers = nn.ModuleList(
+            VectorQuantizer(dim, codebook_size, **options) for _ in range(num_codebooks)
+        )
 
     def forward(self, z: Tensor) -> Quantized:
         """See ``Quantizer.forward``."""
@@ -312,8 +333,13 @@ class ResidualQuantizer(Quantizer):
     def decode(self, codes: Tensor) -> Tensor:
         """See ``Quantizer.decode``. Fewer code maps than quantizers give a coarser result."""
         if codes.dim() < 2 or not 1 <= codes.shape[1] <= self.num_codebooks:
-            raise UserError(f"expected codes (N, 1 to {self.num_codebooks}, ...), got {tuple(codes.shape)}", "put the codebooks second")
-        features = [quantizer.decode(part) for quantizer, part in zip(self._steps(), codes.split(1, 1), strict=False)]
+            raise UserError(
+                f"expected codes (N, 1 to {self.num_codebooks}, ...), got {tuple(codes.shape)}",
+                "put the codebooks second",
+            )
+        features = [
+            quantizer.decode(part) for quantizer, part in zip(self._steps(), codes.split(1, 1), strict=False)
+        ]
         return sum(features[1:], features[0])
 
     def _steps(self) -> Iterator[VectorQuantizer]:
@@ -338,7 +364,9 @@ class FiniteScalarQuantizer(Quantizer):
             raise UserError(f"expected at least 2 levels for each feature, got {tuple(levels)}", "try 8 6 5")
         self.dim, self.codebook_size, self.num_codebooks = len(levels), math.prod(levels), 1
         self.register_buffer("levels", torch.tensor(levels), persistent=False)
-        self.register_buffer("basis", torch.tensor([math.prod(levels[:i]) for i in range(len(levels))]), persistent=False)
+        self.register_buffer(
+            "basis", torch.tensor([math.prod(levels[:i]) for i in range(len(levels))]), persistent=False
+        )
 
     def forward(self, z: Tensor) -> Quantized:
         """See ``Quantizer.forward``. The loss is 0."""
@@ -387,7 +415,7 @@ class _StraightThrough(torch.autograd.Function):
 
 @torch.no_grad()
 def kmeans(rows: Tensor, k: int, *, iterations: int = 10, cosine: bool = False) -> tuple[Tensor, Tensor]:
-    """Lloyd's algorithm: centres ``(k, D)`` of ``rows`` ``(n, D)`` and the number of rows at each, both float.
+    """Lloyd's algorithm: centers ``(k, D)`` of ``rows`` ``(n, D)`` and the number of rows at each, both float.
 
     Starts from rows spread evenly over the input; an empty cluster starts again from another row.
     """
@@ -398,9 +426,11 @@ def kmeans(rows: Tensor, k: int, *, iterations: int = 10, cosine: bool = False) 
         codes = nearest_codes(rows, centers)
         counts = _histogram(codes, k).to(rows.dtype)
         means = _sum_by_code(rows, codes, k) / counts.clamp(min=1).unsqueeze(-1)
-        centers = torch.where((counts > 0).unsqueeze(-1), means, rows[_spread(k, n, iteration + 1, rows.device)])
+        centers = torch.where(
+            (counts > 0).unsqueeze(-1), means, rows[_spread(k, n, iteration + 1, rows.device)]
+        )
         centers = normalize(centers, dim=-1) if cosine else centers
-    # A code that ended empty keeps a count of one, so that its running mean is its centre.
+    # A code that ended empty keeps a count of one, so that its running mean is its center.
     return centers, counts.clamp(min=1)
 
 
@@ -413,13 +443,19 @@ def _spread(count: int, total: int, turn: int | Tensor, device: torch.device | N
     """``count`` of the places 0 ... total - 1, spread over all, none twice while count <= total; others at every ``turn``."""
     # A stride without a common factor meets every place once before any twice; one near the golden section of the total also keeps the
     # places apart and off the columns of an image.
-    stride = next(stride for stride in range(max(1, round(total * 0.618)), 2 * total + 1) if math.gcd(stride, total) == 1)
+    stride = next(
+        stride
+        for stride in range(max(1, round(total * 0.618)), 2 * total + 1)
+        if math.gcd(stride, total) == 1
+    )
     device = turn.device if isinstance(turn, Tensor) else device
     return (torch.arange(count, device=device) * stride + turn * 2654435761) % total
 
 
 def _histogram(codes: Tensor, size: int) -> Tensor:
-    return torch.zeros(size, dtype=torch.int64, device=codes.device).scatter_add_(0, codes, torch.ones_like(codes))
+    return torch.zeros(size, dtype=torch.int64, device=codes.device).scatter_add_(
+        0, codes, torch.ones_like(codes)
+    )
 
 
 def _sum_by_code(rows: Tensor, codes: Tensor, size: int) -> Tensor:
@@ -446,7 +482,10 @@ def _sum_over_processes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     message = torch.cat([tensor.flatten() for tensor in tensors.values()])  # of the widest dtype among them
     dist.all_reduce(message)
     parts = message.split([tensor.numel() for tensor in tensors.values()])
-    return {name: part.view_as(tensor).to(tensor.dtype) for part, (name, tensor) in zip(parts, tensors.items(), strict=True)}
+    return {
+        name: part.view_as(tensor).to(tensor.dtype)
+        for part, (name, tensor) in zip(parts, tensors.items(), strict=True)
+    }
 
 
 def _gather(rows: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
 from ancestral.nn.causal import RasterConv2d
-from ancestral.nn.reach import Grid, through, window
+from ancestral.nn.receptive_field import Grid, through, window
 from ancestral.nn.streaming import Cursor, Streaming, shift_down
 
 
@@ -33,7 +33,7 @@ class _Row:
 class RowLSTM(Streaming):
     """An LSTM down the rows: the state of a position comes from three of the row above. ``(N, in, H, W)`` to ``(N, hidden, H, W)``.
 
-    What a position receives is a triangle above it and, by the masked input-to-state convolution, its neighbour to the left.
+    What a position receives is a triangle above it and, by the masked input-to-state convolution, its neighbor to the left.
 
     Args:
         in_groups: the data's channel that each input channel belongs to.
@@ -61,18 +61,20 @@ class RowLSTM(Streaming):
             rows.append(state)
         return torch.stack(rows, 2)
 
-    def reach(self, grid: Grid) -> Tensor:
-        """See ``ancestral.nn.reach``."""
+    def receptive_field(self, grid: Grid) -> Tensor:
+        """See ``ancestral.nn.receptive_field``."""
         upwards = window(grid, {(-1, -1), (-1, 0), (-1, 1)})
         states = torch.eye(grid[0] * grid[1], dtype=torch.bool)
         for _ in range(grid[0] - 1):
             states = states | through(upwards, states)
-        return through(states, self.input_to_state.reach(grid))
+        return through(states, self.input_to_state.receptive_field(grid))
 
     def start(self, cursor: Cursor) -> _Row:
         """States of zero."""
         width = cursor.grid[1]
-        states = torch.zeros(4, width, cursor.n, self.hidden, device=cursor.device, dtype=cursor.dtype).unbind(0)
+        states = torch.zeros(
+            4, width, cursor.n, self.hidden, device=cursor.device, dtype=cursor.dtype
+        ).unbind(0)
         return _Row(states[0], states[1], states[2], states[3], gates=states[0])
 
     def step(self, x: Tensor, kept: _Row, cursor: Cursor) -> Tensor:
@@ -106,8 +108,8 @@ class DiagonalBiLSTM(nn.Module):
         """The sum of both."""
         return self.left(x, cursor) + self.right(x, cursor)
 
-    def reach(self, grid: Grid) -> Tensor:
-        """See ``ancestral.nn.reach``."""
+    def receptive_field(self, grid: Grid) -> Tensor:
+        """See ``ancestral.nn.receptive_field``."""
         height, width = grid
         left = {(-up, -back) for up in range(height) for back in range(width)}
         right = {(-up, ahead) for up in range(1, height) for ahead in range(width)}
@@ -121,7 +123,10 @@ def _diagonal(gates: Tensor, weight: Tensor) -> Tensor:
     """
     n, channels, height, width = gates.shape
     span = height + width - 1
-    row, column = torch.arange(height, device=gates.device)[:, None], torch.arange(width, device=gates.device)[None, :]
+    row, column = (
+        torch.arange(height, device=gates.device)[:, None],
+        torch.arange(width, device=gates.device)[None, :],
+    )
     skewed = gates.new_zeros(n, channels, height, span)
     skewed[:, :, row, row + column] = gates
     place = torch.arange(span, device=gates.device)[:, None] - row.T  # (span, H): column of the map
@@ -129,7 +134,7 @@ def _diagonal(gates: Tensor, weight: Tensor) -> Tensor:
     hidden = cell = gates.new_zeros(n, channels // 4, height)
     columns = []
     for diagonal, here in enumerate(skewed.unbind(3)):
-        both = torch.cat([hidden, pad(hidden[:, :, :-1], (1, 0))], 1)  # left neighbour, upper neighbour
+        both = torch.cat([hidden, pad(hidden[:, :, :-1], (1, 0))], 1)  # left neighbor, upper neighbor
         recurrent = torch.einsum("nch,oc->noh", both, weight)
         hidden, cell = _lstm(here + recurrent, cell)
         hidden, cell = hidden * inside[diagonal], cell * inside[diagonal]
@@ -149,7 +154,9 @@ class _Diagonal:
     @classmethod
     def zeros(cls, cursor: Cursor, hidden: int) -> "_Diagonal":
         shape = (cursor.grid[1] + 1, cursor.n, hidden)
-        hidden_state, cell, above = (torch.zeros(shape, device=cursor.device, dtype=cursor.dtype) for _ in range(3))
+        hidden_state, cell, above = (
+            torch.zeros(shape, device=cursor.device, dtype=cursor.dtype) for _ in range(3)
+        )
         return cls(hidden_state, cell, above)
 
     def begin(self, row: int) -> None:
@@ -203,7 +210,13 @@ class _FromRight(Streaming):
 
     def start(self, cursor: Cursor) -> tuple[_Diagonal, Tensor]:
         """The states, of which index 0 is right of the map, and the input of this row ``(W, N, in)``."""
-        inputs = torch.zeros(cursor.grid[1], cursor.n, self.input_to_state.in_channels, device=cursor.device, dtype=cursor.dtype)
+        inputs = torch.zeros(
+            cursor.grid[1],
+            cursor.n,
+            self.input_to_state.in_channels,
+            device=cursor.device,
+            dtype=cursor.dtype,
+        )
         return _Diagonal.zeros(cursor, self.hidden), inputs
 
     def step(self, x: Tensor, kept: tuple[_Diagonal, Tensor], cursor: Cursor) -> Tensor:
@@ -213,7 +226,9 @@ class _FromRight(Streaming):
         if states.row != cursor.row:
             states.begin(cursor.row)
             if cursor.row:  # the row above is complete: go through it from the right
-                gates = linear(inputs.flip(0), self.input_to_state.weight.flatten(1), self.input_to_state.bias)
+                gates = linear(
+                    inputs.flip(0), self.input_to_state.weight.flatten(1), self.input_to_state.bias
+                )
                 for i in range(width):
                     states.advance(gates[i], i, self.state_to_state.weight)
         inputs[column] = x

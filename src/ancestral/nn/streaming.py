@@ -51,7 +51,10 @@ class Cursor:
         """What ``layer`` has kept; what ``start`` gives at the first place. Raises UserError for a layer that was not there then."""
         if layer not in self._kept:
             if self.row > 0 or self.column:
-                raise UserError("expected the stream of this model, got another's (or one that began elsewhere)", "begin a new one")
+                raise UserError(
+                    "expected the stream of this model, got another's (or one that began elsewhere)",
+                    "begin a new one",
+                )
             self._kept[layer] = start()
         return self._kept[layer]
 
@@ -65,7 +68,10 @@ class Cursor:
     def check(self, x: Tensor) -> None:
         """Raise UserError unless ``x`` has as many examples as this stream (or is empty: between the places of a coarser map)."""
         if x.shape[0] not in (self.n, 0):
-            raise UserError(f"expected {self.n} examples in this stream, got {x.shape[0]}", "begin another stream for them")
+            raise UserError(
+                f"expected {self.n} examples in this stream, got {x.shape[0]}",
+                "begin another stream for them",
+            )
 
     def zeros(self, *shape: int) -> Tensor:
         """Zeros ``(N, *shape)`` on the stream's device."""
@@ -103,7 +109,11 @@ class Streaming(nn.Module, ABC):
         """``x`` is a whole map, or with a cursor the part of it at its place; so is what comes back."""
         if cursor is not None:
             cursor.check(x)
-        return self.whole(x) if cursor is None else self.step(x, cursor.kept(self, lambda: self.start(cursor)), cursor)
+        return (
+            self.whole(x)
+            if cursor is None
+            else self.step(x, cursor.kept(self, lambda: self.start(cursor)), cursor)
+        )
 
     @abstractmethod
     def whole(self, x: Tensor) -> Tensor:
@@ -204,6 +214,12 @@ class Injection(Streaming):
         if kept["row"] != cursor.row:
             kept["row"] = cursor.row
             if x.shape[2] > 1 or "projected" not in kept:
-                kept["projected"] = self.project(x[:, :, cursor.row : cursor.row + 1] if x.shape[2] > 1 else x)
+                kept["projected"] = self.project(
+                    x[:, :, cursor.row : cursor.row + 1] if x.shape[2] > 1 else x
+                )
         projected: Tensor = kept["projected"]
-        return projected if cursor.column is None else projected[:, :, 0, cursor.column if projected.shape[3] > 1 else 0]
+        return (
+            projected
+            if cursor.column is None
+            else projected[:, :, 0, cursor.column if projected.shape[3] > 1 else 0]
+        )

@@ -10,7 +10,13 @@ Points = dict[int, float]
 """Step to value; values may be NaN or infinite."""
 
 _BOOKKEEPING = {"stage", "phase", "step", "split", "seconds", "time", "epoch"}
-_LAST = {"learning_rate": 1, "grad_norm": 2, "gradient_norm": 2, "steps_per_second": 3, "examples_per_second": 3}
+_LAST = {
+    "learning_rate": 1,
+    "grad_norm": 2,
+    "gradient_norm": 2,
+    "steps_per_second": 3,
+    "examples_per_second": 3,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +38,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             line = json.loads(text)
         except json.JSONDecodeError:
             continue
-        if isinstance(line, dict) and isinstance(line.get("step"), int) and isinstance(line.get("stage"), str):
+        if (
+            isinstance(line, dict)
+            and isinstance(line.get("step"), int)
+            and isinstance(line.get("stage"), str)
+        ):
             lines.append(line)
     return lines
 
@@ -49,7 +59,10 @@ def by_stage(lines: Iterable[dict[str, Any]]) -> dict[str, list[Term]]:
         for name, value in line.items():
             if name not in _BOOKKEEPING and (number := _number(value)) is not None:
                 terms.setdefault(name, {}).setdefault(split, {})[line["step"]] = number
-    return {stage: sorted((_term(*item) for item in terms.items()), key=_importance) for stage, terms in stages.items()}
+    return {
+        stage: sorted((_term(*item) for item in terms.items()), key=_importance)
+        for stage, terms in stages.items()
+    }
 
 
 def _number(value: object) -> float | None:
@@ -84,4 +97,7 @@ def progress(lines: Iterable[dict[str, Any]]) -> dict[str, tuple[int, int]]:
     steps: dict[str, set[int]] = {}
     for line in lines:
         steps.setdefault(line["stage"], set()).add(line["step"])
-    return {stage: (max(logged), max(logged) - max(logged - {max(logged)}, default=0)) for stage, logged in steps.items()}
+    return {
+        stage: (max(logged), max(logged) - max(logged - {max(logged)}, default=0))
+        for stage, logged in steps.items()
+    }

@@ -61,12 +61,19 @@ def number(value: float | None, digits: int = 4) -> str:
         return f"{mantissa.replace('-', '−')} × 10{str(int(power)).translate(_SUPERSCRIPT)}"
     places = max(digits - 1 - exponent, 0)
     written = f"{value:,.{places}f}".replace("-", "−")
-    return written.rstrip("0").rstrip(".") if places and round(value, places) == value else written  # no zeros that nobody measured
+    return (
+        written.rstrip("0").rstrip(".") if places and round(value, places) == value else written
+    )  # no zeros that nobody measured
 
 
 def with_error(value: float | None, standard_error: float | None) -> tuple[str, str]:
     """A value and its standard error to two digits, both to the same place; the error is "" if there is none."""
-    if value is None or not math.isfinite(value) or standard_error is None or not (math.isfinite(standard_error) and standard_error > 0):
+    if (
+        value is None
+        or not math.isfinite(value)
+        or standard_error is None
+        or not (math.isfinite(standard_error) and standard_error > 0)
+    ):
         return number(value), ""
     places = max(1 - math.floor(math.log10(standard_error)), 0)
     return f"{value:,.{places}f}".replace("-", "−"), f"{standard_error:,.{places}f}"

@@ -102,9 +102,16 @@ def write_report(run: Path) -> Path:
     """
     run = Path(run)
     if not (run / "run.json").is_file():
-        raise UserError(f"expected a run directory, got {run} without run.json", f"train a model with --out {shlex.quote(str(run))}")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((resources.files("ancestral.report") / "report.html.jinja").read_text(encoding="utf-8"))
+        raise UserError(
+            f"expected a run directory, got {run} without run.json",
+            f"train a model with --out {shlex.quote(str(run))}",
+        )
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(
+        (resources.files("ancestral.report") / "report.html.jinja").read_text(encoding="utf-8")
+    )
     page = run / "report.html"
     unfinished = run / f".report-{os.getpid()}.html"
     try:
@@ -137,7 +144,8 @@ def _context(run: Path) -> dict[str, Any]:
         "evaluation_time": notation.duration(seconds) if (seconds := evaluation.get("seconds")) else "",
         "raw_bits": _raw_bits(spec, figures),
         "samples": final or (sheets[-1] if sheets else None),
-        "reconstructions": picture(run / "samples" / "reconstructions.png") or latest(run / "samples", "reconstructions", order),
+        "reconstructions": picture(run / "samples" / "reconstructions.png")
+        or latest(run / "samples", "reconstructions", order),
         "latent": picture(run / "samples" / "latent.png"),
         "interpolations": picture(run / "samples" / "interpolations.png"),
         "codebooks": _codebooks(evaluation.get("codebooks") or []),
@@ -147,7 +155,15 @@ def _context(run: Path) -> dict[str, Any]:
         "options": list(_entries({key: about[key] for key in ("options", "images") if about.get(key)})),
         "source": _short(str(data.get("source") or "")),
         "data": data,
-        "data_rest": list(_entries({k: v for k, v in data.items() if k not in ("source", "sizes", "classes", "fingerprint", "skipped")})),
+        "data_rest": list(
+            _entries(
+                {
+                    k: v
+                    for k, v in data.items()
+                    if k not in ("source", "sizes", "classes", "fingerprint", "skipped")
+                }
+            )
+        ),
         "versions": about.get("versions") or {},
     }
 
@@ -156,9 +172,14 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"expected JSON in {path}, got {error}", "the file is damaged: restore it, or make it again") from None
+        raise UserError(
+            f"expected JSON in {path}, got {error}", "the file is damaged: restore it, or make it again"
+        ) from None
     if not isinstance(content, dict):
-        raise UserError(f"expected a JSON object in {path}, got a {type(content).__name__}", "the file is damaged: make it again")
+        raise UserError(
+            f"expected a JSON object in {path}, got a {type(content).__name__}",
+            "the file is damaged: make it again",
+        )
     return content
 
 
@@ -180,18 +201,32 @@ def _short(source: str) -> str:
 
 
 def _facts(
-    about: Mapping[str, Any], spec: Mapping[str, Any], data: Mapping[str, Any], stages: Sequence[Stage], lines: list[dict[str, Any]]
+    about: Mapping[str, Any],
+    spec: Mapping[str, Any],
+    data: Mapping[str, Any],
+    stages: Sequence[Stage],
+    lines: list[dict[str, Any]],
 ) -> list[tuple[str, str, str]]:
     """The run in a few words: (what, value, remark)."""
     facts = []
     if shape := spec.get("shape"):
         levels = f"{spec['levels']:,} levels" if spec.get("levels") else "continuous"
-        facts.append(("Example", " × ".join(map(str, shape)), levels + (f", {spec['classes']} classes" if spec.get("classes") else "")))
+        facts.append(
+            (
+                "Example",
+                " × ".join(map(str, shape)),
+                levels + (f", {spec['classes']} classes" if spec.get("classes") else ""),
+            )
+        )
     if sizes := data.get("sizes"):
         split, count = next(iter(sizes.items()))
         facts.append(("Data", f"{count:,}", f"{split} examples"))
     if parameters := about.get("parameters"):
-        parts = ", ".join(f"{name} {count:,}" for name, count in parameters.items()) if len(parameters) > 1 else ""
+        parts = (
+            ", ".join(f"{name} {count:,}" for name, count in parameters.items())
+            if len(parameters) > 1
+            else ""
+        )
         facts.append(("Parameters", f"{sum(parameters.values()):,}", parts))
     if lines:
         steps = ", ".join(f"{stage.name} {stage.reached:,}" for stage in stages) if len(stages) > 1 else ""
@@ -206,19 +241,31 @@ def _facts(
 def _figure(figure: Mapping[str, Any]) -> Figure:
     kind, unit = str(figure.get("kind") or "measure"), str(figure.get("unit") or "")
     number = figure.get("value")
-    value, error = notation.with_error(None if number is None else float(number), figure.get("standard_error"))
+    value, error = notation.with_error(
+        None if number is None else float(number), figure.get("standard_error")
+    )
     sign = KINDS.get(kind, ("", ""))[0]
     if kind == "bound" and not unit.startswith("bits/"):
         sign = ""  # whether more or less is better depends on the quantity; of code lengths, less is
     return Figure(
-        name=str(figure.get("name") or ""), sign=sign, value=value, error=error, unit=unit, kind=kind, note=str(figure.get("note") or "")
+        name=str(figure.get("name") or ""),
+        sign=sign,
+        value=value,
+        error=error,
+        unit=unit,
+        kind=kind,
+        note=str(figure.get("note") or ""),
     )
 
 
 def _raw_bits(spec: Mapping[str, Any], figures: Sequence[Figure]) -> str:
     """What a value of raw data takes, beside which figures in bits/dim read."""
     levels = spec.get("levels")
-    return notation.number(math.log2(levels)) if levels and any(figure.unit == "bits/dim" for figure in figures) else ""
+    return (
+        notation.number(math.log2(levels))
+        if levels and any(figure.unit == "bits/dim" for figure in figures)
+        else ""
+    )
 
 
 def _codebooks(codebooks: Sequence[Mapping[str, Any]]) -> list[Chart]:
@@ -233,16 +280,28 @@ def _codebooks(codebooks: Sequence[Mapping[str, Any]]) -> list[Chart]:
             Chart(
                 title=title,
                 unit="",
-                svg=usage_chart([*usage, *[0] * (size - len(usage))], perplexity, title=f"{title}: uses of each code, sorted"),
+                svg=usage_chart(
+                    [*usage, *[0] * (size - len(usage))],
+                    perplexity,
+                    title=f"{title}: uses of each code, sorted",
+                ),
                 summary=f"{used:,} of {size:,} codes used"
-                + (f"; perplexity {notation.number(perplexity)}, {perplexity / size:.0%} of even use" if perplexity and size else ""),
+                + (
+                    f"; perplexity {notation.number(perplexity)}, {perplexity / size:.0%} of even use"
+                    if perplexity and size
+                    else ""
+                ),
             )
         )
     return charts
 
 
 def _stages(run: Path, optimization: Mapping[str, Any], lines: list[dict[str, Any]]) -> list[Stage]:
-    terms, progress, sheets = metrics.by_stage(lines), metrics.progress(lines), over_time(run / "samples", "step")
+    terms, progress, sheets = (
+        metrics.by_stage(lines),
+        metrics.progress(lines),
+        over_time(run / "samples", "step"),
+    )
     stages = []
     for name in dict.fromkeys([*optimization, *terms, *sheets]):
         planned = (optimization.get(name) or {}).get("steps")
@@ -264,7 +323,12 @@ def _stages(run: Path, optimization: Mapping[str, Any], lines: list[dict[str, An
 def _chart(term: Term) -> Chart:
     title, unit = notation.term(term.name)
     whole = term.name == "learning_rate" or unit.endswith("/s")
-    return Chart(title=title, unit=unit, svg=line_chart(term.splits, title=title, unit=unit, from_zero=whole), summary=_ends(term))
+    return Chart(
+        title=title,
+        unit=unit,
+        svg=line_chart(term.splits, title=title, unit=unit, from_zero=whole),
+        summary=_ends(term),
+    )
 
 
 def _ends(term: Term) -> str:
@@ -304,7 +368,10 @@ def _setting(value: Any) -> str:
 
 
 def _side_by_side(stages: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """The optimisation of the stages as one table: the stages, and a row of values for each setting."""
-    flat = {stage: {e.name: e.value for e in _entries(settings) if e.value is not None} for stage, settings in stages.items()}
+    """The optimization of the stages as one table: the stages, and a row of values for each setting."""
+    flat = {
+        stage: {e.name: e.value for e in _entries(settings) if e.value is not None}
+        for stage, settings in stages.items()
+    }
     names = dict.fromkeys(name for settings in flat.values() for name in settings)
     return list(flat), [(name, [settings.get(name) or "" for settings in flat.values()]) for name in names]

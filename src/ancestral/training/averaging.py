@@ -10,7 +10,7 @@ from torch import Tensor, nn
 class Average:
     """Exponential moving average of the trained weights and of statistics; it starts from the weights, not from 0.
 
-    The statistics of batch normalisation and of codebooks belong to the weights, and are averaged with them.
+    The statistics of batch normalization and of codebooks belong to the weights, and are averaged with them.
 
     Args:
         model: whose parameters that require gradients, and floating-point buffers, are averaged.
@@ -19,9 +19,13 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self._parameters: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._parameters: dict[str, Tensor] = {
+            name: p for name, p in model.named_parameters() if p.requires_grad
+        }
         saved = model.state_dict().keys()
-        self._parameters |= {name: b for name, b in model.named_buffers() if b.is_floating_point() and name in saved}
+        self._parameters |= {
+            name: b for name, b in model.named_buffers() if b.is_floating_point() and name in saved
+        }
         self.values = {name: p.detach().clone() for name, p in self._parameters.items()}
 
     @torch.no_grad()

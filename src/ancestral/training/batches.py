@@ -39,7 +39,10 @@ class Batches:
         processes: int = 1,
         augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     ) -> None:
-        resident = device.type != "cpu" and sum(t.numel() * t.element_size() for t in data.tensors().values()) <= _RESIDENT_BYTES
+        resident = (
+            device.type != "cpu"
+            and sum(t.numel() * t.element_size() for t in data.tensors().values()) <= _RESIDENT_BYTES
+        )
         self._data = data.map(lambda t: t.to(device)) if resident else data
         self._size, self._seed, self._stage, self._device = size, seed, stage, device
         self._part = slice(rank * size // processes, (rank + 1) * size // processes)
@@ -78,7 +81,9 @@ class Batches:
         pinned = self._device.type == "cuda" and self._data.x.device.type == "cpu"
         batch = self._data.map(lambda t: t[index])
         if self._augment is not None:
-            generator = torch.Generator(batch.x.device).manual_seed(derive(self._seed, self._stage, "augment", k, self._part.start))
+            generator = torch.Generator(batch.x.device).manual_seed(
+                derive(self._seed, self._stage, "augment", k, self._part.start)
+            )
             batch = Batch(self._augment(batch.x, generator), batch.labels, batch.context)
         if pinned:
             batch = batch.map(lambda t: t.pin_memory())
@@ -89,5 +94,7 @@ class Batches:
             generator = torch.Generator().manual_seed(derive(self._seed, self._stage, "epoch", epoch))
             latest = {e: order for e, order in self._orders.items() if e == epoch - 1}
             # Beside the data: an index sent from the host in every step would make it wait for the device.
-            self._orders = latest | {epoch: torch.randperm(len(self._data), generator=generator).to(self._data.x.device)}
+            self._orders = latest | {
+                epoch: torch.randperm(len(self._data), generator=generator).to(self._data.x.device)
+            }
         return self._orders[epoch]

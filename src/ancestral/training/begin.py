@@ -69,16 +69,26 @@ def train(
     recipe_name, chosen = find_recipe(cls, recipe)
     images, options = images or ImageOptions(), options or TrainingOptions()
     base = Run.open(start_from) if start_from is not None else None
-    default = from_json(cls.Config, base.manifest["config"], where="model") if base and base.model_name == model else chosen.model
+    default = (
+        from_json(cls.Config, base.manifest["config"], where="model")
+        if base and base.model_name == model
+        else chosen.model
+    )
     config = (
-        default if config is None else from_json(cls.Config, config, where="model", base=default) if isinstance(config, Mapping) else config
+        default
+        if config is None
+        else from_json(cls.Config, config, where="model", base=default)
+        if isinstance(config, Mapping)
+        else config
     )
     optimizations = _optimizations(chosen, stages or {})
 
     dataset = load_data(data, images)
     network = build(cls, config, dataset.spec, options.seed)
     names = [stage.name for stage in network.stages()]
-    assert names == list(optimizations), f"the recipe's stages {list(optimizations)} are not the model's {names}"
+    assert names == list(optimizations), (
+        f"the recipe's stages {list(optimizations)} are not the model's {names}"
+    )
     begin = _take_over(network, base, names) if base else None
     result_options = {name: getattr(options, name) for name in RESULT_OPTIONS} | {"processes": processes()}
     manifest = runs.manifest(
@@ -94,7 +104,9 @@ def train(
         source=chosen.source,
     )
     manifest |= {"parameters": _parameters(network)} | ({"from": str(start_from)} if base else {})
-    trainer = Trainer(network, dataset, optimizations, images=images, options=options, path=Path(out), begin=begin)
+    trainer = Trainer(
+        network, dataset, optimizations, images=images, options=options, path=Path(out), begin=begin
+    )
     if trainer.fabric.is_global_zero:
         Run.create(Path(out), manifest)
         dataset.write_splits(Path(out) / "splits.json")
@@ -104,29 +116,44 @@ def train(
     return run
 
 
-def _optimizations(recipe: Recipe, changes: Mapping[str, Optimization | Mapping[str, Any]]) -> dict[str, Optimization]:
+def _optimizations(
+    recipe: Recipe, changes: Mapping[str, Optimization | Mapping[str, Any]]
+) -> dict[str, Optimization]:
     for name in changes:
         if name not in recipe.stages:
             raise UserError(f"expected a stage of the model, got {name}", nearest(name, recipe.stages))
     result = dict(recipe.stages)
     for name, change in changes.items():
-        result[name] = change if isinstance(change, Optimization) else from_json(Optimization, change, where=name, base=result[name])
+        result[name] = (
+            change
+            if isinstance(change, Optimization)
+            else from_json(Optimization, change, where=name, base=result[name])
+        )
     return result
 
 
 def _parameters(model: Model) -> dict[str, int]:
     """Trained parameters of each stage."""
-    return {stage.name: sum(p.numel() for phase in stage.phases for p in phase.parameters) for stage in model.stages()}
+    return {
+        stage.name: sum(p.numel() for phase in stage.phases for p in phase.parameters)
+        for stage in model.stages()
+    }
 
 
 def _take_over(model: Model, base: Run, stages: list[str]) -> str:
     """Copy the weights of every stage but the last from ``base``; the name of the last."""
     if len(stages) < 2:
-        raise UserError(f"expected a model of several stages for --from, got {type(model).__name__} with one", "leave --from out")
+        raise UserError(
+            f"expected a model of several stages for --from, got {type(model).__name__} with one",
+            "leave --from out",
+        )
     there, here = base.manifest["spec"], to_json(model.spec)
     if (there["levels"], there["shape"][0]) != (here["levels"], here["shape"][0]):
         kind = f"{there['levels']} levels in {there['shape'][0]} channels"
-        raise UserError(f"expected a run on data like these, got one on {kind}: {base.path}", "use the same kind of images")
+        raise UserError(
+            f"expected a run on data like these, got one on {kind}: {base.path}",
+            "use the same kind of images",
+        )
     source = base.load_model().state_dict()
     last = {id(p) for phase in model.stages()[-1].phases for p in phase.parameters}
     learned_last = {name for name, p in model.named_parameters() if id(p) in last}

@@ -22,7 +22,7 @@ class Checkpoint:
     step: int
     weights: dict[str, Tensor]
     optimizers: dict[str, dict[str, Tensor]]
-    """By phase: the optimiser's state, flattened to ``INDEX.NAME``."""
+    """By phase: the optimizer's state, flattened to ``INDEX.NAME``."""
     averages: dict[str, Tensor]
     seconds: float
     """Time spent training so far."""
@@ -44,7 +44,9 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
             "seconds": checkpoint.seconds,
             "phases": list(checkpoint.optimizers),
         }
-        (temporary / _STATE).write_text(json.dumps(description | {"averages": bool(checkpoint.averages)}), encoding="utf-8")
+        (temporary / _STATE).write_text(
+            json.dumps(description | {"averages": bool(checkpoint.averages)}), encoding="utf-8"
+        )
     for old in _steps(stage)[:-keep]:
         shutil.rmtree(old)
 
@@ -92,14 +94,16 @@ def read(path: Path) -> Checkpoint:
         stage=state["stage"],
         step=state["step"],
         weights=read_tensors(path / "model.safetensors"),
-        optimizers={phase: read_tensors(path / f"optimizer-{phase}.safetensors") for phase in state["phases"]},
+        optimizers={
+            phase: read_tensors(path / f"optimizer-{phase}.safetensors") for phase in state["phases"]
+        },
         averages=read_tensors(path / "averages.safetensors") if state["averages"] else {},
         seconds=state["seconds"],
     )
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as tensors by name; its options are the configuration's."""
+    """The optimizer's state as tensors by name; its options are the configuration's."""
     state = optimizer.state_dict()["state"]
     return {
         f"{index}.{name}": value if isinstance(value, Tensor) else torch.tensor(value)
@@ -116,7 +120,11 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor])
     for key, value in flat.items():
         index, _, name = key.partition(".")
         parameter = parameters[int(index)]
-        # Fused optimisers walk through parameter and state side by side in memory: the layout must be the parameter's.
-        laid_out = torch.empty_like(parameter, dtype=value.dtype).copy_(value) if value.shape == parameter.shape else value
+        # Fused optimizers walk through parameter and state side by side in memory: the layout must be the parameter's.
+        laid_out = (
+            torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+            if value.shape == parameter.shape
+            else value
+        )
         state.setdefault(int(index), {})[name] = laid_out
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

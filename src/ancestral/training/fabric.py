@@ -27,13 +27,23 @@ def build_fabric(options: TrainingOptions, *, unused_parameters: bool = False) -
         return Fabric(accelerator=accelerator, devices=1, precision=options.precision)
     local = int(os.environ["LOCAL_WORLD_SIZE"])
     # One process prepares the data of a stage while the others wait.
-    strategy = DDPStrategy(find_unused_parameters=unused_parameters, broadcast_buffers=False, timeout=timedelta(hours=12))
+    strategy = DDPStrategy(
+        find_unused_parameters=unused_parameters, broadcast_buffers=False, timeout=timedelta(hours=12)
+    )
     nodes = processes() // local
-    fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=nodes, strategy=strategy, precision=options.precision)
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=local,
+        num_nodes=nodes,
+        strategy=strategy,
+        precision=options.precision,
+    )
     fabric.launch()
     return fabric
 
 
 def can_compile(device: torch.device) -> bool:
     """Whether torch.compile works for a device; on a CPU it takes a C++ compiler, which is no condition for training."""
-    return device.type != "cpu" or any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
+    return device.type != "cpu" or any(
+        shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++")
+    )

@@ -59,7 +59,7 @@ class Trainer:
     Args:
         model: the model, freshly built.
         data: train, validation and test examples.
-        stages: how each stage is optimised, by name.
+        stages: how each stage is optimized, by name.
         images: augmentation of the training examples.
         options: how the training runs.
         path: the run directory.
@@ -84,7 +84,9 @@ class Trainer:
         self.first = names.index(begin) if begin else 0
         if options.precision == "64-true":
             model.double()  # before a checkpoint is loaded, which would lose half its digits
-        self.fabric = build_fabric(options, unused_parameters=any(len(stage.phases) > 1 for stage in self.stages))
+        self.fabric = build_fabric(
+            options, unused_parameters=any(len(stage.phases) > 1 for stage in self.stages)
+        )
         self._check()
         self.journal: Journal | None = None
         self._stopped_by: int | None = None
@@ -157,7 +159,9 @@ class Trainer:
         if start >= steps:
             return
         if self._leads and checkpoint is None:
-            for later in self.stages[index + (stage.prepare is None) :]:  # of weights that are about to change
+            for later in self.stages[
+                index + (stage.prepare is None) :
+            ]:  # of weights that are about to change
                 (self.path / "codes" / f"{later.name}.safetensors").unlink(missing_ok=True)
         work = self._begin(stage, checkpoint)
         if self.journal:
@@ -214,7 +218,10 @@ class Trainer:
             if self._leads and compiles:
                 print(f"compiling the step of stage {stage.name}: the first one takes a minute", flush=True)
             elif self._leads:
-                print(f"not compiling the step of stage {stage.name}, so slower: there is no C++ compiler (g++ or clang++)", flush=True)
+                print(
+                    f"not compiling the step of stage {stage.name}, so slower: there is no C++ compiler (g++ or clang++)",
+                    flush=True,
+                )
             # Automatic dynamic shapes break in the CPU backend, and shapes never change here.
             loss = torch.compile(loss, dynamic=False) if compiles else loss  # type: ignore[assignment]
         work = Work(
@@ -224,7 +231,10 @@ class Trainer:
             batches=batches,
             validation=validation,
             module=self.fabric.setup_module(loss),
-            optimizers={p.name: self.fabric.setup_optimizers(build_optimizer(p.parameters, optimization)) for p in stage.phases},
+            optimizers={
+                p.name: self.fabric.setup_optimizers(build_optimizer(p.parameters, optimization))
+                for p in stage.phases
+            },
             average=Average(self.model, optimization.ema) if optimization.ema is not None else None,
         )
         if checkpoint is not None:
@@ -249,7 +259,9 @@ class Trainer:
         if work.average is not None:
             work.average.update(step)
 
-    def _update(self, work: Work, phase: Phase, batch: Batch, rate: float) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def _update(
+        self, work: Work, phase: Phase, batch: Batch, rate: float
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """One update of a phase: the loss before it and its terms, means over the accumulated parts."""
         optimization, optimizer = work.optimization, work.optimizers[phase.name]
         for group in optimizer.param_groups:
@@ -268,7 +280,9 @@ class Trainer:
         if work.device.type == "cpu" and not math.isfinite(total.item()):
             return total, terms  # the weights stay as they are; the loop stops
         if optimization.gradient_clip is not None:
-            self.fabric.clip_gradients(work.module, optimizer, max_norm=optimization.gradient_clip, error_if_nonfinite=False)
+            self.fabric.clip_gradients(
+                work.module, optimizer, max_norm=optimization.gradient_clip, error_if_nonfinite=False
+            )
         optimizer.step()
         optimizer.zero_grad()
         return total, terms
@@ -294,7 +308,11 @@ class Trainer:
 
     def _look(self, work: Work, done: int, due: Callable[[int], bool]) -> None:
         """Evaluate and draw with the averaged weights."""
-        with work.average.in_place() if work.average is not None and done < work.optimization.steps else nullcontext():
+        with (
+            work.average.in_place()
+            if work.average is not None and done < work.optimization.steps
+            else nullcontext()
+        ):
             if due(self.options.evaluate_every):
                 self._evaluate(work, done)
             if due(self.options.sample_every):
@@ -313,13 +331,20 @@ class Trainer:
                 self.model.trained = tuple(names[: names.index(work.stage.name) + 1])
                 self.model.eval().save_pretrained(self.path / "model")
                 self.model.train()
-            optimizers = {name: checkpoints.flatten_optimizer(optimizer.optimizer) for name, optimizer in work.optimizers.items()}
+            optimizers = {
+                name: checkpoints.flatten_optimizer(optimizer.optimizer)
+                for name, optimizer in work.optimizers.items()
+            }
             averages = work.average.values if work.average is not None and not last else {}
-            state = Checkpoint(work.stage.name, done, self.model.state_dict(), optimizers, averages, self._seconds)
+            state = Checkpoint(
+                work.stage.name, done, self.model.state_dict(), optimizers, averages, self._seconds
+            )
             checkpoints.save(self.path / "checkpoints", state, self.options.keep)
         self.fabric.barrier()
 
-    def _accumulate(self, module: Any, phase: Phase, batch: Batch, parts: int) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def _accumulate(
+        self, module: Any, phase: Phase, batch: Batch, parts: int
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
         total, sums = torch.zeros((), device=self.fabric.device), dict[str, Tensor]()
         size = len(batch) // parts
         for i in range(parts):
@@ -339,15 +364,27 @@ class Trainer:
 
     def _prepare(self, stage: Stage) -> tuple[Batch, Batch]:
         """Training and validation examples of the stage; what it prepares is computed once and kept in ``codes/``."""
-        splits = {name: Batch(split.x, split.labels) for name, split in (("train", self.data.train), ("validation", self.data.validation))}
+        splits = {
+            name: Batch(split.x, split.labels)
+            for name, split in (("train", self.data.train), ("validation", self.data.validation))
+        }
         if stage.prepare is None:
             return splits["train"], splits["validation"]
         file = self.path / "codes" / f"{stage.name}.safetensors"
         if self._leads and not file.exists():
             print(f"preparing the data of stage {stage.name}", flush=True)
             self.model.eval()
-            prepared = {name: transform(batch, stage.prepare, self.fabric.device) for name, batch in splits.items()}
-            write_tensors(file, {f"{name}.{key}": t for name, batch in prepared.items() for key, t in batch.tensors().items()})
+            prepared = {
+                name: transform(batch, stage.prepare, self.fabric.device) for name, batch in splits.items()
+            }
+            write_tensors(
+                file,
+                {
+                    f"{name}.{key}": t
+                    for name, batch in prepared.items()
+                    for key, t in batch.tensors().items()
+                },
+            )
         self.fabric.barrier()
         tensors = read_tensors(file)
         train, validation = (
@@ -390,11 +427,17 @@ class Trainer:
             classes = self.model.sample_classes
             columns = classes if 1 < classes <= _MOST_COLUMNS else 8
             n = _PICTURES // columns * columns
-            labels = torch.arange(n, device=device) % columns if classes >= columns else None  # a column for each class
-            pictures["step"] = sheet(self.model.sample(n, labels, generator=generator), self.model.spec, columns=columns)
+            labels = (
+                torch.arange(n, device=device) % columns if classes >= columns else None
+            )  # a column for each class
+            pictures["step"] = sheet(
+                self.model.sample(n, labels, generator=generator), self.model.spec, columns=columns
+            )
         if isinstance(self.model, Reconstructs) and stage.prepare is None:
             originals = self.data.validation.x[:32].to(device)
-            pictures["reconstructions"] = side_by_side(self.model.spec, originals, self.model.reconstruct(originals))
+            pictures["reconstructions"] = side_by_side(
+                self.model.spec, originals, self.model.reconstruct(originals)
+            )
         for name, picture in pictures.items():
             write_png(self.path / "samples" / f"{stage.name}-{name}-{step:06d}.png", picture)
             self.journal.picture(name, step, picture)
@@ -405,9 +448,13 @@ class Trainer:
             return self._stopped_by is not None
         if done % _AGREE_EVERY and not last:
             return False
-        number = self.fabric.all_reduce(torch.tensor(float(self._stopped_by or 0), device=self.fabric.device), reduce_op="max")
+        number = self.fabric.all_reduce(
+            torch.tensor(float(self._stopped_by or 0), device=self.fabric.device), reduce_op="max"
+        )
         agreed = int(number)  # type: ignore[arg-type]
-        self._stopped_by = agreed or self._stopped_by  # a signal that came meanwhile waits for the next agreement
+        self._stopped_by = (
+            agreed or self._stopped_by
+        )  # a signal that came meanwhile waits for the next agreement
         return bool(agreed)
 
     @contextmanager
@@ -422,7 +469,8 @@ class Trainer:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise UserError(
-                    f"expected to be alone in {self.path}, got another process that trains there", "wait for it or stop it"
+                    f"expected to be alone in {self.path}, got another process that trains there",
+                    "wait for it or stop it",
                 ) from None
             yield
 

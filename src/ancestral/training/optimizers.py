@@ -1,4 +1,4 @@
-"""The optimiser of a phase and its learning rate at a step."""
+"""The optimizer of a phase and its learning rate at a step."""
 
 import math
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from ancestral.recipe import Optimization
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], options: Optimization) -> torch.optim.Optimizer:
-    """The optimiser, in its fused form where there is one."""
+    """The optimizer, in its fused form where there is one."""
     parameters = list(parameters)
     rate, decay = options.learning_rate, options.weight_decay
     if options.optimizer == "adam":

@@ -31,8 +31,10 @@ class PhaseLoss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, x: Tensor, labels: Tensor | None, context: Tensor | None, phase: str) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to minimise, and the terms to watch."""
+    def forward(
+        self, x: Tensor, labels: Tensor | None, context: Tensor | None, phase: str
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar to minimize, and the terms to watch."""
         loss = self.model.loss(Batch(x, labels, context), phase)
         return loss.total, dict(loss.terms)
 

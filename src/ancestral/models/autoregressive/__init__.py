@@ -1,1 +1,1 @@
-"""Factorised models: p(x) = prod p(x_i | x_<i)."""
+"""Autoregressive models: p(x) = prod p(x_i | x_<i)."""

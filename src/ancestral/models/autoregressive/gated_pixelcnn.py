@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from ancestral.errors import UserError, check_at_least
-from ancestral.models.autoregressive.factorised import Factorised
+from ancestral.models.autoregressive.base import Autoregressive
 from ancestral.models.autoregressive.heads import masked_head
 from ancestral.nn.causal import RasterConv2d, VerticalConv2d, channel_groups
-from ancestral.nn.reach import shifted_down, through
+from ancestral.nn.receptive_field import shifted_down, through
 from ancestral.nn.streaming import Cursor, Injection, Pointwise, take
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
@@ -58,11 +58,11 @@ def _gate(x: Tensor) -> Tensor:
     return features.tanh() * gates.sigmoid()
 
 
-class GatedPixelCNN(Factorised):
-    """Two stacks of gated convolutions without a blind spot. See ``Factorised`` for shapes and figures."""
+class GatedPixelCNN(Autoregressive):
+    """Two stacks of gated convolutions without a blind spot. See ``Autoregressive`` for shapes and figures."""
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Factorised.Config):
+    class Config(Autoregressive.Config):
         """Options of the Gated PixelCNN."""
 
         width: int = 64
@@ -78,7 +78,13 @@ class GatedPixelCNN(Factorised):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            check_at_least(1, width=self.width, layers=self.layers, head=self.head, dilations=min(self.dilations, default=0))
+            check_at_least(
+                1,
+                width=self.width,
+                layers=self.layers,
+                head=self.head,
+                dilations=min(self.dilations, default=0),
+            )
             if self.kernel % 2 == 0 or self.kernel < 3:
                 raise UserError(f"expected an odd kernel of at least 3, got {self.kernel}", "try 3 or 5")
 
@@ -90,13 +96,27 @@ class GatedPixelCNN(Factorised):
     recipes: ClassVar = {
         "small": Recipe(
             source="a quarter of an hour on two CPU cores on Fashion-MNIST (docs/figures.md)",
-            model=Config(width=48, layers=8, dilations=(1, 2, 1, 4), likelihood="logistic-mixture", class_conditional=False),
+            model=Config(
+                width=48,
+                layers=8,
+                dilations=(1, 2, 1, 4),
+                likelihood="logistic-mixture",
+                class_conditional=False,
+            ),
             stages={"training": Optimization(steps=4000, batch_size=16, learning_rate=2e-3, compile=True)},
         ),
         "imagenet32": Recipe(
             source="van den Oord et al. 2016, section 3.2: 20 layers, 384 units, 5x5 kernels, batch 128",
             model=Config(width=384, layers=20, kernel=5, head=1024),
-            stages={"training": Optimization(steps=200_000, batch_size=128, optimizer="rmsprop", learning_rate=1e-4, schedule="constant")},
+            stages={
+                "training": Optimization(
+                    steps=200_000,
+                    batch_size=128,
+                    optimizer="rmsprop",
+                    learning_rate=1e-4,
+                    schedule="constant",
+                )
+            },
         ),
     }
 
@@ -107,19 +127,23 @@ class GatedPixelCNN(Factorised):
         self.first_vertical = VerticalConv2d(len(self.input_groups), config.width, reach, reach)
         self.first_horizontal = RasterConv2d(self.input_groups, group, left=reach, mask="A")
         dilations = [config.dilations[i % len(config.dilations)] for i in range(config.layers)]
-        self.vertical = nn.ModuleList(VerticalLayer(config.width, config.kernel, d, self.condition_width) for d in dilations)
-        self.horizontal = nn.ModuleList(HorizontalLayer(group, config.kernel, d, config.dropout) for d in dilations)
+        self.vertical = nn.ModuleList(
+            VerticalLayer(config.width, config.kernel, d, self.condition_width) for d in dilations
+        )
+        self.horizontal = nn.ModuleList(
+            HorizontalLayer(group, config.kernel, d, config.dropout) for d in dilations
+        )
         self.head = masked_head(group, config.head, self)
 
-    def reach(self, *, own: bool) -> Tensor:
-        """See ``Factorised.reach``: rows above in a widening rectangle, and the row itself."""
-        v = through(self.first_vertical.reach(self.grid), shifted_down(self.grid))
-        h = self.first_horizontal.reach(self.grid, own=own)
+    def receptive_field(self, *, own: bool) -> Tensor:
+        """See ``Autoregressive.receptive_field``: rows above in a widening rectangle, and the row itself."""
+        v = through(self.first_vertical.receptive_field(self.grid), shifted_down(self.grid))
+        h = self.first_horizontal.receptive_field(self.grid, own=own)
         for down, across in zip(self.vertical, self.horizontal, strict=True):
             assert isinstance(down, VerticalLayer)
             assert isinstance(across, HorizontalLayer)
-            v = through(down.convolution.reach(self.grid), v)
-            h = h | through(across.convolution.reach(self.grid), h) | v
+            v = through(down.convolution.receptive_field(self.grid), v)
+            h = h | through(across.convolution.receptive_field(self.grid), h) | v
         return h
 
     def rows(self, above: Tensor, condition: Tensor | None, cursor: Cursor | None = None) -> list[Tensor]:
@@ -131,7 +155,9 @@ class GatedPixelCNN(Factorised):
             links.append(link)
         return links
 
-    def positions(self, x: Tensor, rows: list[Tensor], condition: Tensor | None, cursor: Cursor | None = None) -> Tensor:
+    def positions(
+        self, x: Tensor, rows: list[Tensor], condition: Tensor | None, cursor: Cursor | None = None
+    ) -> Tensor:
         """The horizontal stack and the output."""
         h = self.first_horizontal(x, cursor)
         for layer, link in zip(self.horizontal, rows, strict=True):

@@ -1,4 +1,4 @@
-"""Outputs of factorised networks: features to the parameters of each value's distribution, channels in order."""
+"""Outputs of factorized networks: features to the parameters of each value's distribution, channels in order."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from ancestral.nn.causal import RasterConv2d, channel_groups
 from ancestral.nn.streaming import Chain, Cursor, Pointwise
 
 if TYPE_CHECKING:
-    from ancestral.models.autoregressive.factorised import Factorised
+    from ancestral.models.autoregressive.base import Autoregressive
 
 
 class OutputConv2d(RasterConv2d):
@@ -26,7 +26,7 @@ class OutputConv2d(RasterConv2d):
             return super().forward(x.to(self.weight.dtype), cursor)
 
 
-def masked_head(group: Tensor, hidden: int, model: "Factorised", layers: int = 1) -> Chain:
+def masked_head(group: Tensor, hidden: int, model: "Autoregressive", layers: int = 1) -> Chain:
     """Output of a network that keeps the channels in order: ReLU and 1x1 convolutions.
 
     Args:
@@ -58,7 +58,9 @@ class ChannelHead(nn.Module):
         nonlinearity: what stands before each convolution.
     """
 
-    def __init__(self, width: int, hidden: int, model: "Factorised", nonlinearity: Callable[[Tensor], Tensor] = elu) -> None:
+    def __init__(
+        self, width: int, hidden: int, model: "Autoregressive", nonlinearity: Callable[[Tensor], Tensor] = elu
+    ) -> None:
         super().__init__()
         self.nonlinearity = nonlinearity
         groups = model.groups

@@ -11,7 +11,7 @@ from ancestral.models.autoregressive.heads import ChannelHead
 from ancestral.models.autoregressive.weight_normalized import WeightNormalized
 from ancestral.nn.causal import RasterConv2d, Upsample2d, VerticalConv2d
 from ancestral.nn.gated_residual import GatedResidual, WeightNormalization, concat_elu
-from ancestral.nn.reach import Grid, shifted_down, shifted_right, through
+from ancestral.nn.receptive_field import Grid, shifted_down, shifted_right, through
 from ancestral.nn.streaming import Cursor, InputShift, Pointwise, take
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
@@ -48,8 +48,12 @@ class Level(nn.Module):
         down_blocks = blocks + (levels > 1)
         self.u_up = nn.ModuleList(GatedResidual(width, vertical, **options) for _ in range(blocks))
         self.ul_up = nn.ModuleList(GatedResidual(width, raster, **options) for _ in range(blocks))
-        self.u_down = nn.ModuleList(GatedResidual(width, vertical, aside=width, **options) for _ in range(down_blocks))
-        self.ul_down = nn.ModuleList(GatedResidual(width, raster, aside=width, **options) for _ in range(down_blocks))
+        self.u_down = nn.ModuleList(
+            GatedResidual(width, vertical, aside=width, **options) for _ in range(down_blocks)
+        )
+        self.ul_down = nn.ModuleList(
+            GatedResidual(width, raster, aside=width, **options) for _ in range(down_blocks)
+        )
         self.links_up = nn.ModuleList(Pointwise(2 * width, width) for _ in range(blocks))
         self.links_down = nn.ModuleList(Pointwise(2 * width, width) for _ in range(down_blocks))
         self.coarser: Level | None = None
@@ -92,33 +96,43 @@ class Level(nn.Module):
             coarse = self.ul_coarsen(ul, cursor)
             if coarse.numel():
                 assert links.coarser is not None
-                coarse = self.coarser.positions(coarse, links.coarser, conditions[1:], cursor and cursor.coarser())
+                coarse = self.coarser.positions(
+                    coarse, links.coarser, conditions[1:], cursor and cursor.coarser()
+                )
             ul = self._crop(self.ul_refine(coarse, cursor), ul)
         for block, link in zip(self.ul_down, links.down, strict=True):
             ul = block(ul, aside=skips.pop(), link=link, condition=conditions[0], cursor=cursor)
         return ul
 
-    def reach(self, grid: Grid, u: Tensor, ul: Tensor) -> tuple[Tensor, Tensor]:
-        """What both stacks see after this resolution, of what they saw before it (see ``ancestral.nn.reach``)."""
+    def receptive_field(self, grid: Grid, u: Tensor, ul: Tensor) -> tuple[Tensor, Tensor]:
+        """What both stacks see after this resolution, of what they saw before it (see ``ancestral.nn.receptive_field``)."""
         u_skips, ul_skips = [u], [ul]
         for u_block, ul_block in zip(self.u_up, self.ul_up, strict=True):
             assert isinstance(u_block, GatedResidual)
             assert isinstance(ul_block, GatedResidual)
-            u = u_block.reach(grid, u)
-            ul = ul_block.reach(grid, ul, u)
+            u = u_block.receptive_field(grid, u)
+            ul = ul_block.receptive_field(grid, ul, u)
             u_skips.append(u)
             ul_skips.append(ul)
         if self.coarser is None:
             u, ul = u_skips.pop(), ul_skips.pop()
         else:
-            coarse_u, coarse_ul = through(self.u_coarsen.reach(grid), u), through(self.ul_coarsen.reach(grid), ul)
-            coarse_u, coarse_ul = self.coarser.reach((-(-grid[0] // 2), -(-grid[1] // 2)), coarse_u, coarse_ul)
-            u, ul = through(self.u_refine.reach(grid), coarse_u), through(self.ul_refine.reach(grid), coarse_ul)
+            coarse_u, coarse_ul = (
+                through(self.u_coarsen.receptive_field(grid), u),
+                through(self.ul_coarsen.receptive_field(grid), ul),
+            )
+            coarse_u, coarse_ul = self.coarser.receptive_field(
+                (-(-grid[0] // 2), -(-grid[1] // 2)), coarse_u, coarse_ul
+            )
+            u, ul = (
+                through(self.u_refine.receptive_field(grid), coarse_u),
+                through(self.ul_refine.receptive_field(grid), coarse_ul),
+            )
         for u_block, ul_block in zip(self.u_down, self.ul_down, strict=True):
             assert isinstance(u_block, GatedResidual)
             assert isinstance(ul_block, GatedResidual)
-            u = u_block.reach(grid, u, u_skips.pop())
-            ul = ul_block.reach(grid, ul, u, ul_skips.pop())
+            u = u_block.receptive_field(grid, u, u_skips.pop())
+            ul = ul_block.receptive_field(grid, ul, u, ul_skips.pop())
         return u, ul
 
     @staticmethod
@@ -129,7 +143,7 @@ class Level(nn.Module):
 class PixelCNNpp(WeightNormalized):
     """Two shifted stacks at several resolutions with skip connections, and logistic mixtures that couple the channels.
 
-    See ``Factorised`` for shapes and figures.
+    See ``Autoregressive`` for shapes and figures.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -191,7 +205,7 @@ class PixelCNNpp(WeightNormalized):
         self.weight_norm = WeightNormalization(parts) if config.weight_norm else None
 
     def condition(self, labels: Tensor | None, context: Tensor | None) -> Conditions:
-        """See ``Factorised.condition``: a map for each resolution."""
+        """See ``Autoregressive.condition``: a map for each resolution."""
         condition = super().condition(labels, context)
         conditions = [condition]
         for _ in range(self.config.levels - 1):
@@ -200,17 +214,27 @@ class PixelCNNpp(WeightNormalized):
             conditions.append(condition)
         return tuple(conditions)
 
-    def reach(self, *, own: bool) -> Tensor:
-        """See ``Factorised.reach``."""
-        u = through(self.first_u.reach(self.grid), shifted_down(self.grid))
-        above = through(self.first_above.reach(self.grid), shifted_down(self.grid))
-        return self.level.reach(self.grid, u, above | through(self.first_left.reach(self.grid), shifted_right(self.grid)))[1]
+    def receptive_field(self, *, own: bool) -> Tensor:
+        """See ``Autoregressive.receptive_field``."""
+        u = through(self.first_u.receptive_field(self.grid), shifted_down(self.grid))
+        above = through(self.first_above.receptive_field(self.grid), shifted_down(self.grid))
+        return self.level.receptive_field(
+            self.grid,
+            u,
+            above | through(self.first_left.receptive_field(self.grid), shifted_right(self.grid)),
+        )[1]
 
-    def rows(self, above: Tensor, condition: Conditions, cursor: Cursor | None = None) -> tuple[Tensor, _Links]:
-        """See ``Factorised.rows``."""
-        return self.first_above(above, cursor), self.level.rows(self.first_u(above, cursor), condition, cursor)[1]
+    def rows(
+        self, above: Tensor, condition: Conditions, cursor: Cursor | None = None
+    ) -> tuple[Tensor, _Links]:
+        """See ``Autoregressive.rows``."""
+        return self.first_above(above, cursor), self.level.rows(
+            self.first_u(above, cursor), condition, cursor
+        )[1]
 
-    def trunk(self, x: Tensor, rows: tuple[Tensor, _Links], condition: Conditions, cursor: Cursor | None = None) -> Tensor:
+    def trunk(
+        self, x: Tensor, rows: tuple[Tensor, _Links], condition: Conditions, cursor: Cursor | None = None
+    ) -> Tensor:
         """See ``Shifted.trunk``."""
         above, links = rows
         ul = take(above, cursor) + self.first_left(self.shift(x, cursor), cursor)

@@ -13,7 +13,7 @@ from ancestral.models.autoregressive.weight_normalized import WeightNormalized
 from ancestral.nn.attention import CausalAttention
 from ancestral.nn.causal import RasterConv2d, VerticalConv2d
 from ancestral.nn.gated_residual import GatedResidual, WeightNormalization
-from ancestral.nn.reach import shifted_down, shifted_right, through
+from ancestral.nn.receptive_field import shifted_down, shifted_right, through
 from ancestral.nn.streaming import Cursor, InputShift, Pointwise, Shift, take
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
@@ -32,7 +32,13 @@ class AttentionBlock(nn.Module):
         left, right = (k - 1, 0) if k % 2 == 0 else (k // 2, k // 2)
         convolution = partial(RasterConv2d, up=k - 1, left=left, right=right)
         self.residual = nn.ModuleList(
-            GatedResidual(width, convolution, hidden=config.residual_width, condition_width=condition_width, dropout=config.dropout)
+            GatedResidual(
+                width,
+                convolution,
+                hidden=config.residual_width,
+                condition_width=condition_width,
+                dropout=config.dropout,
+            )
             for _ in range(config.residual_blocks)
         )
         self.attention: CausalAttention | None = None
@@ -42,7 +48,10 @@ class AttentionBlock(nn.Module):
             self.shift = Shift()
             self.content = GatedResidual(inputs + width + 2, Pointwise, dropout=config.dropout)
             self.query = GatedResidual(width + 2, Pointwise, dropout=config.dropout)
-            self.to_keys, self.to_values = Pointwise(inputs + width + 2, key), Pointwise(inputs + width + 2, value)
+            self.to_keys, self.to_values = (
+                Pointwise(inputs + width + 2, key),
+                Pointwise(inputs + width + 2, value),
+            )
             self.to_queries = Pointwise(width + 2, key)
             self.join = GatedResidual(width, Pointwise, aside=value, dropout=config.dropout)
 
@@ -62,7 +71,7 @@ class AttentionBlock(nn.Module):
 
 
 class PixelSNAIL(WeightNormalized):
-    """Causal convolutions interleaved with attention over the whole past. See ``Factorised`` for shapes and figures."""
+    """Causal convolutions interleaved with attention over the whole past. See ``Autoregressive`` for shapes and figures."""
 
     background: Tensor
 
@@ -168,29 +177,35 @@ class PixelSNAIL(WeightNormalized):
         self.first_left = RasterConv2d(inputs, width, up=reach, left=reach - 1)
         every = config.attention_every
         self.blocks = nn.ModuleList(
-            AttentionBlock(config, inputs, self.condition_width, attends=every > 0 and (i + 1) % every == 0) for i in range(config.blocks)
+            AttentionBlock(config, inputs, self.condition_width, attends=every > 0 and (i + 1) % every == 0)
+            for i in range(config.blocks)
         )
         self.output_stack = nn.ModuleList(
-            GatedResidual(width, Pointwise, hidden=config.residual_width, dropout=config.dropout) for _ in range(config.output_blocks)
+            GatedResidual(width, Pointwise, hidden=config.residual_width, dropout=config.dropout)
+            for _ in range(config.output_blocks)
         )
         self.head = ChannelHead(width, width, self)
         normalized = (self.first_above, self.first_left, self.blocks, self.output_stack)
         self.weight_norm = WeightNormalization(normalized) if config.weight_norm else None
         height, columns = self.grid
-        place = torch.stack(torch.meshgrid(torch.arange(height) / height - 0.5, torch.arange(columns) / columns - 0.5, indexing="ij"))
+        place = torch.stack(
+            torch.meshgrid(
+                torch.arange(height) / height - 0.5, torch.arange(columns) / columns - 0.5, indexing="ij"
+            )
+        )
         self.register_buffer("background", place[None], persistent=False)
 
-    def reach(self, *, own: bool) -> Tensor | None:
-        """See ``Factorised.reach``: the whole past wherever a block attends."""
+    def receptive_field(self, *, own: bool) -> Tensor | None:
+        """See ``Autoregressive.receptive_field``: the whole past wherever a block attends."""
         blocks = [block for block in self.blocks if isinstance(block, AttentionBlock)]
         if any(block.attention for block in blocks):
             return None
-        left = through(self.first_left.reach(self.grid), shifted_right(self.grid))
-        reach = left | through(self.first_above.reach(self.grid), shifted_down(self.grid))
+        left = through(self.first_left.receptive_field(self.grid), shifted_right(self.grid))
+        reach = left | through(self.first_above.receptive_field(self.grid), shifted_down(self.grid))
         for block in blocks:
             for residual in block.residual:
                 assert isinstance(residual, GatedResidual)
-                reach = residual.reach(self.grid, reach)
+                reach = residual.receptive_field(self.grid, reach)
         return reach
 
     def rows(self, above: Tensor, condition: Tensor | None, cursor: Cursor | None = None) -> Tensor:
@@ -198,7 +213,9 @@ class PixelSNAIL(WeightNormalized):
         features: Tensor = self.first_above(above, cursor)
         return features
 
-    def trunk(self, x: Tensor, rows: Tensor, condition: Tensor | None, cursor: Cursor | None = None) -> Tensor:
+    def trunk(
+        self, x: Tensor, rows: Tensor, condition: Tensor | None, cursor: Cursor | None = None
+    ) -> Tensor:
         """See ``Shifted.trunk``."""
         h = take(rows, cursor) + self.first_left(self.shift(x, cursor), cursor)
         before = self.shift_on(x, cursor)

@@ -1,4 +1,4 @@
-"""The conditionals of a factorised model one value after another: what sampling, completion and a codec are made of."""
+"""The conditionals of a factorized model one value after another: what sampling, completion and a codec are made of."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,30 +11,39 @@ from ancestral.nn.streaming import Cursor
 from ancestral.spec import check_integers
 
 if TYPE_CHECKING:
-    from ancestral.models.autoregressive.factorised import Factorised
+    from ancestral.models.autoregressive.base import Autoregressive
 
 
 class Stream:
     """The conditionals of a model one value after another, in raster order: ask ``conditional``, then ``push`` the value.
 
     It takes the multiplications of one pass of the network in all (for each channel where a network sees a position's own channels). The
-    weights must stay as they are while it runs. A model with weight normalisation is faster inside
+    weights must stay as they are while it runs. A model with weight normalization is faster inside
     ``torch.nn.utils.parametrize.cached()``.
     """
 
-    def __init__(self, model: "Factorised", n: int, labels: Tensor | None, context: Tensor | None) -> None:
+    def __init__(
+        self, model: "Autoregressive", n: int, labels: Tensor | None, context: Tensor | None
+    ) -> None:
         if n < 1:
             raise UserError(f"expected at least 1 example, got {n}", "raise n")
         if model.training:
-            raise UserError("expected a model in evaluation mode, got one in training mode", "call model.eval() first")
+            raise UserError(
+                "expected a model in evaluation mode, got one in training mode", "call model.eval() first"
+            )
         if labels is not None:
             model.check_labels(labels, n)
         elif model.sample_classes:
-            raise UserError("expected labels for a class-conditional model, got none", f"give {n} classes 0..{model.sample_classes - 1}")
+            raise UserError(
+                "expected labels for a class-conditional model, got none",
+                f"give {n} classes 0..{model.sample_classes - 1}",
+            )
         if context is not None and model.spec.context is not None:
             model.spec.context.check(context)
             if len(context) != n:
-                raise UserError(f"expected a context of {n} examples, got {len(context)}", "give one for each example")
+                raise UserError(
+                    f"expected a context of {n} examples, got {len(context)}", "give one for each example"
+                )
             context = context.to(model.device)
         if labels is not None:
             labels = labels.to(model.device)
@@ -77,7 +86,9 @@ class Stream:
             self._advance(row, column)
         if channel == 0 or not model.likelihood_of.coupled:
             cursor.column = column
-            if model.groups > 1 or self._here is None:  # else the network sees none of the position: any features will do
+            if (
+                model.groups > 1 or self._here is None
+            ):  # else the network sees none of the position: any features will do
                 self._here = model.features(self._map[place])[:, :, 0, 0]
             self._output = model.positions(self._here, self._rows, self._condition, cursor)
         assert self._output is not None
@@ -116,7 +127,10 @@ class Stream:
             raise UserError("expected a value to come, got the end of the stream", "start another one")
         check_type(values, Tensor, f"a tensor of {self.n} values", "give one for each example")
         if tuple(values.shape) != (self.n,):
-            raise UserError(f"expected {self.n} values for this stream, got shape {tuple(values.shape)}", "give one for each example")
+            raise UserError(
+                f"expected {self.n} values for this stream, got shape {tuple(values.shape)}",
+                "give one for each example",
+            )
         if check:
             check_integers(values, self.model.spec.discrete_levels, "values", "use the model's levels")
         if self._conditional is None:  # known values still have to pass the network

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from ancestral.errors import UserError, check_at_least
-from ancestral.models.autoregressive.factorised import Factorised, Shifted
+from ancestral.models.autoregressive.base import Autoregressive, Shifted
 from ancestral.models.autoregressive.heads import ChannelHead
 from ancestral.nn.attention import CausalAttention
 from ancestral.nn.streaming import Cursor, Injection, InputShift, Pointwise, take
@@ -20,15 +20,15 @@ from ancestral.spec import Spec
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of ``(N, C, H, W)`` or ``(N, C)``."""
+    """Layer normalization over the channels of ``(N, C, H, W)`` or ``(N, C)``."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the features of each position."""
+        """Normalize the features of each position."""
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
 class TransformerBlock(nn.Module):
-    """Attention to the past, then a two-layer network, each on normalised features and added to them."""
+    """Attention to the past, then a two-layer network, each on normalized features and added to them."""
 
     def __init__(self, config: "Transformer.Config", condition_width: int) -> None:
         super().__init__()
@@ -41,13 +41,18 @@ class TransformerBlock(nn.Module):
         self.widen, self.narrow = Pointwise(width, 4 * width), Pointwise(4 * width, width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, h: Tensor, rotation: Tensor | None, condition: Tensor | None, cursor: Cursor | None) -> Tensor:
+    def forward(
+        self, h: Tensor, rotation: Tensor | None, condition: Tensor | None, cursor: Cursor | None
+    ) -> Tensor:
         """``(N, width, H, W)`` to the same shape."""
         if self.condition is not None:
             h = h + self.condition(condition, cursor)
         queries, keys, values = self.to_attention(self.attention_norm(h)).chunk(3, 1)
         if rotation is not None:
-            queries, keys = _rotate(queries, rotation, self.attention.heads), _rotate(keys, rotation, self.attention.heads)
+            queries, keys = (
+                _rotate(queries, rotation, self.attention.heads),
+                _rotate(keys, rotation, self.attention.heads),
+            )
         h = h + self.dropout(self.from_attention(self.attention(queries, keys, values, cursor)))
         return h + self.dropout(self.narrow(gelu(self.widen(self.mlp_norm(h)))))
 
@@ -60,12 +65,12 @@ def _rotate(x: Tensor, rotation: Tensor, heads: int) -> Tensor:
 
 
 class Transformer(Shifted):
-    """A decoder-only transformer: each position attends to all before it in raster order. See ``Factorised`` for shapes and figures."""
+    """A decoder-only transformer: each position attends to all before it in raster order. See ``Autoregressive`` for shapes and figures."""
 
     rotation: Tensor
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Factorised.Config):
+    class Config(Autoregressive.Config):
         """Options of the transformer."""
 
         width: int = 128
@@ -81,7 +86,10 @@ class Transformer(Shifted):
             super().__post_init__()
             check_at_least(1, width=self.width, layers=self.layers, heads=self.heads)
             if self.width % (4 * self.heads):
-                raise UserError(f"expected a width that 4 x {self.heads} heads divide, got {self.width}", "choose a multiple")
+                raise UserError(
+                    f"expected a width that 4 x {self.heads} heads divide, got {self.width}",
+                    "choose a multiple",
+                )
 
         @classmethod
         def tiny(cls) -> "Transformer.Config":
@@ -118,8 +126,14 @@ class Transformer(Shifted):
         super().__init__(config, spec, embedding_width=max(1, config.width // spec.shape[0]))
         self.shift = InputShift(wrap=True)
         self.first = Pointwise(len(self.input_groups), config.width)
-        self.learned = nn.Parameter(0.02 * torch.randn(1, config.width, *self.grid)) if config.positions == "learned" else None
-        self.blocks = nn.ModuleList(TransformerBlock(config, self.condition_width) for _ in range(config.layers))
+        self.learned = (
+            nn.Parameter(0.02 * torch.randn(1, config.width, *self.grid))
+            if config.positions == "learned"
+            else None
+        )
+        self.blocks = nn.ModuleList(
+            TransformerBlock(config, self.condition_width) for _ in range(config.layers)
+        )
         self.norm = ChannelNorm(config.width)
         self.head = ChannelHead(config.width, config.width, self)
         self.register_buffer("rotation", _angles(config.width // config.heads, self.grid), persistent=False)

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from ancestral.errors import UserError, check_at_least
-from ancestral.models.autoregressive.factorised import Factorised, Shifted
+from ancestral.models.autoregressive.base import Autoregressive, Shifted
 from ancestral.models.autoregressive.heads import ChannelHead
 from ancestral.nn.causal import RasterConv2d
-from ancestral.nn.reach import shifted_right, through
+from ancestral.nn.receptive_field import shifted_right, through
 from ancestral.nn.streaming import Cursor, Injection, InputShift, Pointwise
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
@@ -21,7 +21,9 @@ class DilatedLayer(nn.Module):
 
     def __init__(self, config: "WaveNet.Config", dilation: int, condition_width: int) -> None:
         super().__init__()
-        self.gates = RasterConv2d(config.width, 2 * config.gate_width, left=config.kernel - 1, dilation=dilation)
+        self.gates = RasterConv2d(
+            config.width, 2 * config.gate_width, left=config.kernel - 1, dilation=dilation
+        )
         self.condition = Injection(condition_width, 2 * config.gate_width) if condition_width else None
         self.dropout = nn.Dropout(config.dropout)
         # The residual and the skip connection are one product.
@@ -39,7 +41,7 @@ class DilatedLayer(nn.Module):
 
 
 class WaveNet(Shifted):
-    """A stack of dilated causal convolutions over a sequence ``(N, C, T)``. See ``Factorised`` for figures.
+    """A stack of dilated causal convolutions over a sequence ``(N, C, T)``. See ``Autoregressive`` for figures.
 
     Images and code maps are read as sequences, in raster order. Global conditioning is by class, local conditioning by a context
     ``(N, C', T')`` (for images a map) that is repeated up to the data's size.
@@ -48,7 +50,7 @@ class WaveNet(Shifted):
     dims = 1
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Factorised.Config):
+    class Config(Autoregressive.Config):
         """Options of the WaveNet."""
 
         width: int = 64
@@ -67,7 +69,12 @@ class WaveNet(Shifted):
         def __post_init__(self) -> None:
             super().__post_init__()
             check_at_least(
-                1, width=self.width, gate_width=self.gate_width, skip_width=self.skip_width, layers=self.layers, cycles=self.cycles
+                1,
+                width=self.width,
+                gate_width=self.gate_width,
+                skip_width=self.skip_width,
+                layers=self.layers,
+                cycles=self.cycles,
             )
             if self.kernel < 2:
                 raise UserError(f"expected a kernel of at least 2, got {self.kernel}", "try 2 or 3")
@@ -85,27 +92,42 @@ class WaveNet(Shifted):
         ),
         "mixture": Recipe(
             source="a public recipe: 24 layers in 4 stacks, kernel 3, 128 residual, 256 gate and 128 skip channels, 10 logistics",
-            model=Config(width=128, gate_width=128, skip_width=128, kernel=3, layers=6, cycles=4, likelihood="logistic-mixture"),
+            model=Config(
+                width=128,
+                gate_width=128,
+                skip_width=128,
+                kernel=3,
+                layers=6,
+                cycles=4,
+                likelihood="logistic-mixture",
+            ),
             stages={"training": Optimization(steps=1_000_000, batch_size=8, learning_rate=1e-3, ema=0.9999)},
         ),
     }
 
     def __init__(self, config: Config, spec: Spec) -> None:
         # A softmax over mu-law levels goes with a vector for each level, a mixture with the level's height.
-        super().__init__(config, spec, embedding_width=config.width, table=config.likelihood == "categorical" or not spec.ordered)
+        super().__init__(
+            config,
+            spec,
+            embedding_width=config.width,
+            table=config.likelihood == "categorical" or not spec.ordered,
+        )
         self.shift = InputShift(wrap=False)
         self.first = RasterConv2d(len(self.input_groups), config.width, left=config.kernel - 1)
         dilations = [2**i for _ in range(config.cycles) for i in range(config.layers)]
-        self.layers = nn.ModuleList(DilatedLayer(config, dilation, self.condition_width) for dilation in dilations)
+        self.layers = nn.ModuleList(
+            DilatedLayer(config, dilation, self.condition_width) for dilation in dilations
+        )
         self.merge = Pointwise(config.skip_width, config.skip_width)
         self.head = ChannelHead(config.skip_width, config.skip_width, self, relu)
 
-    def reach(self, *, own: bool) -> Tensor:
-        """See ``Factorised.reach``: as many steps back as the kernels and dilations add up to."""
-        reach = through(self.first.reach(self.grid), shifted_right(self.grid))
+    def receptive_field(self, *, own: bool) -> Tensor:
+        """See ``Autoregressive.receptive_field``: as many steps back as the kernels and dilations add up to."""
+        reach = through(self.first.receptive_field(self.grid), shifted_right(self.grid))
         for layer in self.layers:
             assert isinstance(layer, DilatedLayer)
-            reach = reach | through(layer.gates.reach(self.grid), reach)
+            reach = reach | through(layer.gates.receptive_field(self.grid), reach)
         return reach
 
     def trunk(self, x: Tensor, rows: None, condition: Tensor | None, cursor: Cursor | None = None) -> Tensor:

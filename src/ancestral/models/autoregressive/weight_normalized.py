@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ancestral.model import Batch, Loss
-from ancestral.models.autoregressive.factorised import Factorised, Shifted
+from ancestral.models.autoregressive.base import Autoregressive, Shifted
 from ancestral.nn.gated_residual import WeightNormalization
 from ancestral.spec import Spec
 
@@ -18,12 +18,14 @@ class WeightNormalized(Shifted):
     weight_norm: WeightNormalization | None
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Factorised.Config):
+    class Config(Autoregressive.Config):
         """Options that these models share."""
 
         weight_norm: bool = True
-        """Weight normalisation, started from the first batch."""
-        likelihood: Literal["categorical", "logistic-mixture", "coupled-logistic-mixture"] = "coupled-logistic-mixture"
+        """Weight normalization, started from the first batch."""
+        likelihood: Literal["categorical", "logistic-mixture", "coupled-logistic-mixture"] = (
+            "coupled-logistic-mixture"
+        )
         """Distribution of a value given the past; code maps take categorical."""
 
     def __init__(self, config: Config, spec: Spec, *, embedding_width: int) -> None:
@@ -31,12 +33,12 @@ class WeightNormalized(Shifted):
         self.input_groups = torch.cat([self.input_groups, torch.zeros(1, dtype=torch.int64)])
 
     def features(self, x: Tensor) -> Tensor:
-        """See ``Factorised.features``; one more feature is 1 inside the map, so that its edges are seen."""
+        """See ``Autoregressive.features``; one more feature is 1 inside the map, so that its edges are seen."""
         features = super().features(x)
         return torch.cat([features, torch.ones_like(features[:, :1])], 1)
 
     def loss(self, batch: Batch, phase: str) -> Loss:
-        """See ``Factorised.loss``. The first batch in training sets the scale of the weights."""
+        """See ``Autoregressive.loss``. The first batch in training sets the scale of the weights."""
         if self.weight_norm is not None and self.training:
             self.weight_norm.start(self, lambda: self.log_prob(batch))
         return super().loss(batch, phase)

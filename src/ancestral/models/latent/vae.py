@@ -46,7 +46,7 @@ class VAE(Model, LowerBound, ContinuousLatents):
         fine_blocks: int = 0
         """Residual blocks at each finer resolution of the decoder (convolutional)."""
         batch_norm: bool = True
-        """Batch normalisation in both networks (convolutional): several times fewer steps to the same bound."""
+        """Batch normalization in both networks (convolutional): several times fewer steps to the same bound."""
         likelihood: LikelihoodKind = "logistic-mixture"
         """Distribution of a value given z."""
         components: int = 5
@@ -75,7 +75,7 @@ class VAE(Model, LowerBound, ContinuousLatents):
             stages={"training": Optimization(steps=14_500, batch_size=32, learning_rate=2e-3)},
         ),
         "mnist": Recipe(
-            source="Kingma & Welling 2013, section 5: hidden 500, minibatch 100, Adagrad; binarise with --images.levels 2",
+            source="Kingma & Welling 2013, section 5: hidden 500, minibatch 100, Adagrad; binarize with --images.levels 2",
             model=Config(architecture="mlp", latents=20, hidden=500, likelihood="bernoulli"),
             stages={
                 "training": Optimization(
@@ -103,17 +103,24 @@ class VAE(Model, LowerBound, ContinuousLatents):
     def _build_mlp(self, config: Config, spec: Spec) -> None:
         grid = spec.shape[1:]
         self.encoder: nn.Module = nn.Sequential(
-            nn.Flatten(), nn.Linear(spec.dims, config.hidden), nn.Tanh(), nn.Linear(config.hidden, 2 * config.latents)
+            nn.Flatten(),
+            nn.Linear(spec.dims, config.hidden),
+            nn.Tanh(),
+            nn.Linear(config.hidden, 2 * config.latents),
         )
         output = nn.Linear(config.hidden, self.likelihood_of.channels * math.prod(grid))
         self.decoder: nn.Module = nn.Sequential(
-            nn.Linear(config.latents, config.hidden), nn.Tanh(), output, nn.Unflatten(1, (self.likelihood_of.channels, *grid))
+            nn.Linear(config.latents, config.hidden),
+            nn.Tanh(),
+            output,
+            nn.Unflatten(1, (self.likelihood_of.channels, *grid)),
         )
 
     def _build_convolutional(self, config: Config, spec: Spec) -> None:
         if len(spec.shape) != 3:
             raise UserError(
-                f"expected images (C, H, W) for the convolutional architecture, got {spec.shape}", "choose --model.architecture mlp"
+                f"expected images (C, H, W) for the convolutional architecture, got {spec.shape}",
+                "choose --model.architecture mlp",
             )
         check_stride(config.stride, spec.shape[1:])
         grid = [size // config.stride for size in spec.shape[1:]]
@@ -123,13 +130,21 @@ class VAE(Model, LowerBound, ContinuousLatents):
         }  # fmt: skip
         norm = [BatchNorm(width)] if config.batch_norm else []
         self.encoder = nn.Sequential(
-            Encoder(spec.shape[0], width, **sizes), *norm, nn.ReLU(), nn.Flatten(), nn.Linear(width * math.prod(grid), 2 * config.latents)
+            Encoder(spec.shape[0], width, **sizes),
+            *norm,
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(width * math.prod(grid), 2 * config.latents),
         )
         decoder = Decoder(width, self.likelihood_of.channels, fine_blocks=config.fine_blocks, **sizes)
         self.likelihood_of.initialize(decoder.output)
         norm = [BatchNorm(width)] if config.batch_norm else []
         self.decoder = nn.Sequential(
-            nn.Linear(config.latents, width * math.prod(grid)), nn.Unflatten(1, (width, *grid)), *norm, nn.ReLU(), decoder
+            nn.Linear(config.latents, width * math.prod(grid)),
+            nn.Unflatten(1, (width, *grid)),
+            *norm,
+            nn.ReLU(),
+            decoder,
         )
 
     @property
@@ -142,7 +157,9 @@ class VAE(Model, LowerBound, ContinuousLatents):
         """q(z|x), a diagonal normal of batch shape ``(N,)``."""
         mean, log_std = self.encoder(self.scale(x)).to(self.dtype).chunk(2, dim=1)
         # exp(-7) is far below any posterior width that pays; the bounds keep an early step from overflowing.
-        return Independent(Normal(mean, log_std.clamp(-7, 7).exp(), validate_args=False), 1, validate_args=False)
+        return Independent(
+            Normal(mean, log_std.clamp(-7, 7).exp(), validate_args=False), 1, validate_args=False
+        )
 
     def likelihood(self, z: Tensor) -> Discrete:
         """p(x|z) over integers, batch shape ``(N, *spec.shape)``."""
@@ -188,14 +205,27 @@ class VAE(Model, LowerBound, ContinuousLatents):
         return torch.stack(log_weights).logsumexp(0) - math.log(k)
 
     @torch.no_grad()
-    def sample(self, n: int, labels: Tensor | None = None, *, temperature: float = 1.0, generator: Generator | None = None) -> Tensor:
+    def sample(
+        self,
+        n: int,
+        labels: Tensor | None = None,
+        *,
+        temperature: float = 1.0,
+        generator: Generator | None = None,
+    ) -> Tensor:
         """See ``Model.sample``: z from the prior, its standard deviation scaled by the temperature, then the mean of p(x|z)."""
         check_at_least(1, n=n)
         if labels is not None:
             self.check_labels(labels, n)
         if not 0 <= temperature < math.inf:
-            raise UserError(f"expected a temperature of 0 or more, got {temperature}", "1 samples the model, 0 decodes the mean of p(z)")
-        return self.decode(torch.randn(n, self.config.latents, device=self.device, dtype=self.dtype, generator=generator) * temperature)
+            raise UserError(
+                f"expected a temperature of 0 or more, got {temperature}",
+                "1 samples the model, 0 decodes the mean of p(z)",
+            )
+        return self.decode(
+            torch.randn(n, self.config.latents, device=self.device, dtype=self.dtype, generator=generator)
+            * temperature
+        )
 
     @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:
@@ -207,7 +237,9 @@ class VAE(Model, LowerBound, ContinuousLatents):
     def decode(self, z: Tensor) -> Tensor:
         """The mean of p(x|z), rounded to integers. Raises UserError for z of another shape."""
         if z.dim() != 2 or z.shape[1] != self.config.latents:
-            raise UserError(f"expected latents (N, {self.config.latents}), got {tuple(z.shape)}", "give what embed gives")
+            raise UserError(
+                f"expected latents (N, {self.config.latents}), got {tuple(z.shape)}", "give what embed gives"
+            )
         return self.likelihood(z).mean.round().to(self.spec.dtype)
 
     @torch.no_grad()

@@ -12,13 +12,19 @@ from ancestral.distributions.discrete import Discrete
 from ancestral.distributions.likelihood import Likelihood, LikelihoodKind
 from ancestral.errors import UserError, check_at_least
 from ancestral.model import Batch, DrawsInOrder, Loss, LowerBound, Model, Phase, Stage, Tokenizer
-from ancestral.models.autoregressive.factorised import Factorised
+from ancestral.models.autoregressive.base import Autoregressive
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from ancestral.models.autoregressive.pixelsnail import PixelSNAIL
 from ancestral.models.autoregressive.transformer import Transformer
 from ancestral.nn.convolutional import Decoder, Encoder, check_stride
 from ancestral.nn.normalization import BatchNorm
-from ancestral.nn.quantize import FiniteScalarQuantizer, Quantized, Quantizer, ResidualQuantizer, VectorQuantizer
+from ancestral.nn.quantize import (
+    FiniteScalarQuantizer,
+    Quantized,
+    Quantizer,
+    ResidualQuantizer,
+    VectorQuantizer,
+)
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
 from ancestral.units import bits_per_dim
@@ -26,12 +32,14 @@ from ancestral.units import bits_per_dim
 Prior = GatedPixelCNN.Config | PixelSNAIL.Config | Transformer.Config
 """What the model of the code maps may be."""
 
-_PAPER = Optimization(steps=250_000, batch_size=128, learning_rate=2e-4, schedule="constant", warmup=0, gradient_clip=None)
+_PAPER = Optimization(
+    steps=250_000, batch_size=128, learning_rate=2e-4, schedule="constant", warmup=0, gradient_clip=None
+)
 """Section 4.1 of the paper: Adam with learning rate 2e-4, batches of 128, 250,000 steps."""
 
 
 class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
-    r"""Discrete latent model :math:`p(x) = \sum_c p(x \mid c)\, p(c)` with codes from a quantised encoder.
+    r"""Discrete latent model :math:`p(x) = \sum_c p(x \mid c)\, p(c)` with codes from a quantized encoder.
 
     Its bound is the one term of the sum that the encoder's code :math:`c(x)` makes: :math:`p(x) \ge p(x \mid c(x))\, p(c(x))`.
     Two stages: ``tokenizer`` learns encoder, codebook and decoder; ``prior`` learns p(c) on the codes of the data.
@@ -49,7 +57,7 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
         num_codebooks: int = 1
         """M, codebooks at each position: parts of the vector, or steps of the residual quantizer."""
         code_dim: int = 64
-        """D, features of a position that are quantised."""
+        """D, features of a position that are quantized."""
         quantizer: Literal["vector", "residual", "finite-scalar"] = "vector"
         """Nearest code, a sum of M nearest codes, or rounding without a codebook."""
         scalar_levels: tuple[int, ...] = (8, 8, 8)
@@ -61,7 +69,7 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
         codebook_decay: float = 0.99
         """gamma of the running means."""
         kmeans_start: bool = True
-        """Start the codebook at the k-means centres of the first batch."""
+        """Start the codebook at the k-means centers of the first batch."""
         revive_below: float = 0.05
         """Codes used less than this share of an even use are moved; 0 never does."""
         cosine: bool = False
@@ -77,7 +85,7 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
         fine_blocks: int = 0
         """Residual blocks at each finer resolution of the decoder."""
         batch_norm: bool = True
-        """Batch normalisation in encoder and decoder and of the features: faster, and the features cannot drift away from their codes."""
+        """Batch normalization in encoder and decoder and of the features: faster, and the features cannot drift away from their codes."""
         likelihood: Literal["mse"] | LikelihoodKind = "logistic-mixture"
         """Distribution of a value given the codes; mse trains on squared error and gives no likelihood."""
         components: int = 5
@@ -94,14 +102,29 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
         def tiny(cls) -> "VQVAE.Config":
             """Small enough for a test."""
             return cls(
-                codebook_size=4, code_dim=4, stride=2, width=8, blocks=1, residual_width=4, components=2, prior=GatedPixelCNN.Config.tiny()
+                codebook_size=4,
+                code_dim=4,
+                stride=2,
+                width=8,
+                blocks=1,
+                residual_width=4,
+                components=2,
+                prior=GatedPixelCNN.Config.tiny(),
             )
 
     parts: ClassVar = {
         "prior": {
             "gated-pixelcnn": GatedPixelCNN.Config(layers=6),
             "pixelsnail": PixelSNAIL.Config(
-                width=64, blocks=2, residual_blocks=2, residual_width=64, kernel=3, heads=4, value=16, dropout=0.1, likelihood="categorical"
+                width=64,
+                blocks=2,
+                residual_blocks=2,
+                residual_width=64,
+                kernel=3,
+                heads=4,
+                value=16,
+                dropout=0.1,
+                likelihood="categorical",
             ),
             "transformer": Transformer.Config(dropout=0.1),
         }
@@ -167,7 +190,9 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
         if len(spec.shape) != 3:
             raise UserError(f"expected images (C, H, W), got shape {spec.shape}", "give images")
         check_stride(config.stride, spec.shape[1:])
-        self.likelihood_of = None if config.likelihood == "mse" else Likelihood(config.likelihood, spec, config.components)
+        self.likelihood_of = (
+            None if config.likelihood == "mse" else Likelihood(config.likelihood, spec, config.components)
+        )
         self.quantizer = _build_quantizer(config)
         sizes: dict[str, Any] = {
             "width": config.width, "stride": config.stride, "blocks": config.blocks, "residual_width": config.residual_width,
@@ -187,7 +212,9 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
         _, height, width = self.spec.shape
         stride = self.config.stride
         shape = (self.quantizer.num_codebooks, height // stride, width // stride)
-        return (Spec(shape=shape, levels=self.quantizer.codebook_size, classes=self.spec.classes, ordered=False),)
+        return (
+            Spec(shape=shape, levels=self.quantizer.codebook_size, classes=self.spec.classes, ordered=False),
+        )
 
     def stages(self) -> tuple[Stage, ...]:
         """``tokenizer``, then ``prior`` on the codes."""
@@ -201,14 +228,15 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
         return Batch(self.tokenize(batch.x)[0].to(self.prior.spec.dtype), batch.labels)
 
     def encode(self, x: Tensor) -> Quantized:
-        """Quantised features of ``x``: equation 2."""
+        """Quantized features of ``x``: equation 2."""
         return self.quantizer(self.encoder(self.scale(x)))
 
     def likelihood(self, z: Tensor) -> Discrete:
-        """p(x|c) given quantised features ``(N, D, h, w)``, batch shape ``(N, *spec.shape)``."""
+        """p(x|c) given quantized features ``(N, D, h, w)``, batch shape ``(N, *spec.shape)``."""
         if self.likelihood_of is None:
             raise UserError(
-                "expected a decoder with a likelihood, got one trained on squared error", "train with --model.likelihood logistic-mixture"
+                "expected a decoder with a likelihood, got one trained on squared error",
+                "train with --model.likelihood logistic-mixture",
             )
         return self.likelihood_of(self.decoder(z))
 
@@ -285,11 +313,19 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
         top_k: int | None = None, top_p: float | None = None, progress: Callable[[float], None] | None = None,
     ) -> Tensor:  # fmt: skip
         """See ``Model.sample``: codes from the prior, then the mean of p(x|c), as the paper does; the options are the prior's."""
-        codes = self.prior.sample(n, labels, temperature=temperature, generator=generator, top_k=top_k, top_p=top_p, progress=progress)
+        codes = self.prior.sample(
+            n,
+            labels,
+            temperature=temperature,
+            generator=generator,
+            top_k=top_k,
+            top_p=top_p,
+            progress=progress,
+        )
         return self._decode(codes)
 
 
-def _build_prior(config: Prior, spec: Spec) -> Factorised:
+def _build_prior(config: Prior, spec: Spec) -> Autoregressive:
     if isinstance(config, GatedPixelCNN.Config):
         return GatedPixelCNN(config, spec)
     return PixelSNAIL(config, spec) if isinstance(config, PixelSNAIL.Config) else Transformer(config, spec)

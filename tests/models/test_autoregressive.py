@@ -1,4 +1,4 @@
-"""Every factorised model: it sees exactly its declared past, and streams what the full pass computes, from its one implementation."""
+"""Every factorized model: it sees exactly its declared past, and streams what the full pass computes, from its one implementation."""
 
 import dataclasses
 import itertools
@@ -9,12 +9,14 @@ import torch
 
 from ancestral.errors import UserError
 from ancestral.model import Batch
-from ancestral.models.autoregressive.factorised import Factorised
+from ancestral.models.autoregressive.base import Autoregressive
 from ancestral.spec import Spec
 from ancestral.taxonomy import TAXONOMY, model_class
 from ancestral.testing import certify
 
-MODELS = {row.name: model_class(row.name) for row in TAXONOMY if row.representation == "autoregressive" and row.path}
+MODELS = {
+    row.name: model_class(row.name) for row in TAXONOMY if row.representation == "autoregressive" and row.path
+}
 VARIANTS = {
     **{name: (name, {}) for name in MODELS},
     "row-lstm": ("pixelrnn", {"layer": "row-lstm"}),
@@ -28,16 +30,22 @@ VARIANTS = {
 }
 CONTEXT = Spec(shape=(1, 2, 2), levels=3, ordered=False)
 SPECS = {
-    "grey": (Spec(shape=(1, 5, 7), levels=6, classes=3, context=CONTEXT), {}),
+    "gray": (Spec(shape=(1, 5, 7), levels=6, classes=3, context=CONTEXT), {}),
     "RGB": (Spec(shape=(3, 4, 3), levels=6, classes=3), {}),
-    "two code maps": (Spec(shape=(2, 3, 4), levels=7, ordered=False, context=Spec(shape=(2, 3, 4), levels=None)), {}),
+    "two code maps": (
+        Spec(shape=(2, 3, 4), levels=7, ordered=False, context=Spec(shape=(2, 3, 4), levels=None)),
+        {},
+    ),
     "mixture": (Spec(shape=(1, 4, 6), levels=20), {"likelihood": "logistic-mixture", "components": 2}),
-    "coupled": (Spec(shape=(3, 3, 4), levels=20, classes=2), {"likelihood": "coupled-logistic-mixture", "components": 2}),
+    "coupled": (
+        Spec(shape=(3, 3, 4), levels=20, classes=2),
+        {"likelihood": "coupled-logistic-mixture", "components": 2},
+    ),
 }
 CASES = list(itertools.product(VARIANTS, SPECS))
 
 
-def build(variant, name, seed=0, **more) -> Factorised:
+def build(variant, name, seed=0, **more) -> Autoregressive:
     model_name, options = VARIANTS[variant]
     spec, likelihood = SPECS[name]
     cls = MODELS[model_name]
@@ -86,12 +94,18 @@ def test_streaming_is_the_full_pass(variant, name):
     model = build(variant, name)
     n = 3
     labels, context = given(model, n)
-    uniforms = torch.rand(n, *model.spec.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    uniforms = torch.rand(
+        n, *model.spec.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64
+    )
     x = model.sample(n, labels, context=context, uniforms=uniforms).long()
-    assert torch.equal(x, sample_by_full_passes(model, uniforms, labels, context)), "other tokens for the same noise"
+    assert torch.equal(x, sample_by_full_passes(model, uniforms, labels, context)), (
+        "other tokens for the same noise"
+    )
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
         model = model.to(dtype)
-        conditions = None if context is None else context.to(dtype) if context.is_floating_point() else context
+        conditions = (
+            None if context is None else context.to(dtype) if context.is_floating_point() else context
+        )
         with torch.no_grad():
             whole = model.conditionals(x, labels, conditions).log_pmf()
         stream = model.stream(n, labels, conditions)
@@ -123,10 +137,12 @@ def test_a_step_may_be_repeated(variant):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_completion_keeps_what_is_known(variant):
-    model = build(variant, "grey")
+    model = build(variant, "gray")
     n = 4
     labels, context = given(model, n)
-    uniforms = torch.rand(n, *model.spec.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    uniforms = torch.rand(
+        n, *model.spec.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     free = model.sample(n, labels, context=context, uniforms=uniforms)
     # A prefix that the model itself drew changes nothing.
     known = torch.zeros(model.spec.shape, dtype=torch.bool)
@@ -150,7 +166,9 @@ def test_completion_stops_where_nothing_is_left_to_draw(monkeypatch):
     model = build("pixelcnn", "mixture")
     visited = []
     positions = model.positions
-    monkeypatch.setattr(model, "positions", lambda *arguments: visited.append(arguments[-1].index) or positions(*arguments))
+    monkeypatch.setattr(
+        model, "positions", lambda *arguments: visited.append(arguments[-1].index) or positions(*arguments)
+    )
     known = torch.ones(model.spec.shape, dtype=torch.bool)
     known[:, 1, 2] = False
     x = torch.randint(20, (2, *model.spec.shape))
@@ -165,7 +183,9 @@ def test_channels_of_a_position_share_one_pass_through_the_trunk(variant, monkey
     model = build(variant, "RGB")
     visited = []
     trunk = model.trunk
-    monkeypatch.setattr(model, "trunk", lambda *arguments: visited.append(arguments[-1].index) or trunk(*arguments))
+    monkeypatch.setattr(
+        model, "trunk", lambda *arguments: visited.append(arguments[-1].index) or trunk(*arguments)
+    )
     model.sample(2, torch.tensor([0, 1]))
     assert visited == list(range(model.grid[0] * model.grid[1]))
 
@@ -197,30 +217,44 @@ def test_half_precision_does_not_round_the_output(variant):
 
 
 def test_classes_in_one_batch_are_those_of_each():
-    model = build("gated-pixelcnn", "grey")
+    model = build("gated-pixelcnn", "gray")
     labels, context = given(model, 3)
-    uniforms = torch.rand(3, *model.spec.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    uniforms = torch.rand(
+        3, *model.spec.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     together = model.sample(3, labels, context=context, uniforms=uniforms)
-    alone = [model.sample(1, labels[i : i + 1], context=context[i : i + 1], uniforms=uniforms[i : i + 1]) for i in range(3)]
+    alone = [
+        model.sample(1, labels[i : i + 1], context=context[i : i + 1], uniforms=uniforms[i : i + 1])
+        for i in range(3)
+    ]
     assert torch.equal(together, torch.cat(alone))
 
 
 def test_the_context_matters_where_it_stands():
-    model = build("gated-pixelcnn", "grey", layers=1)
+    model = build("gated-pixelcnn", "gray", layers=1)
     labels, context = given(model, 1)
     changed = context.clone()
     changed[0, 0, 1, 1] = (changed[0, 0, 1, 1] + 1) % 3
     x = torch.zeros(1, *model.spec.shape, dtype=torch.int64)
     with torch.no_grad():
-        moved = (model.conditionals(x, labels, context).log_pmf() - model.conditionals(x, labels, changed).log_pmf()).abs().sum(-1)
+        moved = (
+            (
+                model.conditionals(x, labels, context).log_pmf()
+                - model.conditionals(x, labels, changed).log_pmf()
+            )
+            .abs()
+            .sum(-1)
+        )
     assert float(moved[0, 0, -1, -1]) > 1e-6
 
 
 def test_weights_changed_between_streams_are_seen():
-    """Masked and normalised weights are prepared when a stream starts, so that a load or an average is never missed."""
+    """Masked and normalized weights are prepared when a stream starts, so that a load or an average is never missed."""
     for variant in VARIANTS:
         model = build(variant, "mixture")
-        uniforms = torch.rand(2, *model.spec.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        uniforms = torch.rand(
+            2, *model.spec.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+        )
         before = model.sample(2, uniforms=uniforms)
         with torch.no_grad():
             for p in model.parameters():
@@ -234,7 +268,7 @@ def test_weights_changed_between_streams_are_seen():
 @pytest.mark.parametrize("name", MODELS)
 def test_the_stream_adds_up_to_the_likelihood(name):
     """What a codec would pay for the values one after another is what ``log_prob`` says of the whole."""
-    model = build(name, "grey")
+    model = build(name, "gray")
     labels, context = given(model, 2)
     x = model.sample(2, labels, context=context)
     streamed, stream = torch.zeros(2, dtype=torch.float64), model.stream(2, labels, context)
@@ -248,9 +282,11 @@ def test_the_stream_adds_up_to_the_likelihood(name):
 
 @pytest.mark.parametrize("name", ["gated-pixelcnn", "transformer"])
 def test_a_compiled_network_streams_the_same_tokens(name):
-    model = build(name, "grey")
+    model = build(name, "gray")
     labels, context = given(model, 2)
-    uniforms = torch.rand(2, *model.spec.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    uniforms = torch.rand(
+        2, *model.spec.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     plain = model.sample(2, labels, context=context, uniforms=uniforms)
     for part in ("rows", "positions"):
         setattr(model, part, torch.compile(getattr(model, part), backend="eager", dynamic=False))
@@ -277,9 +313,11 @@ def test_bfloat16_draws_from_its_own_stream(name):
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("options", [{"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.6, "temperature": 1.5}])
 def test_sharpened_tokens_are_those_of_full_passes(name, options):
-    model = build(name, "grey")
+    model = build(name, "gray")
     labels, context = given(model, 2)
-    uniforms = torch.rand(2, *model.spec.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    uniforms = torch.rand(
+        2, *model.spec.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     x = model.sample(2, labels, context=context, uniforms=uniforms, **options).long()
     with torch.no_grad():
         assert torch.equal(model.conditionals(x, labels, context).quantile(uniforms, **options), x)
@@ -288,7 +326,7 @@ def test_sharpened_tokens_are_those_of_full_passes(name, options):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_conditions_matter_from_the_first_value_on(name):
-    model = build(name, "grey")
+    model = build(name, "gray")
     labels, context = given(model, 1)
     other = (context + 1) % 3
     x = torch.zeros(1, *model.spec.shape, dtype=torch.int64)
@@ -309,7 +347,10 @@ def test_dropout_drops_in_training_alone(name):
         assert torch.equal(model.log_prob(Batch(x)), model.log_prob(Batch(x)))
         model.train()
         assert not torch.equal(model.log_prob(Batch(x)), model.log_prob(Batch(x)))
-    with pytest.raises(UserError, match=r"expected a model in evaluation mode, got one in training mode; call model\.eval\(\) first"):
+    with pytest.raises(
+        UserError,
+        match=r"expected a model in evaluation mode, got one in training mode; call model\.eval\(\) first",
+    ):
         model.sample(2)
 
 
@@ -329,8 +370,13 @@ def test_weight_normalisation_starts_from_data(name, labels):
         if hasattr(layer, "parametrizations"):
             layer.register_forward_hook(lambda _, __, output, part=part: found.setdefault(part, output))
     with torch.no_grad():
-        assert float(model.log_prob(batch).mean()) == pytest.approx(-float(first) * spec.dims * math.log(2), rel=0.05)
-    spreads = [float(output.std(dim=[0, *range(2, output.dim())], unbiased=False).median()) for output in found.values()]
+        assert float(model.log_prob(batch).mean()) == pytest.approx(
+            -float(first) * spec.dims * math.log(2), rel=0.05
+        )
+    spreads = [
+        float(output.std(dim=[0, *range(2, output.dim())], unbiased=False).median())
+        for output in found.values()
+    ]
     assert all(0.03 < spread < 1.6 for spread in spreads), spreads
     assert any(spread < 0.2 for spread in spreads)
     assert not any("condition" in part for part in found)
@@ -352,9 +398,15 @@ BAD = [
     ({"labels": torch.tensor([0])}, "expected 2 labels"),
     ({"uniforms": torch.rand(2, 1, 5, 5)}, r"expected noise of shape \(2, 1, 5, 7\), got \(2, 1, 5, 5\)"),
     ({"uniforms": torch.ones(2, 1, 5, 7)}, r"expected noise in \[0, 1\), got numbers outside it, or NaN"),
-    ({"uniforms": torch.full((2, 1, 5, 7), float("nan"))}, r"expected noise in \[0, 1\), got numbers outside it, or NaN"),
+    (
+        {"uniforms": torch.full((2, 1, 5, 7), float("nan"))},
+        r"expected noise in \[0, 1\), got numbers outside it, or NaN",
+    ),
     ({"context": None}, r"expected a context of shape \(1, 2, 2\), got None"),
-    ({"context": torch.zeros(2, 1, 3, 2, dtype=torch.int64)}, r"expected examples of shape \(1, 2, 2\), got \(1, 3, 2\)"),
+    (
+        {"context": torch.zeros(2, 1, 3, 2, dtype=torch.int64)},
+        r"expected examples of shape \(1, 2, 2\), got \(1, 3, 2\)",
+    ),
     ({"context": torch.full((2, 1, 2, 2), 3)}, "expected values 0..2, got 3;"),
     ({"context": torch.zeros(1, 1, 2, 2, dtype=torch.int64)}, "expected a context of 2 examples, got 1"),
     ({"x": torch.zeros(2, 1, 5, 7, dtype=torch.int64)}, "expected x and known together"),
@@ -362,8 +414,14 @@ BAD = [
         {"x": torch.zeros(2, 1, 5, 6, dtype=torch.int64), "known": torch.ones(1, dtype=torch.bool)},
         r"expected examples of shape \(1, 5, 7\), got \(1, 5, 6\)",
     ),
-    ({"x": torch.full((2, 1, 5, 7), 6), "known": torch.ones(1, dtype=torch.bool)}, "expected values 0..5, got 6;"),
-    ({"x": torch.zeros(3, 1, 5, 7, dtype=torch.int64), "known": torch.ones(1, dtype=torch.bool)}, "expected 2 examples to complete, got 3"),
+    (
+        {"x": torch.full((2, 1, 5, 7), 6), "known": torch.ones(1, dtype=torch.bool)},
+        "expected values 0..5, got 6;",
+    ),
+    (
+        {"x": torch.zeros(3, 1, 5, 7, dtype=torch.int64), "known": torch.ones(1, dtype=torch.bool)},
+        "expected 2 examples to complete, got 3",
+    ),
     (
         {"x": torch.zeros(2, 1, 5, 7, dtype=torch.int64), "known": torch.ones(5, 5, dtype=torch.bool)},
         r"expected a mask of shape \(2, 1, 5, 7\), got \(5, 5\)",
@@ -374,7 +432,7 @@ BAD = [
 
 @pytest.mark.parametrize(("options", "message"), BAD)
 def test_bad_sampling_arguments_are_one_line_errors(options, message):
-    model = build("gated-pixelcnn", "grey")
+    model = build("gated-pixelcnn", "gray")
     options = {"context": torch.zeros(2, 1, 2, 2, dtype=torch.int64)} | options
     with pytest.raises(UserError, match=message):
         model.sample(2, **options)
@@ -415,7 +473,9 @@ def test_what_cannot_be_built(name):
             dataclasses.replace(cls.Config.tiny(), **{field: value})
 
 
-@pytest.mark.parametrize(("name", "recipe"), [(name, recipe) for name, cls in MODELS.items() for recipe in cls.recipes])
+@pytest.mark.parametrize(
+    ("name", "recipe"), [(name, recipe) for name, cls in MODELS.items() for recipe in cls.recipes]
+)
 def test_recipes_can_be_built(name, recipe):
     cls = MODELS[name]
     spec = Spec(shape=(1, 512), classes=3) if cls.dims == 1 else Spec(shape=(3, 32, 32), classes=3)
@@ -431,6 +491,8 @@ def test_channels_without_variance_keep_their_gain(name, shape):
     """In a single row nothing comes from above: what is a constant there must not be scaled up to a variance of 1."""
     torch.manual_seed(0)
     model = MODELS[name](MODELS[name].Config.tiny(), Spec(shape=shape, levels=6))
-    gains = {key: value.clone() for key, value in model.state_dict().items() if key.endswith("weight.original0")}
+    gains = {
+        key: value.clone() for key, value in model.state_dict().items() if key.endswith("weight.original0")
+    }
     model.loss(Batch(torch.randint(6, (8, *shape))), "training")
     assert all(float((model.state_dict()[key] / value).abs().max()) < 200 for key, value in gains.items())

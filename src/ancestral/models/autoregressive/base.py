@@ -1,4 +1,4 @@
-r"""What all factorised models share: :math:`p(x \mid c) = \prod_i p(x_i \mid x_{<i}, c)`, one network for training and for a stream.
+r"""What all factorized models share: :math:`p(x \mid c) = \prod_i p(x_i \mid x_{<i}, c)`, one network for training and for a stream.
 
 The order is raster order, channels in order within a position. A model defines two functions of features of the input. ``rows`` sees the
 rows above each row and is computed a row at a time; ``positions`` sees the past of each position and what ``rows`` made of it. Whole maps
@@ -27,7 +27,7 @@ from ancestral.spec import Spec
 from ancestral.units import bits_per_dim
 
 
-class Factorised(Model, ExactLikelihood, Completes):
+class Autoregressive(Model, ExactLikelihood, Completes):
     """Base of the autoregressive models.
 
     Shapes: x ``(N, C, H, W)`` integers, of images or of maps of codes, or sequences ``(N, C, T)``. Likelihood figures are exact, in nats
@@ -39,7 +39,7 @@ class Factorised(Model, ExactLikelihood, Completes):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """Options of every factorised model."""
+        """Options of every factorized model."""
 
         likelihood: Literal["categorical", "logistic-mixture", "coupled-logistic-mixture"] = "categorical"
         """Distribution of a value given the past; code maps take categorical. Coupled: channels share components and shift each other."""
@@ -60,22 +60,31 @@ class Factorised(Model, ExactLikelihood, Completes):
             if not 0 <= self.dropout < 1:
                 raise UserError(f"expected a dropout in [0, 1), got {self.dropout}", "try 0.1")
 
-    def __init__(self, config: Config, spec: Spec, *, embedding_width: int = 1, table: bool | None = None) -> None:
+    def __init__(
+        self, config: Config, spec: Spec, *, embedding_width: int = 1, table: bool | None = None
+    ) -> None:
         super().__init__(config, spec)
         if len(spec.shape) != 3 and len(spec.shape) != self.dims + 1:
             raise UserError(
                 f"expected images or code maps (C, H, W){' or sequences (C, T)' if self.dims == 1 else ''}, got shape {spec.shape}",
                 "use wavenet for sequences (C, T)",
             )
-        self.grid: tuple[int, int] = (1, math.prod(spec.shape[1:])) if self.dims == 1 else (spec.shape[1], spec.shape[2])
+        self.grid: tuple[int, int] = (
+            (1, math.prod(spec.shape[1:])) if self.dims == 1 else (spec.shape[1], spec.shape[2])
+        )
         """Height and width of what the network runs over."""
         self.likelihood_of = Likelihood(config.likelihood, spec, config.components)
         self.embedding = Embedding(spec, embedding_width, table=table)
         self.groups = 1 if self.likelihood_of.coupled else spec.shape[0]
         """Channels that the network keeps in order; a coupled likelihood does that itself, and the network sees none of a position."""
-        self.input_groups = self.embedding.groups if self.groups > 1 else torch.zeros_like(self.embedding.groups)
+        self.input_groups = (
+            self.embedding.groups if self.groups > 1 else torch.zeros_like(self.embedding.groups)
+        )
         self.conditioner = Conditioner(
-            spec, config.condition_width, class_conditional=config.class_conditional, blocks=config.context_blocks
+            spec,
+            config.condition_width,
+            class_conditional=config.class_conditional,
+            blocks=config.context_blocks,
         )
 
     @property
@@ -122,16 +131,24 @@ class Factorised(Model, ExactLikelihood, Completes):
         """``(N, C, ...)`` of the data's shape as what the network runs over, ``(N, C, H, W)``: a view where it can be one."""
         return x.reshape(*x.shape[:2], *self.grid)
 
-    def conditionals(self, x: Tensor, labels: Tensor | None = None, context: Tensor | None = None) -> Discrete:
+    def conditionals(
+        self, x: Tensor, labels: Tensor | None = None, context: Tensor | None = None
+    ) -> Discrete:
         """p(x_i | x_<i, c) at every position at once, batch shape that of ``x``.
 
         Raises:
             UserError: examples of another shape, or no labels for a model with classes.
         """
         if tuple(x.shape[1:]) != self.spec.shape:
-            raise UserError(f"expected examples of shape {self.spec.shape}, got {tuple(x.shape[1:])}", "use data of the model's own shape")
+            raise UserError(
+                f"expected examples of shape {self.spec.shape}, got {tuple(x.shape[1:])}",
+                "use data of the model's own shape",
+            )
         if self.sample_classes and labels is None:
-            raise UserError("expected labels for a class-conditional model, got none", "log_prob alone averages over the classes")
+            raise UserError(
+                "expected labels for a class-conditional model, got none",
+                "log_prob alone averages over the classes",
+            )
         features = self.features(self.on_grid(x))
         condition = self.condition(labels, context)
         rows = self.rows(shift_down(features), condition)
@@ -157,18 +174,18 @@ class Factorised(Model, ExactLikelihood, Completes):
     def declared_past(self) -> Tensor:
         """Whether output i may depend on input j, ``(D, D)`` boolean on the CPU, for ``ancestral.testing.certify``.
 
-        Values are numbered in raster order, with channels in order within a position. The whole past unless ``reach`` says less.
+        Values are numbered in raster order, with channels in order within a position. The whole past unless ``receptive_field`` says less.
         """
         channels = self.spec.shape[0]
         past = torch.ones(self.spec.dims, self.spec.dims, dtype=torch.bool).tril(-1)
         positions = torch.eye(self.spec.dims // channels, dtype=torch.bool)
         for channel in range(channels):  # a position's features may know all of its values but the last
-            reach = self.reach(own=channel < self.groups - 1)
+            reach = self.receptive_field(own=channel < self.groups - 1)
             if reach is not None:
                 past[:, channel::channels] &= (reach | positions).repeat_interleave(channels, 0)
         return past
 
-    def reach(self, *, own: bool) -> Tensor | None:
+    def receptive_field(self, *, own: bool) -> Tensor | None:
         """Whether a position's output depends on another position's input, ``(H W, H W)`` boolean on the CPU; None for the whole past.
 
         Args:
@@ -216,12 +233,20 @@ class Factorised(Model, ExactLikelihood, Completes):
         check_sampling(temperature, top_k, top_p, self.spec.discrete_levels)
         if uniforms is not None:
             if tuple(uniforms.shape) != shape:
-                raise UserError(f"expected noise of shape {shape}, got {tuple(uniforms.shape)}", "give one uniform number for each value")
+                raise UserError(
+                    f"expected noise of shape {shape}, got {tuple(uniforms.shape)}",
+                    "give one uniform number for each value",
+                )
             if not bool(((uniforms >= 0) & (uniforms < 1)).all()):
-                raise UserError("expected noise in [0, 1), got numbers outside it, or NaN", "give uniform numbers: torch.rand")
+                raise UserError(
+                    "expected noise in [0, 1), got numbers outside it, or NaN",
+                    "give uniform numbers: torch.rand",
+                )
             uniforms = uniforms.to(self.device)
         if (x is None) != (known is None):
-            raise UserError("expected x and known together, got one of them", "known says which values of x stay")
+            raise UserError(
+                "expected x and known together, got one of them", "known says which values of x stay"
+            )
         if x is not None and known is not None:
             self.spec.check(x)
             if len(x) != n:
@@ -253,7 +278,7 @@ class Factorised(Model, ExactLikelihood, Completes):
         return drawn.to(self.spec.dtype, copy=True)
 
 
-class Shifted(Factorised):
+class Shifted(Autoregressive):
     """Base of the networks whose trunk sees the positions before alone: the channels of a position itself join at the head."""
 
     head: nn.Module
@@ -263,7 +288,7 @@ class Shifted(Factorised):
         """Features ``(N, width, H, W)``, or ``(N, width)`` at the cursor's place; the arguments are those of ``positions``."""
 
     def positions(self, x: Tensor, rows: Any, condition: Any, cursor: Cursor | None = None) -> Tensor:
-        """See ``Factorised.positions``. In a stream, all channels of a position share one pass through the trunk."""
+        """See ``Autoregressive.positions``. In a stream, all channels of a position share one pass through the trunk."""
 
         def compute() -> Tensor:
             return self.trunk(x, rows, condition, cursor)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ancestral.data.sheets import with_key, write_png
 from ancestral.distributions.discrete import Discrete
 from ancestral.errors import UserError
-from ancestral.models.autoregressive.factorised import Factorised
+from ancestral.models.autoregressive.base import Autoregressive
 from ancestral.spec import Spec
 
 Network = Callable[[Tensor], Tensor | Discrete]
@@ -77,21 +77,35 @@ class Certificate:
         """The findings, a line each."""
         total = int(self.declared.sum())
         unseen = len(self.blind)
-        lines = [f"sees {total - unseen:,} of the {total:,} pairs (output, input) of the past that it declares"]
+        lines = [
+            f"sees {total - unseen:,} of the {total:,} pairs (output, input) of the past that it declares"
+        ]
         past = torch.ones_like(self.seen).tril(-1)
         if len(hidden := (past & ~self.declared).nonzero()):
-            lines.append(f"declares less than the whole past of {int(past.sum()):,} pairs: {self._example(hidden, 'is not to see')}")
+            lines.append(
+                f"declares less than the whole past of {int(past.sum()):,} pairs: {self._example(hidden, 'is not to see')}"
+            )
         if unseen:
-            lines.append(f"BLIND SPOT (or dead units of a narrow network: raise trials): {self._example(self.blind, 'does not see')}")
+            lines.append(
+                f"BLIND SPOT (or dead units of a narrow network: raise trials): {self._example(self.blind, 'does not see')}"
+            )
         if len(self.undeclared):
             lines.append(f"MORE THAN DECLARED: {self._example(self.undeclared, 'sees')}")
-        lines.append(f"LEAK: {self._example(self.leaks, 'sees')}" if len(self.leaks) else "no output sees itself or the future")
+        lines.append(
+            f"LEAK: {self._example(self.leaks, 'sees')}"
+            if len(self.leaks)
+            else "no output sees itself or the future"
+        )
         leaking = [mode for mode, leaks in self.across_batch.items() if leaks]
         lines.append(
-            f"LEAK ACROSS THE BATCH in {' and '.join(leaking)} mode" if leaking else "examples of a batch are independent of each other"
+            f"LEAK ACROSS THE BATCH in {' and '.join(leaking)} mode"
+            if leaking
+            else "examples of a batch are independent of each other"
         )
         lines.append(
-            "MODE: training mode gives other outputs than evaluation mode" if self.mode_matters else "training mode gives the same outputs"
+            "MODE: training mode gives other outputs than evaluation mode"
+            if self.mode_matters
+            else "training mode gives the same outputs"
         )
         return "\n".join(lines)
 
@@ -101,7 +115,7 @@ class Certificate:
         return f"output {output} {verb} input {given}{more}"
 
     def _place(self, index: int) -> str:
-        """``(channel, row, column)`` of an index in the order of the factorisation."""
+        """``(channel, row, column)`` of an index in the order of the factorization."""
         channels, *grid = self.spec.shape
         position, channel = divmod(index, channels)
         place = [channel]
@@ -111,7 +125,7 @@ class Certificate:
         return f"({', '.join(map(str, place))})"
 
     def picture(self, path: str | Path, output: tuple[int, ...] | None = None) -> Path:
-        """Draw a map of what one output sees, one for each input channel side by side above a key of the colours, to a PNG file.
+        """Draw a map of what one output sees, one for each input channel side by side above a key of the colors, to a PNG file.
 
         Args:
             path: where to.
@@ -152,8 +166,12 @@ class Certificate:
         return int(faults.argmax()) if bool(faults.any()) else middle
 
     def _index(self, place: tuple[int, ...]) -> int:
-        if len(place) != len(self.spec.shape) or any(not 0 <= i < size for i, size in zip(place, self.spec.shape, strict=True)):
-            raise UserError(f"expected a place within {self.spec.shape}, got {place}", "give channel, row and column")
+        if len(place) != len(self.spec.shape) or any(
+            not 0 <= i < size for i, size in zip(place, self.spec.shape, strict=True)
+        ):
+            raise UserError(
+                f"expected a place within {self.spec.shape}, got {place}", "give channel, row and column"
+            )
         position = 0
         for i, size in zip(place[1:], self.spec.shape[1:], strict=True):
             position = position * size + i
@@ -191,16 +209,29 @@ def certify(
     if trials < 1:
         raise UserError(f"expected at least 1 trial, got {trials}", "try 4")
     if spec is None:
-        if not isinstance(subject, Factorised):
-            raise UserError("expected a spec beside a network of your own, got none", "give certify(network, Spec(shape=..., levels=...))")
+        if not isinstance(subject, Autoregressive):
+            raise UserError(
+                "expected a spec beside a network of your own, got none",
+                "give certify(network, Spec(shape=..., levels=...))",
+            )
         spec = subject.spec
-    elif isinstance(subject, Factorised) and spec != subject.spec:
-        raise UserError(f"expected no spec beside a model of the library, got {spec}", "leave it out: the model has its own")
+    elif isinstance(subject, Autoregressive) and spec != subject.spec:
+        raise UserError(
+            f"expected no spec beside a model of the library, got {spec}",
+            "leave it out: the model has its own",
+        )
     size = spec.dims
     if declared is None:
-        declared = subject.declared_past() if isinstance(subject, Factorised) else torch.ones(size, size, dtype=torch.bool).tril(-1)
+        declared = (
+            subject.declared_past()
+            if isinstance(subject, Autoregressive)
+            else torch.ones(size, size, dtype=torch.bool).tril(-1)
+        )
     if tuple(declared.shape) != (size, size):
-        raise UserError(f"expected a declaration of shape {(size, size)}, got {tuple(declared.shape)}", "a row for each output")
+        raise UserError(
+            f"expected a declaration of shape {(size, size)}, got {tuple(declared.shape)}",
+            "a row for each output",
+        )
     modes = ("evaluation", "training") if isinstance(subject, nn.Module) else ("evaluation",)
     seen = {mode: torch.zeros(size, size, dtype=torch.bool) for mode in modes}
     across = dict.fromkeys(modes, False)
@@ -216,7 +247,7 @@ def certify(
                 network.train(mode == "training")
             outputs[mode] = probe(x)
             across[mode] |= _leaks_across(probe, x, spec, generator)
-            # Normalisation in another order of sums is no other function: rounding is below 1e-9 of the outputs.
+            # Normalization in another order of sums is no other function: rounding is below 1e-9 of the outputs.
             difference = (outputs[mode] - outputs["evaluation"]).abs().max()
             differs = bool(difference > 1e-9 * outputs["evaluation"].abs().max())
             mode_matters |= differs
@@ -235,7 +266,7 @@ def certify(
 
 
 class _Probe:
-    """A network as a function of integers in the order of the factorisation: ``(N, *shape)`` to ``(N, D, P)`` in float64."""
+    """A network as a function of integers in the order of the factorization: ``(N, *shape)`` to ``(N, D, P)`` in float64."""
 
     def __init__(self, network: nn.Module | Network, spec: Spec, given: dict[str, Tensor]) -> None:
         self.network, self.spec, self.given = network, spec, given
@@ -244,7 +275,7 @@ class _Probe:
     def __call__(self, x: Tensor) -> Tensor:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(0)  # of whatever noise the network adds: the same for each pass
-            if isinstance(self.network, Factorised):
+            if isinstance(self.network, Autoregressive):
                 given = {name: value.expand(len(x), *value.shape[1:]) for name, value in self.given.items()}
                 output: object = self.network.conditionals(x, **given)
             else:
@@ -256,23 +287,34 @@ class _Probe:
             output = _parameters(output)
         shape = (n, *self.spec.shape)
         if not isinstance(output, Tensor):
-            raise UserError(f"expected a tensor from the network, got {type(output).__name__}", "return the parameters of each value")
+            raise UserError(
+                f"expected a tensor from the network, got {type(output).__name__}",
+                "return the parameters of each value",
+            )
         if tuple(output.shape) == shape:
             output = output.unsqueeze(-1)
         elif tuple(output.shape[:-1]) != shape:
             if self.spec.shape[0] != 1 or tuple(output.shape[2:]) != shape[2:]:
-                raise UserError(f"expected outputs of shape {(*shape, 'P')}, got {tuple(output.shape)}", "parameters come last")
+                raise UserError(
+                    f"expected outputs of shape {(*shape, 'P')}, got {tuple(output.shape)}",
+                    "parameters come last",
+                )
             output = output.unsqueeze(1).movedim(2, -1)
         output = output.movedim(1, -2).flatten(1, -2)  # positions, then channels
         if not bool(output.isfinite().all()):
             at = int((~output.isfinite()).any(-1).any(0).nonzero()[0])
-            raise UserError(f"expected numbers from the network, got NaN or infinity at output {at}", "a row of masked attention?")
+            raise UserError(
+                f"expected numbers from the network, got NaN or infinity at output {at}",
+                "a row of masked attention?",
+            )
         return output
 
     def sees(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Whether each output moves when each value of the example ``x`` is changed, ``(D, D)``."""
         levels, size = self.spec.discrete_levels, self.spec.dims
-        same = x.expand(_BATCH, *x.shape[1:]).movedim(1, -1).flatten(1).clone()  # in the order of the factorisation
+        same = (
+            x.expand(_BATCH, *x.shape[1:]).movedim(1, -1).flatten(1).clone()
+        )  # in the order of the factorization
         before = self._flat(same)
         seen = torch.zeros(size, size, dtype=torch.bool)
         for inputs in torch.arange(size).split(_BATCH):
@@ -284,12 +326,18 @@ class _Probe:
         return seen
 
     def _flat(self, values: Tensor) -> Tensor:
-        return self(values.view(len(values), *self.spec.shape[1:], self.spec.shape[0]).movedim(-1, 1).contiguous())
+        return self(
+            values.view(len(values), *self.spec.shape[1:], self.spec.shape[0]).movedim(-1, 1).contiguous()
+        )
 
 
 def _parameters(d: Discrete) -> Tensor:
     """All that a distribution depends on, ``(*batch_shape, P)``; its probabilities if it is of another kind."""
-    parts = [getattr(d, name) for name in ("logits", "loc", "log_scale") if isinstance(getattr(d, name, None), Tensor)]
+    parts = [
+        getattr(d, name)
+        for name in ("logits", "loc", "log_scale")
+        if isinstance(getattr(d, name, None), Tensor)
+    ]
     if not parts:
         return d.log_pmf()
     return torch.cat([part if part.dim() > len(d.batch_shape) else part.unsqueeze(-1) for part in parts], -1)
@@ -306,14 +354,16 @@ def _leaks_across(run: _Probe, x: Tensor, spec: Spec, generator: torch.Generator
 def _conditions(subject: object, generator: torch.Generator) -> dict[str, Tensor]:
     """A label and a context for a model of the library that takes them, ``(1, ...)``."""
     given: dict[str, Tensor] = {}
-    if isinstance(subject, Factorised):
+    if isinstance(subject, Autoregressive):
         if subject.sample_classes:
             given["labels"] = torch.randint(subject.sample_classes, (1,), generator=generator)
         if (context := subject.spec.context) is not None:
             shape = (1, *context.shape)
             levels = context.levels
             given["context"] = (
-                torch.randn(shape, generator=generator) if levels is None else torch.randint(levels, shape, generator=generator)
+                torch.randn(shape, generator=generator)
+                if levels is None
+                else torch.randint(levels, shape, generator=generator)
             )
     return given
 
