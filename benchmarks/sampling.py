@@ -25,7 +25,7 @@ from ancestral.models.autoregressive.wavenet import WaveNet
 from ancestral.spec import Spec
 
 GREY = Spec(shape=(1, 28, 28))
-CODES = Spec(shape=(1, 8, 8), levels=512, ordered=False)
+CODES = Spec(shape=(1, 8, 8), levels=512, domain="codes")
 
 
 def gated(spec: Spec) -> Autoregressive:
@@ -35,7 +35,8 @@ def gated(spec: Spec) -> Autoregressive:
 def snail() -> Autoregressive:
     """The size of the public VQ-VAE-2 code's default: 4 blocks of 4, 256 channels, kernel 5, 8 heads.
 
-    That code has ELUs where the paper has concatenated ones, which double a convolution's inputs; half the hidden channels make up for it.
+    That code has ELUs where the paper has concatenated ones, which double a convolution's inputs; half the
+    hidden channels make up for it.
     """
     heads = {"heads": 8, "key": 32, "value": 32}
     blocks = {"width": 256, "blocks": 4, "residual_blocks": 4, "residual_width": 128, "kernel": 5}

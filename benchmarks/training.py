@@ -2,9 +2,10 @@
 
     python benchmarks/training.py [NAME ...]
 
-``convolutions`` runs, forward and backward, exactly those convolutions that one step of the model runs, each on tensors of its own, with
-nothing between them. The variants of the step differ in memory format and compilation. All are timed in turns in one run; figures are
-medians. ``of peak`` is the share of a large matrix product's speed in this run that the step's convolutions reach.
+``convolutions`` runs, forward and backward, exactly those convolutions that one step of the model runs, each
+on tensors of its own, with nothing between them. The variants of the step differ in memory format and
+compilation. All are timed in turns in one run; figures are medians. ``of peak`` is the share of a large
+matrix product's speed in this run that the step's convolutions reach.
 """
 
 import argparse

@@ -4,7 +4,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ancestral.data import ImageOptions, load_data
+    from ancestral.batch import Batch
+    from ancestral.data import Dataset, ImageOptions, Preparation, TableOptions, load_data
     from ancestral.errors import UserError
     from ancestral.evaluation import (
         complete,
@@ -15,38 +16,95 @@ if TYPE_CHECKING:
         sample,
         tokenize,
         write_codes,
-        write_images,
     )
-    from ancestral.model import Batch, Model
+    from ancestral.media import write_examples
+    from ancestral.model import Model, Sampling
     from ancestral.nn.quantize import FiniteScalarQuantizer, ResidualQuantizer, VectorQuantizer
-    from ancestral.recipe import Optimization
+    from ancestral.recipe import Optimization, Recipe, Updates
     from ancestral.report import write_report
     from ancestral.runs import Run, load
     from ancestral.spec import Spec
+    from ancestral.stages import Loss, Phase, Progress, Stage
     from ancestral.taxonomy import TAXONOMY
     from ancestral.training import TrainingOptions, train
 
-_HOMES = {
-    "Batch": "model", "FiniteScalarQuantizer": "nn.quantize", "ImageOptions": "data", "Model": "model", "Optimization": "recipe",
-    "ResidualQuantizer": "nn.quantize", "Run": "runs", "Spec": "spec", "TAXONOMY": "taxonomy", "TrainingOptions": "training",
-    "UserError": "errors", "VectorQuantizer": "nn.quantize", "complete": "evaluation", "detokenize": "evaluation",
-    "evaluate": "evaluation", "load": "runs", "load_data": "data", "read_codes": "evaluation", "reconstruct": "evaluation",
-    "sample": "evaluation", "tokenize": "evaluation", "train": "training", "write_codes": "evaluation", "write_images": "evaluation",
-    "write_report": "report",
-}  # fmt: skip
+_NAMES = {
+    "batch": ("Batch",),
+    "data": (
+        "Dataset",
+        "ImageOptions",
+        "Preparation",
+        "TableOptions",
+        "load_data",
+    ),
+    "errors": ("UserError",),
+    "evaluation": (
+        "complete",
+        "detokenize",
+        "evaluate",
+        "read_codes",
+        "reconstruct",
+        "sample",
+        "tokenize",
+        "write_codes",
+    ),
+    "media": ("write_examples",),
+    "model": (
+        "Model",
+        "Sampling",
+    ),
+    "nn.quantize": (
+        "FiniteScalarQuantizer",
+        "ResidualQuantizer",
+        "VectorQuantizer",
+    ),
+    "recipe": (
+        "Optimization",
+        "Recipe",
+        "Updates",
+    ),
+    "report": ("write_report",),
+    "runs": (
+        "Run",
+        "load",
+    ),
+    "spec": ("Spec",),
+    "stages": (
+        "Loss",
+        "Phase",
+        "Progress",
+        "Stage",
+    ),
+    "taxonomy": ("TAXONOMY",),
+    "training": (
+        "TrainingOptions",
+        "train",
+    ),
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 """Where each public name lives. They are imported when they are asked for, so that ``ancestral --help`` need not wait for torch."""
 
 __all__ = [
     "TAXONOMY",
     "Batch",
+    "Dataset",
     "FiniteScalarQuantizer",
     "ImageOptions",
+    "Loss",
     "Model",
     "Optimization",
+    "Phase",
+    "Preparation",
+    "Progress",
+    "Recipe",
     "ResidualQuantizer",
     "Run",
+    "Sampling",
     "Spec",
+    "Stage",
+    "TableOptions",
     "TrainingOptions",
+    "Updates",
     "UserError",
     "VectorQuantizer",
     "complete",
@@ -60,7 +118,7 @@ __all__ = [
     "tokenize",
     "train",
     "write_codes",
-    "write_images",
+    "write_examples",
     "write_report",
 ]
 

@@ -1,21 +1,104 @@
-"""Configuration dataclasses to JSON and back, strictly: an unknown key is an error that names the nearest one."""
+"""Configuration dataclasses: ranges declared with the fields, and JSON and back, strictly.
+
+An unknown key is an error that names the nearest one; a value out of its range is an error that names the
+field.
+"""
 
 import dataclasses
+import functools
+import math
 import types
 import typing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from ancestral.errors import UserError, nearest
 
 T = TypeVar("T")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Range:
+    """The numbers that a field may hold, declared as ``Annotated[int, Range(least=1)]``; of a tuple, each of its values.
+
+    >>> Range(least=0, below=1).check("dropout", 1.5)
+    Traceback (most recent call last):
+    ancestral.errors.UserError: expected dropout in [0, 1), got 1.5; choose a value in that range
+    """
+
+    least: float = -math.inf
+    above: float = -math.inf
+    most: float = math.inf
+    below: float = math.inf
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise UserError, calling the value ``name``, unless it (or each of several) lies in the range."""
+        for number in value if isinstance(value, list | tuple) else (value,):
+            if not (
+                number >= self.least and number > self.above and number <= self.most and number < self.below
+            ):
+                raise UserError(f"expected {name} {self}, got {value}", self._remedy(name))
+
+    def _remedy(self, name: str) -> str:
+        bounded = min(self.most, self.below) < math.inf
+        return "choose a value in that range" if bounded else f"raise {name}"
+
+    def __str__(self) -> str:
+        if min(self.most, self.below) < math.inf:
+            low = f"[{self.least:g}" if self.least > -math.inf else f"({self.above:g}"
+            return f"in {low}, {f'{self.most:g}]' if self.most < math.inf else f'{self.below:g})'}"
+        return f"of at least {self.least:g}" if self.least > -math.inf else f"above {self.above:g}"
+
+
+Count = Annotated[int, Range(least=1)]
+Natural = Annotated[int, Range(least=0)]
+Positive = Annotated[float, Range(above=0)]
+NonNegative = Annotated[float, Range(least=0)]
+Share = Annotated[float, Range(least=0, below=1)]
+"""A part of a whole that is never all of it: dropout, the decay of an average."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """Base of the dataclasses of options: their values are checked against the ranges that their fields declare.
+
+    A field may hold one of several configurations (``field: A | B``); these say which they are by ``kind``.
+    """
+
+    kind: ClassVar[str] = ""
+    """What the choice of this configuration among several is called, in JSON and on the command line."""
+
+    def __post_init__(self) -> None:
+        """Raise UserError for the first value that is out of its range."""
+        for name, allowed in _ranges(type(self)):
+            if (value := getattr(self, name)) is not None:
+                allowed.check(name, value)
+
+
+@functools.cache
+def _ranges(cls: type) -> list[tuple[str, Range]]:
+    """The declared range of each field that has one."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    names = [field.name for field in dataclasses.fields(cls)]
+    return [(name, allowed) for name in names for allowed in _declared(hints[name])]
+
+
+def _declared(hint: Any) -> list[Range]:
+    found = [note for note in getattr(hint, "__metadata__", ()) if isinstance(note, Range)]
+    parts = (
+        part for part in typing.get_args(hint) if part is not Ellipsis and not isinstance(part, str | int)
+    )
+    return found + [
+        r for part in parts for r in _declared(part) if typing.get_origin(hint) is not typing.Literal
+    ]
+
+
 def to_json(value: Any) -> Any:
-    """A dataclass, and what it holds, as JSON values."""
+    """A dataclass, and what it holds, as JSON values; one of several configurations says its ``kind``."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, dict):
+        kind = {"kind": value.kind} if isinstance(value, Configuration) and value.kind else {}
+        return kind | {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, typing.Mapping):
         return {key: to_json(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(v) for v in value]
@@ -26,30 +109,31 @@ def from_json(cls: type[T], data: Any, *, where: str = "", base: T | None = None
     """The dataclass ``cls`` from JSON values; what they leave out comes from ``base``, else from the defaults.
 
     Raises:
-        UserError: an unknown key or a value of another type, by its full name.
+        UserError: an unknown key, a value of another type or out of its range, by its full name.
     """
     if not isinstance(data, dict):
-        raise UserError(
-            f"expected options of {where or cls.__name__}, got {data!r}",
-            "give an object with names and values",
-        )
+        problem = f"expected options of {where or cls.__name__}, got {data!r}"
+        raise UserError(problem, "give an object with names and values")
     fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, cls))}
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
     for key, value in data.items():
         full = f"{where}.{key}" if where else key
+        if key == "kind" and key not in fields:
+            if value != getattr(cls, "kind", ""):
+                raise UserError(
+                    f"expected {full} {getattr(cls, 'kind', '') or 'not to be said'}, got {value!r}",
+                    "choose it there",
+                )
+            continue
         if key not in fields:
-            raise UserError(
-                f"expected an option of {where or cls.__name__}, got {full}", nearest(key, fields)
-            )
-        values[key] = _convert(hints[key], value, full, getattr(base, key, None))
-    needed = [
-        name
-        for name, f in fields.items()
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    if base is None and (absent := [name for name in needed if name not in values]):
-        raise UserError(f"expected {f'{where}.' if where else ''}{absent[0]}, got none", "give it a value")
+            problem = f"expected an option of {where or cls.__name__}, got {full}"
+            raise UserError(problem, nearest(key, fields))
+        there = getattr(base, key) if base is not None else _default(fields[key])
+        values[key] = _convert(hints[key], value, full, None if there is dataclasses.MISSING else there)
+    for name, field in fields.items():
+        if base is None and name not in values and _default(field) is dataclasses.MISSING:
+            raise UserError(f"expected {f'{where}.' if where else ''}{name}, got none", "give it a value")
     return (
         typing.cast(T, dataclasses.replace(typing.cast(Any, base), **values))
         if base is not None
@@ -57,13 +141,15 @@ def from_json(cls: type[T], data: Any, *, where: str = "", base: T | None = None
     )
 
 
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
 def differences(a: Any, b: Any, where: str = "") -> list[str]:
     """The names at which two JSON values differ, each with both values."""
     if isinstance(a, dict) and isinstance(b, dict):
-        parts = [
-            differences(a.get(key), b.get(key), f"{where}.{key}" if where else key)
-            for key in sorted({*a, *b})
-        ]
+        names = sorted({*a, *b})
+        parts = [differences(a.get(key), b.get(key), f"{where}.{key}" if where else key) for key in names]
         return [difference for part in parts for difference in part]
     return [] if a == b else [f"{where} ({a} there, {b} here)"]
 
@@ -76,13 +162,21 @@ def _convert(hint: Any, value: Any, where: str, base: Any) -> Any:
         return from_json(typing.cast(Any, hint), value, where=where, base=base)
     if origin is typing.Literal:
         if value not in arguments:
+            choices = list(map(str, arguments))
             raise UserError(
-                f"expected {where} to be one of {', '.join(map(str, arguments))}, got {value!r}",
-                nearest(str(value), map(str, arguments)),
+                f"expected {where} to be one of {', '.join(choices)}, got {value!r}",
+                nearest(str(value), choices),
             )
         return value
     if origin is tuple:
         return _convert_tuple(arguments, value, where)
+    if isinstance(origin, type) and issubclass(origin, typing.Mapping):
+        if not isinstance(value, dict):
+            raise UserError(
+                f"expected {where} to be an object with names and values, got {value!r}", "mend the value"
+            )
+        base = base or {}
+        return base | {k: _convert(arguments[1], v, f"{where}.{k}", base.get(k)) for k, v in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is Path and isinstance(value, str):
@@ -97,6 +191,13 @@ def _convert(hint: Any, value: Any, where: str, base: Any) -> Any:
 def _convert_union(arguments: tuple[Any, ...], value: Any, where: str, base: Any) -> Any:
     if value is None and type(None) in arguments:
         return None
+    configurations = [h for h in arguments if isinstance(h, type) and issubclass(h, Configuration)]
+    kinds = {hint.kind: hint for hint in configurations if hint.kind}
+    if isinstance(value, dict) and kinds and "kind" in value:
+        if value["kind"] not in kinds:
+            problem = f"expected {where}.kind to be one of {', '.join(kinds)}, got {value['kind']!r}"
+            raise UserError(problem, nearest(str(value["kind"]), kinds))
+        arguments = (kinds[value["kind"]],)
     # Several sets of choices are one, so that the message names them all.
     choices = tuple(
         c for hint in arguments if typing.get_origin(hint) is typing.Literal for c in typing.get_args(hint)
@@ -106,17 +207,18 @@ def _convert_union(arguments: tuple[Any, ...], value: Any, where: str, base: Any
             *(hint for hint in arguments if typing.get_origin(hint) is not typing.Literal),
             typing.Literal[choices],
         )
-    # Of several dataclasses, the one that is there now comes first: what is left out comes from it, and its mistakes are told.
-    problem: UserError | None = None
+    # Of several dataclasses, the one that is there now comes first: what is left out comes from it, and its
+    # mistakes are told.
+    problem_there: UserError | None = None
     for choice in sorted(arguments, key=lambda choice: choice is not type(base)):
         kept = None if dataclasses.is_dataclass(choice) and choice is not type(base) else base
         try:
             if choice is not type(None):
                 return _convert(choice, value, where, kept)
         except UserError as error:
-            problem = problem or error
-    assert problem is not None
-    raise problem
+            problem_there = problem_there or error
+    assert problem_there is not None
+    raise problem_there
 
 
 def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

@@ -8,7 +8,8 @@ from types import UnionType
 class UserError(Exception):
     """What was asked for cannot be done, for a reason that the person asking can mend.
 
-    The message is one line: what was expected and what came, then what to do. The command line prints it and exits with status 2.
+    The message is one line: what was expected and what came, then what to do. The command line prints it and
+    exits with status 2.
     """
 
     def __init__(self, problem: str, remedy: str) -> None:

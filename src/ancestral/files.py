@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all. Torch is imported when there are tensors to write or to read."""
 
 import errno
 import json
@@ -7,13 +7,14 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from ancestral.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Damaged(UserError):
@@ -22,10 +23,13 @@ class Damaged(UserError):
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write a file or a folder at; it takes the place of ``path`` when the block ends well.
+    """A temporary path beside ``path`` to write a file or a folder at.
+
+    It takes the place of ``path`` when the block ends well.
 
     Raises:
-        UserError: the disk is full, the place cannot be written, or there is a folder where a file is to be (or the reverse).
+        UserError: the disk is full, the place cannot be written, or there is a folder where a file is to be
+            (or the reverse).
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -94,19 +98,25 @@ def read_json(path: Path) -> Any:
         raise Damaged(f"expected JSON in {path}, got something else ({error})", "check the file") from None
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: "Mapping[str, Tensor]") -> None:
     """Write tensors as safetensors, whole or not at all."""
     with replacing(path) as temporary:
         save_tensors(temporary, tensors)
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def save_tensors(path: Path, tensors: "Mapping[str, Tensor]") -> None:
     """Write tensors as safetensors in place (for a path that ``replacing`` gave)."""
+    from safetensors.torch import save_file  # noqa: PLC0415
+
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read safetensors; nothing is ever unpickled. Raises Damaged for a file that is missing, torn or of another kind."""
+def read_tensors(path: Path) -> "dict[str, Tensor]":
+    """Read safetensors; nothing is ever unpickled.
+
+    Raises:
+        Damaged: the file is missing, torn or of another kind.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping

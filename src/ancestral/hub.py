@@ -40,7 +40,8 @@ def fetch(name: str) -> Path:
             "check the name",
         ) from None
     except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
-        # The Hub's library looks into its cache before it gives up, and hides why it had to behind what it missed there.
+        # The Hub's library looks into its cache before it gives up, and hides why it had to behind what it
+        # missed there.
         problem = _unreachable(error.__cause__ or error, constants.ENDPOINT)
         raise _no_folder(folder, problem.problem) or problem from None
 

@@ -3,124 +3,150 @@
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from torch import Generator, Tensor, nn
 
 from ancestral import hub
-from ancestral.configuration import from_json, to_json
-from ancestral.errors import UserError, check_type
+from ancestral.batch import Batch
+from ancestral.configuration import Configuration, Positive, Range, from_json, to_json
+from ancestral.errors import UserError, check_at_least
 from ancestral.files import read_json, read_tensors, write_json, write_tensors
 from ancestral.recipe import Recipe
 from ancestral.spec import Spec
+from ancestral.stages import Loss, Phase, Progress, Stage
+
+LikelihoodKind = Literal["exact", "bound", "none"]
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Examples and what is known about them."""
+@dataclass(frozen=True, kw_only=True)
+class Sampling(Configuration):
+    """Options of sampling. A model says by ``sampling_options`` which it takes."""
 
-    x: Tensor
-    """Integers ``(N, *spec.shape)`` (floats for continuous data)."""
-    labels: Tensor | None = None
-    """Classes ``(N,)``."""
-    context: Tensor | None = None
-    """What a conditional model is conditioned on besides the class, ``(N, ...)``."""
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The fields that are there, by name."""
-        return {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
-        """The batch with ``function`` applied to each tensor."""
-        return Batch(**{name: function(tensor) for name, tensor in self.tensors().items()})
-
-
-@dataclass(frozen=True)
-class Loss:
-    """What one phase of a step minimizes."""
-
-    total: Tensor
-    """The scalar to minimize: a mean over the batch."""
-    terms: Mapping[str, Tensor] = field(default_factory=dict)
-    """Scalars to watch, means over the batch; a name ends in its unit unless that is nats."""
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A part of a training step with a loss and an optimizer of its own (a GAN alternates critic and generator)."""
-
-    name: str
-    parameters: tuple[nn.Parameter, ...]
-    """What the phase's optimizer changes; everything else is frozen meanwhile."""
-    every: int = 1
-    """The phase takes part in each ``every``-th step (lazy regularisers)."""
-    repeat: int = 1
-    """Times that the phase is repeated in a step, each with a batch of its own (n-critic)."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of a training with data and a number of steps of its own (tokenizer, then prior)."""
-
-    name: str
-    phases: tuple[Phase, ...]
-    prepare: Callable[[Batch], Batch] | None = None
-    """Transforms the data once, without gradients, before the stage; the result is cached in the run directory."""
-    samples: bool = True
-    """Whether the model can be sampled while the stage runs."""
+    temperature: Positive = 1.0
+    """1 samples the model; lower values give likelier, less diverse samples."""
+    top_k: Annotated[int | None, Range(least=1)] = None
+    """Draw from the k likeliest levels of each value (models that draw values in order)."""
+    top_p: Annotated[float | None, Range(above=0, most=1)] = None
+    """Draw from the likeliest levels that together reach this probability (the same models)."""
+    truncation: Annotated[float | None, Range(least=0)] = None
+    """Keep the latents this near to their mean (models that say so)."""
 
 
 class Model(nn.Module, ABC):
-    """A deep generative model of discrete data.
+    """A deep generative model.
 
-    A subclass defines a frozen dataclass ``Config`` whose fields carry docstrings, and ``recipes``, the first of which is the default.
+    A subclass defines a frozen dataclass ``Config(Model.Config)`` whose fields carry docstrings, and
+    ``recipes``, the first of which is the default.
     """
 
-    Config: ClassVar[Any]
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Configuration):
+        """Options of a model."""
+
+        model: ClassVar[type["Model"]]
+        """The class that these are the options of."""
+
+        def build(self, spec: Spec) -> Any:
+            """The model of this configuration for data of ``spec``."""
+            return self.model(self, spec)
+
     recipes: ClassVar[Mapping[str, Recipe]]
-    parts: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """For each field of Config that holds the Config of another model: the models it may be, by name, each with a default."""
+    choices: ClassVar[Mapping[str, tuple[Configuration, ...]]] = {}
+    """For each field of Config that holds one of several configurations: those it may be, as the command line starts from them."""
+    sampling_options: ClassVar[frozenset[str]] = frozenset({"temperature"})
+    """The fields of ``Sampling`` that the model takes."""
+    takes_contexts: ClassVar[bool] = False
+    """Whether the model can be conditioned on contexts."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if isinstance(config := vars(cls).get("Config"), type):
+            config.model = cls  # type: ignore[attr-defined]
 
     def __init__(self, config: Any, spec: Spec) -> None:
         super().__init__()
+        if spec.contexts and not self.takes_contexts:
+            problem = f"expected data without contexts for {type(self).__name__}, got {len(spec.contexts)}"
+            raise UserError(problem, "use an autoregressive model, which can be conditioned on them")
         self.config = config
         self.spec = spec
         self.trained: tuple[str, ...] = ()
+        """The stages that were trained to their end; empty for a model that was never saved by a training."""
 
     def stages(self) -> tuple[Stage, ...]:
         """The stages of training, in order. The names are those of the recipes."""
-        return (Stage("training", (Phase("training", tuple(self.parameters())),)),)
+        return (Stage("training", (Phase("training", (self,)),)),)
 
     @abstractmethod
-    def loss(self, batch: Batch, phase: str) -> Loss:
-        """The loss of a phase on a batch that the stage's ``prepare`` has seen."""
+    def loss(self, batch: Batch, phase: str, progress: Progress) -> Loss:
+        """The loss of a phase on a batch that the stage's ``prepare`` and ``transform`` have seen."""
 
-    @abstractmethod
     def sample(
         self,
         n: int,
         labels: Tensor | None = None,
         *,
+        contexts: Sequence[Tensor] = (),
         temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        truncation: float | None = None,
         generator: Generator | None = None,
+        progress: Callable[[float], None] | None = None,
     ) -> Tensor:
-        """Draw ``n`` examples: integers ``(n, *spec.shape)``.
+        """Draw ``n`` examples ``(n, *spec.shape)``, of the spec's dtype.
 
         Args:
             n: how many.
-            labels: classes ``(n,)``; None draws from the model as trained, classes at random where it has them.
-            temperature: 1 samples the model; towards 0 each draw becomes the likeliest value.
+            labels: classes ``(n,)``; None draws from the model as trained, classes at random where it has
+                them.
+            contexts: what the model is conditioned on, ``(n, *context.shape)`` for each of ``spec.contexts``.
+            temperature: see ``Sampling``, as for the other options.
+            top_k: likeliest levels to draw from.
+            top_p: their probability in all.
+            truncation: how near latents are kept to their mean.
             generator: source of all randomness, on the model's device.
+            progress: called now and then with the share of the work that is done.
 
         Raises:
-            UserError: labels that ``check_labels`` refuses.
+            UserError: an option out of its range or that the model does not take; labels or contexts that do
+                not fit it.
         """
+        check_at_least(1, n=n)
+        options = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, truncation=truncation)
+        self.check_sampling(options)
+        labels, contexts = self._given(n, labels, contexts, generator)
+        with torch.no_grad():
+            return self.draw(n, labels, contexts, options, generator=generator, progress=progress or unwatched)
+
+    @abstractmethod
+    def draw(
+        self,
+        n: int,
+        labels: Tensor | None,
+        contexts: tuple[Tensor, ...],
+        options: Sampling,
+        *,
+        generator: Generator | None,
+        progress: Callable[[float], None],
+    ) -> Tensor:
+        """What ``sample`` returns; its arguments are checked, and classes are drawn, when it is called."""
+
+    def _given(
+        self, n: int, labels: Tensor | None, contexts: Sequence[Tensor], generator: Generator | None
+    ) -> tuple[Tensor | None, tuple[Tensor, ...]]:
+        """What samples are conditioned on, checked and on the model's device; classes at random if none are given."""
+        if labels is not None:
+            self.check_labels(labels, n)
+            labels = labels.to(self.device)
+        elif self.sample_classes:
+            labels = torch.randint(self.sample_classes, (n,), device=self.device, generator=generator)
+        self.spec.check_contexts(contexts, n)
+        return labels, tuple(context.to(self.device) for context in contexts)
 
     @property
     def sample_classes(self) -> int:
@@ -136,11 +162,76 @@ class Model(nn.Module, ABC):
             )
         self.spec.check_labels(labels, n)
 
+    def check_sampling(self, options: Sampling) -> None:
+        """Raise UserError for an option of sampling that the model does not take."""
+        for field in fields(Sampling):
+            if getattr(options, field.name) != field.default and field.name not in self.sampling_options:
+                name = field.name.replace("_", "-")
+                taken = ", ".join(sorted(o.replace("_", "-") for o in self.sampling_options)) or "no options"
+                raise UserError(
+                    f"expected no {name}, got one: {type(self).__name__} takes {taken}", "leave it out"
+                )
+
+    @property
+    def likelihood(self) -> LikelihoodKind:
+        """What ``log_likelihood`` is for this configuration and spec: exact, a lower bound, or not to be had."""
+        return "none"
+
+    def log_likelihood(self, batch: Batch, k: int = 1) -> Tensor:
+        """Log p(x) of each example given its contexts, and given its class where labels are given, ``(N,)`` nats.
+
+        Of continuous data it is a log density. It is exact or a lower bound, as ``likelihood`` says.
+
+        Args:
+            batch: examples that the spec describes; without labels the classes of a class-conditional model
+                are equally likely.
+            k: samples of an importance-weighted bound (models with ``importance_weighted``).
+
+        Raises:
+            UserError: the model has no likelihood, or none that k samples would improve.
+        """
+        raise UserError(
+            f"expected a model with a likelihood, got {type(self).__name__}",
+            "ancestral models lists which have one",
+        )
+
+    @property
+    def importance_weighted(self) -> bool:
+        """Whether more than one sample (k) makes ``log_likelihood`` a tighter bound."""
+        return False
+
+    def check_importance_samples(self, k: int) -> None:
+        """Raise UserError for k < 1 samples, or for several where they mean nothing."""
+        if k < 1:
+            raise UserError(f"expected at least 1 importance sample, got {k}", "try 50")
+        if k > 1 and not self.importance_weighted:
+            reason = {
+                "exact": "whose likelihood is exact",
+                "bound": "whose bound is the same for all samples",
+                "none": "which has no likelihood",
+            }[self.likelihood]
+            problem = f"expected a model to draw importance samples from, got {type(self).__name__}, {reason}"
+            raise UserError(problem, "leave --importance-samples out")
+
+    def check_trained(self) -> None:
+        """Raise UserError if it is known that too few stages were trained for samples (``trained`` names those that were)."""
+        if self.trained and not self.can_sample(self.trained):
+            missing = next(s.name for s in self.stages() if s.name not in self.trained and not s.optional)
+            problem = f"expected a model with all stages trained, got one without {missing}"
+            raise UserError(problem, "give its train command again")
+
+    def can_sample(self, trained: Sequence[str]) -> bool:
+        """Whether the model can be sampled after these stages of its training."""
+        stages = self.stages()
+        ready = [i for i, stage in enumerate(stages) if stage.samples and stage.name in trained]
+        return any(all(s.optional or s.name in trained for s in stages[:i]) for i in ready)
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` into ``folder``, the layout of the Hugging Face Hub."""
         folder = Path(folder)
         config = {
             "class": type(self).__name__,
+            "module": type(self).__module__,
             "config": to_json(self.config),
             "spec": to_json(self.spec),
             "trained": list(self.trained),
@@ -153,7 +244,8 @@ class Model(nn.Module, ABC):
         """Load a model of this class from a folder or from the Hub, in evaluation mode, on the CPU.
 
         Raises:
-            UserError: there is no model, it is of another class, or its weights are torn or do not fit its configuration.
+            UserError: there is no model, it is of another class, or its weights are torn or do not fit its
+                configuration.
         """
         folder = hub.fetch(str(name))
         data = read_json(folder / hub.CONFIG)
@@ -178,15 +270,6 @@ class Model(nn.Module, ABC):
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(Path(folder) / "model")
             return hub.push(Path(folder) / "model", name, token=token, private=private)
-
-    def check_trained(self) -> None:
-        """Raise UserError if it is known that the last stage has not been trained to its end (``trained`` names those that have)."""
-        last = self.stages()[-1].name
-        if self.trained and last not in self.trained:
-            raise UserError(
-                f"expected a model with all stages trained, got one without {last}",
-                "give its train command again",
-            )
 
     def load_weights(self, weights: Mapping[str, Tensor], source: str) -> None:
         """Load a full state. Raises UserError, naming the first misfit, if it is another model's or configuration's."""
@@ -218,130 +301,5 @@ class Model(nn.Module, ABC):
         return self.spec.scale(x, self.dtype)
 
 
-class ExactLikelihood(ABC):
-    """A model whose likelihood can be computed."""
-
-    @abstractmethod
-    def log_prob(self, batch: Batch) -> Tensor:
-        """Log p(x) of each example, ``(N,)`` nats, exact."""
-
-
-class DrawsInOrder:
-    """A model whose ``sample`` draws one discrete value after another.
-
-    It also takes ``top_k`` and ``top_p``, which keep the likeliest levels of each draw, and ``progress``, which it calls now and then with
-    the share of the draws that is done.
-    """
-
-
-class Completes(DrawsInOrder):
-    """A model whose ``sample`` can also take a part of the values as given and draw the rest.
-
-    It takes ``x``, examples ``(n, *spec.shape)``, and ``known``, which of their values stay (boolean, broadcast to ``x``).
-    """
-
-
-def broadcast_known(known: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A mask of known values, expanded to ``shape``. Raises UserError for one that is not boolean or does not broadcast to it."""
-    check_type(known, Tensor, "a boolean mask of known values", "give a tensor")
-    if known.dtype != torch.bool:
-        raise UserError(
-            f"expected a boolean mask of known values, got {known.dtype}", "compare: known = mask > 0"
-        )
-    try:
-        return known.expand(shape)
-    except RuntimeError as error:
-        raise UserError(
-            f"expected a mask of shape {shape}, got {tuple(known.shape)}", "give one value for each of x's"
-        ) from error
-
-
-class LowerBound(ABC):
-    """A model whose likelihood can be bounded from below."""
-
-    @abstractmethod
-    def elbo(self, batch: Batch) -> Tensor:
-        """The evidence lower bound of log p(x) of each example, ``(N,)`` nats, one-sample estimates."""
-
-    @property
-    def has_likelihood(self) -> bool:
-        """False if this configuration was trained on something else than a likelihood (a squared error)."""
-        return True
-
-    @abstractmethod
-    def importance_bound(self, batch: Batch, k: int) -> Tensor:
-        """The k-sample importance-weighted bound (Burda et al., 2015), ``(N,)`` nats; at least the ELBO in expectation."""
-
-
-class Reconstructs(ABC):
-    """A model that compresses an example to something smaller and gets an approximation back."""
-
-    @abstractmethod
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """The model's version of ``x``: integers of the same shape."""
-
-
-class ContinuousLatents(Reconstructs):
-    """A model with a vector of real numbers behind each example, standard normal a priori."""
-
-    @abstractmethod
-    def embed(self, x: Tensor) -> Tensor:
-        """The mean latent vector of each example, ``(N, latents)``."""
-
-    @abstractmethod
-    def decode(self, z: Tensor) -> Tensor:
-        """Integers ``(N, *spec.shape)`` decoded from latent vectors ``(N, latents)``."""
-
-
-class Tokenizer(Reconstructs):
-    """A model that turns examples into maps of code indices and back."""
-
-    @abstractmethod
-    def tokenize(self, x: Tensor) -> tuple[Tensor, ...]:
-        """One code map ``(N, M, h, w)`` of int64 indices for each level, coarse to fine."""
-
-    @abstractmethod
-    def detokenize(self, codes: tuple[Tensor, ...]) -> Tensor:
-        """Integers ``(N, *spec.shape)`` decoded from code maps; inverse to ``tokenize`` up to the model's loss."""
-
-    @abstractmethod
-    def code_specs(self) -> tuple[Spec, ...]:
-        """What each code map is: its shape and codebook size."""
-
-    def check_codes(self, codes: Sequence[Tensor]) -> None:
-        """Raise UserError unless ``codes`` are a map of this model for each level, of as many examples each."""
-        specs = self.code_specs()
-        check_type(
-            codes, tuple | list, "a sequence of code maps", "give what tokenize gave: a map for each level"
-        )
-        if len(codes) != len(specs):
-            plural = "s" * (len(specs) > 1)
-            raise UserError(
-                f"expected {len(specs)} code map{plural} (one for each level), got {len(codes)}",
-                "give what tokenize gave",
-            )
-        for spec, level in zip(specs, codes, strict=True):
-            try:
-                spec.check(level)
-            except UserError as error:
-                raise UserError(
-                    f"{error.problem} as codes", "give what tokenize gave, of this model"
-                ) from None
-            if not len(level) or len(level) != len(codes[0]):
-                got = ", ".join(str(len(c)) for c in codes)
-                raise UserError(
-                    f"expected as many code maps on each level, at least 1, got {got}",
-                    "give what tokenize gave",
-                )
-
-    @abstractmethod
-    def rates(self, codes: tuple[Tensor, ...], labels: Tensor | None = None) -> tuple[Tensor, ...]:
-        """-log p(codes) of each level under its learned prior, given the coarser levels, ``(N,)`` nats each."""
-
-    @abstractmethod
-    def distortion(self, x: Tensor, codes: tuple[Tensor, ...]) -> Tensor:
-        """-log p(x|codes), ``(N,)`` nats."""
-
-    @abstractmethod
-    def code_vectors(self, codes: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The features ``(N, D, h, w)`` that the codes of each level stand for."""
+def unwatched(share: float) -> None:
+    """Progress that nobody watches."""

@@ -2,67 +2,71 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from ancestral.configuration import Configuration, Count, Natural, NonNegative, Positive, Range, Share
 from ancestral.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimization:
-    """How one stage of a training is optimized."""
+class Updates(Configuration):
+    """How the weights of one phase are updated."""
 
-    steps: int = 10_000
-    """Optimizer steps."""
-    batch_size: int = 128
-    """Examples in one step, over all processes and accumulated parts."""
     optimizer: Literal["adam", "adamw", "adagrad", "rmsprop", "sgd"] = "adam"
     """The optimizer."""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Learning rate after the warm-up."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Share, Share] = (0.9, 0.999)
     """Adam's decay rates of the first and second moment."""
-    eps: float = 1e-8
+    eps: NonNegative = 1e-8
     """Added to the denominator by Adam, Adagrad and RMSProp."""
-    weight_decay: float = 0.0
+    weight_decay: NonNegative = 0.0
     """Weight decay (decoupled for adamw, an L2 penalty otherwise)."""
     schedule: Literal["constant", "cosine", "exponential"] = "cosine"
     """The learning rate after the warm-up: constant, a cosine down to 0 at the last step, or exponential decay."""
     decay: float = 0.999995
     """Factor for each step of the exponential schedule."""
-    warmup: int = 100
+    warmup: Natural = 100
     """Steps over which the learning rate rises linearly from 0."""
-    gradient_clip: float | None = 1.0
+    gradient_clip: Annotated[float | None, Range(above=0)] = 1.0
     """Largest norm of the gradient; None leaves it as it is."""
-    accumulate: int = 1
-    """Parts that a batch is split into, to save memory. Statistics of a batch (of codebooks, of batch normalization) are then of a part."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimization(Updates):
+    """How one stage of a training is optimized.
+
+    The fields of ``Updates`` are those of the stage's one phase. A stage of several phases has ``phases``
+    instead.
+
+    >>> Optimization(phases={"critic": Updates(learning_rate=4e-4), "generator": Updates(learning_rate=1e-4)}).of("critic").learning_rate
+    0.0004
+    """
+
+    steps: Count = 10_000
+    """Optimizer steps."""
+    batch_size: Count = 128
+    """Examples in one step, over all processes and accumulated parts."""
+    accumulate: Count = 1
+    """Parts that a batch is split into, to save memory. Statistics of a batch (of codebooks, of batch normalization) are of a part."""
     compile: bool = False
     """Compile the step with torch.compile: a minute's wait at the start, faster steps after it. On a CPU it takes a C++ compiler."""
-    ema: float | None = None
+    ema: Share | None = None
     """Decay of the moving average of the weights that samples and evaluations use; None keeps none."""
+    phases: Mapping[str, Updates] = field(default_factory=dict)
+    """Of a stage with several phases: how each one that has an optimizer of its own is updated."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate"):
-            if getattr(self, name) < 1:
-                raise UserError(f"expected {name} of at least 1, got {getattr(self, name)}", f"raise {name}")
+        super().__post_init__()
         if self.batch_size % self.accumulate:
-            raise UserError(
-                f"expected accumulate to divide the batch size, got {self.accumulate} and {self.batch_size}",
-                "choose a divisor",
+            problem = (
+                f"expected accumulate to divide the batch size, got {self.accumulate} and {self.batch_size}"
             )
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise UserError(f"expected betas in [0, 1), got {self.betas}", "try 0.9 0.999")
-        for name in ("weight_decay", "warmup", "eps"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"expected {name} of at least 0, got {getattr(self, name)}", f"raise {name}")
-        if self.gradient_clip is not None and not self.gradient_clip > 0:
-            raise UserError(
-                f"expected a positive gradient_clip, got {self.gradient_clip}",
-                "None leaves the gradient as it is",
-            )
-        if not self.learning_rate > 0:
-            raise UserError(f"expected a positive learning rate, got {self.learning_rate}", "try 0.001")
-        if self.ema is not None and not 0 <= self.ema < 1:
-            raise UserError(f"expected an ema decay in [0, 1), got {self.ema}", "try 0.999")
+            raise UserError(problem, "choose a divisor")
+
+    def of(self, phase: str) -> Updates:
+        """How a phase is updated. Raises KeyError for a phase that a stage of several does not list."""
+        return self.phases[phase] if self.phases else self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,4 +78,4 @@ class Recipe:
     model: Any
     """The model's Config."""
     stages: Mapping[str, Optimization] = field(default_factory=lambda: {"training": Optimization()})
-    """Name of each stage, in order, and how it is optimized."""
+    """Name of each stage, in order, and how it is optimized. An optional stage that is left out is not trained."""

@@ -12,15 +12,14 @@ from typing import Any
 import torch
 
 from ancestral import hub
-from ancestral.configuration import differences, from_json
-from ancestral.data import Dataset, ImageOptions, load_data
+from ancestral.configuration import differences, from_json, to_json
+from ancestral.data import PREPARATIONS, Dataset, Preparation, load_data
 from ancestral.errors import UserError, check_type
 from ancestral.files import read_json, write_json
 from ancestral.model import Model
-from ancestral.spec import Spec
-from ancestral.taxonomy import TAXONOMY, model_class, name_of
+from ancestral.taxonomy import import_model, model_class, name_of, rows
 
-_IDENTITY = ("model", "config", "spec", "stages", "images", "result_options", "from")
+_IDENTITY = ("model", "config", "spec", "stages", "preparation", "result_options", "from", "only")
 """What makes two runs the same run."""
 _NEEDED = {
     "model": str,
@@ -28,7 +27,7 @@ _NEEDED = {
     "spec": dict,
     "stages": dict,
     "data": dict,
-    "images": dict,
+    "preparation": dict,
     "result_options": dict,
     "command": str,
 }
@@ -52,7 +51,7 @@ class Run:
         if (path / "run.json").exists():
             run = cls.open(path)
             differing = [
-                _flag(d)
+                _flag(d, manifest)
                 for key in _IDENTITY
                 for d in differences(run.manifest.get(key), manifest.get(key), key)
             ]
@@ -105,17 +104,21 @@ class Run:
 
     @property
     def model_name(self) -> str:
-        """The model's name in the taxonomy."""
+        """The model's name in the taxonomy, or ``module:Class``."""
         return str(self.manifest["model"])
 
     @property
-    def images(self) -> ImageOptions:
-        """How the images were prepared."""
-        return from_json(ImageOptions, self.manifest["images"], where="images")
+    def preparation(self) -> Preparation:
+        """How the data were prepared. Raises UserError if the description of the run is damaged."""
+        there = self.manifest["preparation"]
+        if there.get("kind") not in PREPARATIONS:
+            problem = f"expected a kind of data in {self.path / 'run.json'}, got {there.get('kind')}"
+            raise UserError(problem, f"choose from {', '.join(PREPARATIONS)}")
+        return from_json(PREPARATIONS[there["kind"]], there, where=there["kind"])
 
     def load_data(self) -> Dataset:
         """The data that the run was trained on. Raises UserError if they are not there any more or have changed."""
-        data = load_data(self.manifest["data"]["source"], self.images)
+        data = load_data(self.manifest["data"]["source"], self.preparation)
         if data.fingerprint != self.manifest["data"]["fingerprint"]:
             raise UserError(
                 f"expected the data of the run, got {data.source} which has changed since",
@@ -134,59 +137,62 @@ class Run:
         return model_class(self.model_name).from_pretrained(folder).to(device)
 
 
-def _flag(difference: str) -> str:
+def _flag(difference: str, manifest: dict[str, Any]) -> str:
     """A difference of two manifests, named as the option that makes it."""
     name, _, values = difference.partition(" ")
     section, _, option = name.partition(".")
     prefixes = {
         "config": "--model.",
         "stages": "--",
-        "images": "--images.",
+        "preparation": f"--{manifest['preparation']['kind']}.",
         "result_options": "--",
         "from": "--from",
+        "only": "--stages",
     }
     if option == "processes":
         return f"the number of processes {values}"
     if section not in prefixes:
         return difference
+    option = option.replace(".phases.", ".").removesuffix(".kind")
     return f"{prefixes[section]}{option.replace('_', '-')} {values}"
 
 
 def load(name: str | Path, device: str | torch.device = "cpu") -> Model:
     """A trained model from a run directory, a ``model/`` folder or the Hugging Face Hub, in evaluation mode.
 
+    A model of somebody's own is imported from the module that it was defined in, if it lies on this machine;
+    of what comes from the Hub only models of the taxonomy are.
+
     Raises:
-        UserError: there is none, or its class is not in the taxonomy.
+        UserError: there is none, or its class cannot be found.
     """
     check_type(name, str | Path, "the name of a model", "give a run directory, a model/ folder or a Hub name")
     if (Path(name) / "run.json").is_file():
         return Run.open(name).load_model(device)
     folder = hub.fetch(str(name))
     data = read_json(folder / hub.CONFIG)
-    classes = {r.path.partition(":")[2]: r.name for r in TAXONOMY if r.path}
-    kind = data.get("class") if isinstance(data, dict) else None
-    if kind not in classes:
-        raise UserError(
-            f"expected a model of ancestral in {folder}, got {kind}",
-            f"choose one of class {', '.join(sorted(classes))}",
-        )
-    return model_class(classes[kind]).from_pretrained(folder).to(device)
+    place = (data.get("module"), data.get("class")) if isinstance(data, dict) else (None, None)
+    known = {r.place: r.name for r in rows() if r.place}
+    if place not in known and not (Path(name).is_dir() and all(isinstance(part, str) for part in place)):
+        choices = ", ".join(sorted(r.place[1] for r in rows() if r.place))
+        raise UserError(f"expected a model of ancestral in {folder}, got {place[1]}", f"choose one of class {choices}")
+    return import_model(*place).from_pretrained(folder).to(device)
 
 
 def manifest(
     model: type[Model],
     *,
     config: Any,
-    spec: Spec,
+    spec: Any,
     stages: Any,
     data: Dataset,
-    images: Any,
     options: Any,
     result_options: Any,
     recipe: str,
     source: str,
 ) -> dict[str, Any]:
     """What ``run.json`` records, from values that are JSON already and the data."""
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return {
         "model": name_of(model),
         "recipe": recipe,
@@ -195,7 +201,7 @@ def manifest(
         "spec": spec,
         "stages": stages,
         "data": data.describe(),
-        "images": images,
+        "preparation": to_json(data.preparation),
         "options": options,
         "result_options": result_options,
         "seed": result_options["seed"],
@@ -204,8 +210,7 @@ def manifest(
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores"
-        + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores{gpu}",
         "command": command(),
     }
 

@@ -1,6 +1,9 @@
 """The taxonomy: one row for each model, by how it represents a distribution and how it learns. Imports no torch."""
 
+import functools
 import importlib
+import importlib.metadata
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -29,7 +32,15 @@ class Row:
     likelihood: Literal["exact", "bound", "none"]
     """What its figures of likelihood are."""
     path: str | None = None
-    """``module:Class`` below ``ancestral.models``; None while the model is planned."""
+    """``module:Class``, of this library below ``ancestral.models``; None while the model is planned."""
+
+    @property
+    def place(self) -> tuple[str, str] | None:
+        """The module and the class of a model that is there."""
+        if self.path is None:
+            return None
+        module, _, name = self.path.partition(":")
+        return f"ancestral.models.{module}" if module.partition(".")[0] in FAMILIES else module, name
 
 
 FAMILIES: dict[Representation, str] = {
@@ -96,36 +107,86 @@ TAXONOMY: tuple[Row, ...] = (
 )  # fmt: skip
 
 
+@functools.cache
+def rows() -> tuple[Row, ...]:
+    """The rows of this library and those that installed packages add, as entry points of the group ``ancestral.models``.
+
+    An entry point names a ``Row``, whose ``path`` is absolute; its module should not import torch, so that
+    lists stay fast.
+    """
+    found = list(TAXONOMY)
+    for point in importlib.metadata.entry_points(group="ancestral.models"):
+        try:
+            added = point.load()
+        except Exception as error:  # of somebody else's package, which must not break this one
+            warnings.warn(f"the models of {point.value} are left out: {error}", stacklevel=2)
+            continue
+        if isinstance(added, Row) and added.name not in {r.name for r in found}:
+            found.append(added)
+        else:
+            warnings.warn(f"{point.value} is left out: expected a Row with a name of its own", stacklevel=2)
+    return tuple(found)
+
+
 def row(name: str) -> Row:
     """The row of a model that exists. Raises UserError for an unknown name or a planned model."""
-    rows = {r.name: r for r in TAXONOMY}
-    built = [r.name for r in TAXONOMY if r.path]
-    found = rows.get(name)
+    known = {r.name: r for r in rows()}
+    found = known.get(name)
     if found is None:
-        raise UserError(f"expected the name of a model, got {name!r}", nearest(name, rows))
+        raise UserError(f"expected the name of a model or module:Class, got {name!r}", nearest(name, known))
     if found.path is None:
-        raise UserError(
-            f"expected a model that is there, got {name} which is planned", f"choose from {', '.join(built)}"
-        )
+        built = [r.name for r in known.values() if r.path]
+        problem = f"expected a model that is there, got {name} which is planned"
+        raise UserError(problem, f"choose from {', '.join(built)}")
     return found
 
 
 def model_class(name: str) -> "type[Model]":
-    """The class of a model, imported now. Raises UserError like ``row``."""
-    path = row(name).path
-    assert path is not None
-    module, _, attribute = path.partition(":")
-    found: type[Model] = getattr(importlib.import_module(f"ancestral.models.{module}"), attribute)
+    """The class of a model, imported now, by its name in the taxonomy or as ``module:Class``.
+
+    Raises:
+        UserError: there is none of this name, it is planned, or what has this name is no model.
+
+    >>> model_class("vae").__name__, model_class("ancestral.models.latent.vae:VAE").__name__
+    ('VAE', 'VAE')
+    """
+    if ":" not in name:
+        place = row(name).place
+        assert place is not None
+        return import_model(*place)
+    module, _, attribute = name.partition(":")
+    return import_model(module, attribute)
+
+
+def import_model(module: str, name: str) -> "type[Model]":
+    """The class ``name`` of a module. Raises UserError if it cannot be imported or is no model."""
+    from ancestral.model import Model  # noqa: PLC0415 - the taxonomy is read without torch
+
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        problem = f"expected a module that can be imported, got {module}"
+        raise UserError(problem, "install its package, or give the command in the folder that it is in") from None
+    except AttributeError:
+        raise UserError(f"expected a class {name} in {module}, got none", "check the name") from None
+    if not (isinstance(found, type) and issubclass(found, Model)):
+        raise UserError(f"expected a subclass of ancestral.Model, got {module}:{name}", "check the name")
     return found
 
 
 def title(cls: type) -> str:
     """What papers call the model of a class; the class's own name if it has no row."""
-    return next(
-        (r.title for r in TAXONOMY if r.path and r.path.partition(":")[2] == cls.__name__), cls.__name__
-    )
+    found = _row_of(cls)
+    return found.title if found else cls.__name__
 
 
-def name_of(cls: "type[Model]") -> str:
-    """The name of the row of a class. Raises KeyError for a class without one."""
-    return {r.path.partition(":")[2]: r.name for r in TAXONOMY if r.path}[cls.__name__]
+def name_of(cls: type) -> str:
+    """What commands call a class: the name of its row, ``module:Class`` if it has none."""
+    found = _row_of(cls)
+    return found.name if found else f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _row_of(cls: type) -> Row | None:
+    return next((r for r in rows() if r.place == (cls.__module__, cls.__qualname__)), None)

@@ -7,12 +7,14 @@ import math
 import pytest
 import torch
 
+from ancestral.batch import Batch
 from ancestral.errors import UserError
-from ancestral.model import Batch
+from ancestral.evaluation.certificate import certify
+from ancestral.model import Sampling
 from ancestral.models.autoregressive.base import Autoregressive
 from ancestral.spec import Spec
+from ancestral.stages import Progress, initialize
 from ancestral.taxonomy import TAXONOMY, model_class
-from ancestral.testing import certify
 
 MODELS = {
     row.name: model_class(row.name) for row in TAXONOMY if row.representation == "autoregressive" and row.path
@@ -28,12 +30,12 @@ VARIANTS = {
     "wavenet, kernel 3": ("wavenet", {"kernel": 3, "cycles": 2}),
     "wavenet, images": ("wavenet", {"layers": 3}),
 }
-CONTEXT = Spec(shape=(1, 2, 2), levels=3, ordered=False)
+CONTEXT = Spec(shape=(1, 2, 2), levels=3, domain="codes")
 SPECS = {
-    "gray": (Spec(shape=(1, 5, 7), levels=6, classes=3, context=CONTEXT), {}),
+    "gray": (Spec(shape=(1, 5, 7), levels=6, classes=3, contexts=(CONTEXT,)), {}),
     "RGB": (Spec(shape=(3, 4, 3), levels=6, classes=3), {}),
     "two code maps": (
-        Spec(shape=(2, 3, 4), levels=7, ordered=False, context=Spec(shape=(2, 3, 4), levels=None)),
+        Spec(shape=(2, 3, 4), levels=7, domain="codes", contexts=(Spec(shape=(2, 3, 4), levels=None),)),
         {},
     ),
     "mixture": (Spec(shape=(1, 4, 6), levels=20), {"likelihood": "logistic-mixture", "components": 2}),
@@ -42,7 +44,15 @@ SPECS = {
         {"likelihood": "coupled-logistic-mixture", "components": 2},
     ),
 }
+PROGRESS = Progress.at(0, 1)
 CASES = list(itertools.product(VARIANTS, SPECS))
+
+
+def as_sequence(spec, steps, contexts=()):
+    domain = "codes" if spec.domain == "codes" else "sound"
+    return dataclasses.replace(
+        spec, shape=(spec.shape[0], steps), domain=domain, contexts=tuple(contexts)
+    )
 
 
 def build(variant, name, seed=0, **more) -> Autoregressive:
@@ -50,8 +60,7 @@ def build(variant, name, seed=0, **more) -> Autoregressive:
     spec, likelihood = SPECS[name]
     cls = MODELS[model_name]
     if cls.dims == 1 and variant != "wavenet, images":
-        context = spec.context and dataclasses.replace(spec.context, shape=(spec.context.shape[0], 3))
-        spec = dataclasses.replace(spec, shape=(spec.shape[0], 19), context=context)
+        spec = as_sequence(spec, 19, [as_sequence(context, 3) for context in spec.contexts])
     torch.manual_seed(seed)
     model = cls(dataclasses.replace(cls.Config.tiny(), **(likelihood | options | more)), spec).double().eval()
     with torch.no_grad():
@@ -61,17 +70,22 @@ def build(variant, name, seed=0, **more) -> Autoregressive:
 
 
 def given(model, n, seed=1):
+    """Labels and contexts of ``n`` examples, for ``conditionals`` and ``stream``."""
     generator = torch.Generator().manual_seed(seed)
-    context = model.spec.context
     labels = torch.arange(n) % model.spec.classes if model.spec.classes else None
-    if context is None:
-        return labels, None
-    if context.levels is None:
-        return labels, torch.randn(n, *context.shape, generator=generator, dtype=torch.float64)
-    return labels, torch.randint(context.levels, (n, *context.shape), generator=generator)
+    return labels, tuple(
+        torch.randn(n, *context.shape, generator=generator, dtype=torch.float64)
+        if context.levels is None
+        else torch.randint(context.levels, (n, *context.shape), generator=generator)
+        for context in model.spec.contexts
+    )
 
 
-def sample_by_full_passes(model, uniforms, labels, context):
+def noise(model, n, seed=0, dtype=torch.float64):
+    return torch.rand(n, *model.spec.shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def sample_by_full_passes(model, uniforms, labels, contexts):
     """The definition of ancestral sampling: a full pass for each value."""
     x = torch.zeros(uniforms.shape, dtype=torch.int64)
     channels, *grid = model.spec.shape
@@ -79,7 +93,7 @@ def sample_by_full_passes(model, uniforms, labels, context):
         for position in itertools.product(*map(range, grid)):
             for channel in range(channels):
                 place = (slice(None), channel, *position)
-                x[place] = model.conditionals(x, labels, context)[place].quantile(uniforms[place])
+                x[place] = model.conditionals(x, labels, contexts)[place].quantile(uniforms[place])
     return x
 
 
@@ -93,26 +107,23 @@ def test_sees_exactly_the_declared_past(variant, name):
 def test_streaming_is_the_full_pass(variant, name):
     model = build(variant, name)
     n = 3
-    labels, context = given(model, n)
-    uniforms = torch.rand(
-        n, *model.spec.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64
-    )
-    x = model.sample(n, labels, context=context, uniforms=uniforms).long()
-    assert torch.equal(x, sample_by_full_passes(model, uniforms, labels, context)), (
+    labels, contexts = given(model, n)
+    uniforms = noise(model, n, seed=2)
+    x = model.quantile(uniforms, labels, contexts=contexts).long()
+    assert torch.equal(x, sample_by_full_passes(model, uniforms, labels, contexts)), (
         "other tokens for the same noise"
     )
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
         model = model.to(dtype)
-        conditions = (
-            None if context is None else context.to(dtype) if context.is_floating_point() else context
-        )
+        conditions = [context.to(dtype) if context.is_floating_point() else context for context in contexts]
         with torch.no_grad():
             whole = model.conditionals(x, labels, conditions).log_pmf()
         stream = model.stream(n, labels, conditions)
         while (index := stream.index) is not None:
             place = (slice(None), *index)
             here = stream.conditional().log_pmf()
-            # Relative to log-probabilities of a few nats up to a few hundred; levels rarer than e^-30 lose digits to cancellation.
+            # Relative to log-probabilities of a few nats up to a few hundred; levels rarer than e^-30 lose
+            # digits to cancellation.
             likely = whole[place] > -30
             torch.testing.assert_close(here[likely], whole[place][likely], rtol=tolerance, atol=tolerance)
             stream.push(x[place])
@@ -123,8 +134,8 @@ def test_streaming_is_the_full_pass(variant, name):
 def test_a_step_may_be_repeated(variant):
     """With channels in order, each position is visited once for each channel; only the last visit counts."""
     model = build(variant, "RGB")
-    labels, context = given(model, 2)
-    first, second = model.stream(2, labels, context), model.stream(2, labels, context)
+    labels, contexts = given(model, 2)
+    first, second = model.stream(2, labels, contexts), model.stream(2, labels, contexts)
     generator = torch.Generator().manual_seed(0)
     while (index := first.index) is not None:
         if index[0]:  # look again at what was there before the value was known
@@ -139,15 +150,13 @@ def test_a_step_may_be_repeated(variant):
 def test_completion_keeps_what_is_known(variant):
     model = build(variant, "gray")
     n = 4
-    labels, context = given(model, n)
-    uniforms = torch.rand(
-        n, *model.spec.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    )
-    free = model.sample(n, labels, context=context, uniforms=uniforms)
+    labels, contexts = given(model, n)
+    uniforms = noise(model, n)
+    free = model.quantile(uniforms, labels, contexts=contexts)
     # A prefix that the model itself drew changes nothing.
     known = torch.zeros(model.spec.shape, dtype=torch.bool)
     known.view(-1)[: model.spec.dims // 2] = True
-    draw = lambda x, known: model.sample(n, labels, context=context, uniforms=uniforms, x=x, known=known)  # noqa: E731
+    draw = lambda x, known: model.quantile(uniforms, labels, contexts=contexts, x=x, known=known)  # noqa: E731
     assert torch.equal(draw(free, known), free)
     # Of other examples, what is known stays, and what comes before it is drawn as if it were not there.
     other = ((free.long() + 1) % model.spec.levels).to(free.dtype)
@@ -158,7 +167,7 @@ def test_completion_keeps_what_is_known(variant):
     assert torch.equal(draw(other, ~known)[:, known], free[:, known])
     # What is drawn in the hole follows its conditionals given everything before.
     with torch.no_grad():
-        expected = model.conditionals(completed.long(), labels, context).quantile(uniforms)
+        expected = model.conditionals(completed.long(), labels, contexts).quantile(uniforms)
     assert torch.equal(completed[:, ~hole].long(), expected[:, ~hole])
 
 
@@ -172,10 +181,10 @@ def test_completion_stops_where_nothing_is_left_to_draw(monkeypatch):
     known = torch.ones(model.spec.shape, dtype=torch.bool)
     known[:, 1, 2] = False
     x = torch.randint(20, (2, *model.spec.shape))
-    completed = model.sample(2, x=x, known=known)
+    completed = model.complete(x, known)
     assert visited == list(range(1 * 6 + 2 + 1))
     assert torch.equal(completed[:, known], x[:, known])
-    assert torch.equal(model.sample(2, x=x, known=torch.ones_like(known)), x)
+    assert torch.equal(model.complete(x, torch.ones_like(known)), x)
 
 
 @pytest.mark.parametrize("variant", ["pixelcnnpp", "pixelsnail", "transformer", "wavenet"])
@@ -218,13 +227,13 @@ def test_half_precision_does_not_round_the_output(variant):
 
 def test_classes_in_one_batch_are_those_of_each():
     model = build("gated-pixelcnn", "gray")
-    labels, context = given(model, 3)
-    uniforms = torch.rand(
-        3, *model.spec.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    )
-    together = model.sample(3, labels, context=context, uniforms=uniforms)
+    labels, contexts = given(model, 3)
+    uniforms = noise(model, 3)
+    together = model.quantile(uniforms, labels, contexts=contexts)
     alone = [
-        model.sample(1, labels[i : i + 1], context=context[i : i + 1], uniforms=uniforms[i : i + 1])
+        model.quantile(
+            uniforms[i : i + 1], labels[i : i + 1], contexts=[context[i : i + 1] for context in contexts]
+        )
         for i in range(3)
     ]
     assert torch.equal(together, torch.cat(alone))
@@ -232,14 +241,14 @@ def test_classes_in_one_batch_are_those_of_each():
 
 def test_the_context_matters_where_it_stands():
     model = build("gated-pixelcnn", "gray", layers=1)
-    labels, context = given(model, 1)
-    changed = context.clone()
-    changed[0, 0, 1, 1] = (changed[0, 0, 1, 1] + 1) % 3
+    labels, contexts = given(model, 1)
+    changed = (contexts[0].clone(),)
+    changed[0][0, 0, 1, 1] = (changed[0][0, 0, 1, 1] + 1) % 3
     x = torch.zeros(1, *model.spec.shape, dtype=torch.int64)
     with torch.no_grad():
         moved = (
             (
-                model.conditionals(x, labels, context).log_pmf()
+                model.conditionals(x, labels, contexts).log_pmf()
                 - model.conditionals(x, labels, changed).log_pmf()
             )
             .abs()
@@ -248,18 +257,84 @@ def test_the_context_matters_where_it_stands():
     assert float(moved[0, 0, -1, -1]) > 1e-6
 
 
+COARSE = Spec(shape=(1, 2, 2), levels=3, domain="codes")
+FINE = Spec(shape=(2, 4, 4), levels=None)
+
+
+def with_two_contexts(variant):
+    """A class-conditional model of 8x8 codes (or 16 steps) that sees a coarse map of codes and a finer one of real numbers."""
+    model_name, options = VARIANTS[variant]
+    cls = MODELS[model_name]
+    spec = Spec(shape=(1, 8, 8), levels=5, classes=2, domain="codes", contexts=(COARSE, FINE))
+    if cls.dims == 1 and variant != "wavenet, images":
+        spec = as_sequence(spec, 16, (as_sequence(COARSE, 2), as_sequence(FINE, 4)))
+    torch.manual_seed(0)
+    return cls(dataclasses.replace(cls.Config.tiny(), **options), spec).double().eval()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_two_contexts_of_two_resolutions_are_seen(variant):
+    model = with_two_contexts(variant)
+    n = 2
+    labels, (coarse, fine) = given(model, n)
+    uniforms = noise(model, n)
+    x = model.quantile(uniforms, labels, contexts=(coarse, fine)).long()
+    # By a full pass: what is streamed is what the whole map gives, with both contexts.
+    with torch.no_grad():
+        whole = model.conditionals(x, labels, (coarse, fine)).log_pmf()
+    stream = model.stream(n, labels, (coarse, fine))
+    while (index := stream.index) is not None:
+        place = (slice(None), *index)
+        torch.testing.assert_close(stream.conditional().log_pmf(), whole[place], rtol=1e-12, atol=1e-12)
+        stream.push(x[place])
+    # By gradients, every number of the finer one; by changes, every code of the coarse one.
+    leaf = fine.clone().requires_grad_()
+    model.log_likelihood(Batch(x, labels, (coarse, leaf))).sum().backward()
+    assert bool((leaf.grad != 0).all())
+    for i in range(coarse[0].numel()):
+        other = coarse.clone().view(n, -1)
+        other[:, i] = (other[:, i] + 1) % 3
+        with torch.no_grad():
+            changed = model.conditionals(x, labels, (other.view_as(coarse), fine)).log_pmf()
+        assert float((changed - whole).abs().max()) > 1e-6
+    # One does not stand for the other: without its own, a model refuses to run.
+    for contexts in ((), (coarse,), (fine, coarse)):
+        for run in (model.conditionals, lambda x, labels, contexts: model.stream(n, labels, contexts)):
+            with pytest.raises(UserError, match=r"expected (2 contexts|contexts of shape|examples of shape|integers)"):
+                run(x, labels, contexts)
+
+
+def test_each_context_is_repeated_from_its_own_resolution():
+    """A code of the coarse map stands for 4x4 positions, a number of the finer one for 2x2."""
+    model = with_two_contexts("gated-pixelcnn")
+    _, (coarse, fine) = given(model, 1)
+    encoder, finer = model.conditioner.encoders
+    with torch.no_grad():
+        features = model.condition(torch.tensor([1]), (coarse, fine))
+        expected = model.conditioner.classes(torch.tensor([1]))[:, :, None, None]
+        for encode, context, times in ((encoder, coarse, 4), (finer, fine, 2)):
+            encoded = encode(context, torch.float64)
+            assert encoded.shape[2:] == context.shape[2:]
+            expected = expected + encoded.repeat_interleave(times, 2).repeat_interleave(times, 3)
+    torch.testing.assert_close(features, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("variant", ["gated-pixelcnn", "pixelcnnpp", "wavenet"])
+def test_two_contexts_are_no_leak(variant):
+    certificate = certify(with_two_contexts(variant), trials=1)
+    assert certificate.causal, str(certificate)
+
+
 def test_weights_changed_between_streams_are_seen():
     """Masked and normalized weights are prepared when a stream starts, so that a load or an average is never missed."""
     for variant in VARIANTS:
         model = build(variant, "mixture")
-        uniforms = torch.rand(
-            2, *model.spec.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-        )
-        before = model.sample(2, uniforms=uniforms)
+        uniforms = noise(model, 2)
+        before = model.quantile(uniforms)
         with torch.no_grad():
             for p in model.parameters():
                 p.add_(0.5 * torch.randn_like(p))
-        after = model.sample(2, uniforms=uniforms).long()
+        after = model.quantile(uniforms).long()
         with torch.no_grad():
             assert torch.equal(after, model.conditionals(after).quantile(uniforms)), variant
         assert not torch.equal(before.long(), after), variant
@@ -267,30 +342,28 @@ def test_weights_changed_between_streams_are_seen():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_stream_adds_up_to_the_likelihood(name):
-    """What a codec would pay for the values one after another is what ``log_prob`` says of the whole."""
+    """What a codec would pay for the values one after another is what ``log_likelihood`` says of the whole."""
     model = build(name, "gray")
-    labels, context = given(model, 2)
-    x = model.sample(2, labels, context=context)
-    streamed, stream = torch.zeros(2, dtype=torch.float64), model.stream(2, labels, context)
+    labels, contexts = given(model, 2)
+    x = model.sample(2, labels, contexts=contexts)
+    streamed, stream = torch.zeros(2, dtype=torch.float64), model.stream(2, labels, contexts)
     while (index := stream.index) is not None:
         value = x[(slice(None), *index)].long()
         streamed += stream.conditional().log_prob(value)
         stream.push(value)
-    loss = model.log_prob(Batch(x, labels, context))
+    loss = model.log_likelihood(Batch(x, labels, contexts))
     torch.testing.assert_close(streamed, loss.detach(), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["gated-pixelcnn", "transformer"])
 def test_a_compiled_network_streams_the_same_tokens(name):
     model = build(name, "gray")
-    labels, context = given(model, 2)
-    uniforms = torch.rand(
-        2, *model.spec.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    )
-    plain = model.sample(2, labels, context=context, uniforms=uniforms)
+    labels, contexts = given(model, 2)
+    uniforms = noise(model, 2)
+    plain = model.quantile(uniforms, labels, contexts=contexts)
     for part in ("rows", "positions"):
         setattr(model, part, torch.compile(getattr(model, part), backend="eager", dynamic=False))
-    assert torch.equal(model.sample(2, labels, context=context, uniforms=uniforms), plain)
+    assert torch.equal(model.quantile(uniforms, labels, contexts=contexts), plain)
     torch.compiler.reset()
 
 
@@ -298,8 +371,8 @@ def test_a_compiled_network_streams_the_same_tokens(name):
 def test_bfloat16_draws_from_its_own_stream(name):
     """In half precision a stream rounds otherwise than a full pass; what is drawn is drawn from what the stream said."""
     exact, model = build(name, "mixture"), build(name, "mixture").bfloat16()
-    uniforms = torch.rand(2, *model.spec.shape, generator=torch.Generator().manual_seed(0))
-    x = model.sample(2, uniforms=uniforms).long()
+    uniforms = noise(model, 2, dtype=torch.float32)
+    x = model.quantile(uniforms).long()
     model.spec.check(x)
     stream, nats = model.stream(2), torch.zeros(2)
     while (index := stream.index) is not None:
@@ -307,33 +380,31 @@ def test_bfloat16_draws_from_its_own_stream(name):
         assert torch.equal(stream.conditional().quantile(uniforms[place]), x[place])
         nats -= stream.conditional().log_prob(x[place]).float()
         stream.push(x[place])
-    torch.testing.assert_close(nats, -exact.log_prob(Batch(x)).detach().float(), rtol=0.05, atol=0.5)
+    torch.testing.assert_close(nats, -exact.log_likelihood(Batch(x)).detach().float(), rtol=0.05, atol=0.5)
 
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("options", [{"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.6, "temperature": 1.5}])
 def test_sharpened_tokens_are_those_of_full_passes(name, options):
     model = build(name, "gray")
-    labels, context = given(model, 2)
-    uniforms = torch.rand(
-        2, *model.spec.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    )
-    x = model.sample(2, labels, context=context, uniforms=uniforms, **options).long()
+    labels, contexts = given(model, 2)
+    uniforms = noise(model, 2)
+    x = model.quantile(uniforms, labels, contexts=contexts, options=Sampling(**options)).long()
     with torch.no_grad():
-        assert torch.equal(model.conditionals(x, labels, context).quantile(uniforms, **options), x)
-    assert not torch.equal(model.sample(2, labels, context=context, uniforms=uniforms).long(), x)
+        assert torch.equal(model.conditionals(x, labels, contexts).quantile(uniforms, **options), x)
+    assert not torch.equal(model.quantile(uniforms, labels, contexts=contexts).long(), x)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_conditions_matter_from_the_first_value_on(name):
     model = build(name, "gray")
-    labels, context = given(model, 1)
-    other = (context + 1) % 3
+    labels, contexts = given(model, 1)
+    other = ((contexts[0] + 1) % 3,)
     x = torch.zeros(1, *model.spec.shape, dtype=torch.int64)
     with torch.no_grad():
         first, by_class, by_context = (
             model.conditionals(x, *condition).log_pmf().flatten(1, -2)[:, 0]
-            for condition in ((labels, context), ((labels + 1) % 3, context), (labels, other))
+            for condition in ((labels, contexts), ((labels + 1) % 3, contexts), (labels, other))
         )
     assert float((first - by_class).abs().max()) > 1e-6
     assert float((first - by_context).abs().max()) > 1e-6
@@ -344,9 +415,9 @@ def test_dropout_drops_in_training_alone(name):
     model = build(name, "mixture", dropout=0.5)
     x = torch.randint(20, (2, *model.spec.shape), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.equal(model.log_prob(Batch(x)), model.log_prob(Batch(x)))
+        assert torch.equal(model.log_likelihood(Batch(x)), model.log_likelihood(Batch(x)))
         model.train()
-        assert not torch.equal(model.log_prob(Batch(x)), model.log_prob(Batch(x)))
+        assert not torch.equal(model.log_likelihood(Batch(x)), model.log_likelihood(Batch(x)))
     with pytest.raises(
         UserError,
         match=r"expected a model in evaluation mode, got one in training mode; call model\.eval\(\) first",
@@ -363,14 +434,15 @@ def test_weight_normalisation_starts_from_data(name, labels):
     spec = Spec(shape=(1, 6, 6), levels=20, classes=3)
     model = cls(dataclasses.replace(cls.Config.tiny(), likelihood="logistic-mixture"), spec)
     batch = Batch(torch.randint(20, (4, *spec.shape)), labels)
-    first = model.loss(batch, "training").total.detach()
+    initialize(model, model.stages()[0], batch)
+    first = model.loss(batch, "training", PROGRESS).total.detach()
     assert float(first) < 10
     found = {}
     for part, layer in model.named_modules():
         if hasattr(layer, "parametrizations"):
             layer.register_forward_hook(lambda _, __, output, part=part: found.setdefault(part, output))
     with torch.no_grad():
-        assert float(model.log_prob(batch).mean()) == pytest.approx(
+        assert float(model.log_likelihood(batch).mean()) == pytest.approx(
             -float(first) * spec.dims * math.log(2), rel=0.05
         )
     spreads = [
@@ -384,58 +456,81 @@ def test_weight_normalisation_starts_from_data(name, labels):
     weights = {key: value.clone() for key, value in model.state_dict().items()}
     again = cls(model.config, spec)
     again.load_state_dict(weights)
-    for started in (model, again):  # not done again, not after a load either
-        started.loss(Batch(torch.zeros_like(batch.x), labels), "training")
+    for started in (model, again):  # not done again by a step, not after a load either
+        started.loss(Batch(torch.zeros_like(batch.x), labels), "training", PROGRESS)
         assert all(torch.equal(value, weights[key]) for key, value in started.state_dict().items())
 
 
-BAD = [
-    ({"temperature": 0.0}, "expected a temperature above 0, got 0.0"),
-    ({"temperature": float("nan")}, "expected a temperature above 0, got nan"),
+BAD_SAMPLES = [
+    ({"temperature": 0.0}, "expected temperature above 0, got 0.0"),
+    ({"temperature": float("nan")}, "expected temperature above 0, got nan"),
     ({"top_k": 7}, "expected top-k of 1..6, got 7"),
-    ({"top_p": 1.5}, "expected top-p in"),
+    ({"top_k": 0}, "expected top_k of at least 1, got 0"),
+    ({"top_p": 0.0}, r"expected top_p in \(0, 1\], got 0.0"),
+    ({"top_p": 1.5}, r"expected top_p in \(0, 1\], got 1.5"),
+    ({"truncation": 0.5}, "expected no truncation, got one: GatedPixelCNN takes temperature, top-k, top-p"),
     ({"labels": torch.tensor([0, 3])}, "expected labels 0..2, got 0..3"),
     ({"labels": torch.tensor([0])}, "expected 2 labels"),
+    ({"contexts": ()}, "expected 1 contexts, got 0"),
+    (
+        {"contexts": [torch.zeros(2, 1, 3, 2, dtype=torch.int64)]},
+        r"expected examples of shape \(1, 2, 2\), got \(1, 3, 2\) as context 0",
+    ),
+    ({"contexts": [torch.full((2, 1, 2, 2), 3)]}, "expected values 0..2, got 3 as context 0;"),
+    (
+        {"contexts": [torch.zeros(1, 1, 2, 2, dtype=torch.int64)]},
+        "expected 2 examples of context 0, got 1",
+    ),
+]
+BAD_NOISE = [
     ({"uniforms": torch.rand(2, 1, 5, 5)}, r"expected noise of shape \(2, 1, 5, 7\), got \(2, 1, 5, 5\)"),
+    ({"uniforms": torch.tensor(0.5)}, r"expected noise of shape \(1, 5, 7\), got \(\)"),
     ({"uniforms": torch.ones(2, 1, 5, 7)}, r"expected noise in \[0, 1\), got numbers outside it, or NaN"),
     (
         {"uniforms": torch.full((2, 1, 5, 7), float("nan"))},
         r"expected noise in \[0, 1\), got numbers outside it, or NaN",
     ),
-    ({"context": None}, r"expected a context of shape \(1, 2, 2\), got None"),
-    (
-        {"context": torch.zeros(2, 1, 3, 2, dtype=torch.int64)},
-        r"expected examples of shape \(1, 2, 2\), got \(1, 3, 2\)",
-    ),
-    ({"context": torch.full((2, 1, 2, 2), 3)}, "expected values 0..2, got 3;"),
-    ({"context": torch.zeros(1, 1, 2, 2, dtype=torch.int64)}, "expected a context of 2 examples, got 1"),
+    ({"labels": None}, "expected labels for a class-conditional model, got none"),
+    ({"options": Sampling(top_k=7)}, "expected top-k of 1..6, got 7"),
     ({"x": torch.zeros(2, 1, 5, 7, dtype=torch.int64)}, "expected x and known together"),
-    (
-        {"x": torch.zeros(2, 1, 5, 6, dtype=torch.int64), "known": torch.ones(1, dtype=torch.bool)},
-        r"expected examples of shape \(1, 5, 7\), got \(1, 5, 6\)",
-    ),
-    (
-        {"x": torch.full((2, 1, 5, 7), 6), "known": torch.ones(1, dtype=torch.bool)},
-        "expected values 0..5, got 6;",
-    ),
     (
         {"x": torch.zeros(3, 1, 5, 7, dtype=torch.int64), "known": torch.ones(1, dtype=torch.bool)},
         "expected 2 examples to complete, got 3",
     ),
-    (
-        {"x": torch.zeros(2, 1, 5, 7, dtype=torch.int64), "known": torch.ones(5, 5, dtype=torch.bool)},
-        r"expected a mask of shape \(2, 1, 5, 7\), got \(5, 5\)",
-    ),
-    ({"x": torch.zeros(2, 1, 5, 7, dtype=torch.int64), "known": torch.ones(5, 7)}, "expected a boolean mask"),
 ]
+BAD_COMPLETIONS = [
+    ({"x": torch.zeros(2, 1, 5, 6, dtype=torch.int64)}, r"expected examples of shape \(1, 5, 7\), got \(1, 5, 6\)"),
+    ({"x": torch.full((2, 1, 5, 7), 6)}, "expected values 0..5, got 6;"),
+    ({"known": torch.ones(5, 5, dtype=torch.bool)}, r"expected a mask of shape \(2, 1, 5, 7\), got \(5, 5\)"),
+    ({"known": torch.ones(5, 7)}, "expected a boolean mask"),
+]
+ZEROS = torch.zeros(2, 1, 2, 2, dtype=torch.int64)
 
 
-@pytest.mark.parametrize(("options", "message"), BAD)
+@pytest.mark.parametrize(("options", "message"), BAD_SAMPLES)
 def test_bad_sampling_arguments_are_one_line_errors(options, message):
     model = build("gated-pixelcnn", "gray")
-    options = {"context": torch.zeros(2, 1, 2, 2, dtype=torch.int64)} | options
     with pytest.raises(UserError, match=message):
-        model.sample(2, **options)
+        model.sample(2, **({"contexts": [ZEROS]} | options))
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_NOISE)
+def test_bad_noise_is_a_one_line_error(options, message):
+    model = build("gated-pixelcnn", "gray")
+    given = {"uniforms": torch.rand(2, 1, 5, 7), "labels": torch.tensor([0, 1]), "contexts": [ZEROS]}
+    with pytest.raises(UserError, match=message):
+        model.quantile(**(given | options))
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_COMPLETIONS)
+def test_bad_completions_are_one_line_errors(options, message):
+    model = build("gated-pixelcnn", "gray")
+    given = {"x": torch.zeros(2, 1, 5, 7, dtype=torch.int64), "known": torch.ones(1, dtype=torch.bool)}
+    labels = torch.tensor([0, 1])
+    with pytest.raises(UserError, match=message):
+        model.complete(**(given | options), contexts=[ZEROS])
+    with pytest.raises(UserError, match=message):
+        model.quantile(torch.rand(2, 1, 5, 7), labels, contexts=[ZEROS], **(given | options))
 
 
 def test_bad_streams_are_one_line_errors():
@@ -460,12 +555,45 @@ def test_bad_streams_are_one_line_errors():
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_the_likelihood_is_exact(name):
+    model = build(name, "gray")
+    labels, contexts = given(model, 2)
+    assert model.likelihood == "exact"
+    x = torch.zeros(2, *model.spec.shape, dtype=torch.int64)
+    for k, message in ((0, "expected at least 1 importance sample"), (2, "whose likelihood is exact")):
+        with pytest.raises(UserError, match=message):
+            model.log_likelihood(Batch(x, labels, contexts), k)
+    assert model.Config.kind == name
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_sampling_is_the_quantile_of_the_generators_numbers(name):
+    """Classes are drawn first, then a number for each value."""
+    model = build(name, "gray").float()
+    _, contexts = given(model, 3)
+    generator = torch.Generator().manual_seed(4)
+    labels = torch.randint(3, (3,), generator=generator)
+    uniforms = torch.rand(3, *model.spec.shape, generator=generator)
+    x = model.sample(3, contexts=contexts, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(x, model.quantile(uniforms, labels, contexts=contexts))
+    known = torch.rand(model.spec.shape, generator=generator) < 0.5
+    other = torch.randint(6, x.shape, generator=generator)
+    filled = model.complete(other, known, contexts=contexts, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(filled, model.quantile(uniforms, labels, contexts=contexts, x=other, known=known))
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_what_cannot_be_built(name):
     cls = MODELS[name]
     wrong = Spec(shape=(16,)) if cls.dims == 1 else Spec(shape=(1, 16))
     with pytest.raises(UserError, match="expected images or code maps"):
         cls(cls.Config.tiny(), wrong)
-    spec = Spec(shape=(1, 16) if cls.dims == 1 else (1, 4, 4), levels=5, ordered=False)
+    for shape in ((3,), (1, 16), (1, 4, 4)):
+        with pytest.raises(UserError, match="expected data with a number of levels, got continuous data"):
+            cls(cls.Config.tiny(), Spec(shape=shape, levels=None))
+    with pytest.raises(UserError, match=r"expected a context \(C, H, W\) or \(C, T\), got shape \(3,\)"):
+        cls(cls.Config.tiny(), Spec(shape=(1, 4, 4), levels=5, contexts=(Spec(shape=(3,)),)))
+    spec = Spec(shape=(1, 16) if cls.dims == 1 else (1, 4, 4), levels=5, domain="codes")
     with pytest.raises(UserError, match="expected a categorical likelihood for code indices"):
         cls(dataclasses.replace(cls.Config.tiny(), likelihood="logistic-mixture"), spec)
     for field, value in (("dropout", 1.0), ("condition_width", 0), ("components", 0)):
@@ -482,7 +610,7 @@ def test_recipes_can_be_built(name, recipe):
     with torch.device("meta"):
         model = cls(cls.recipes[recipe].model, spec)
         x = torch.zeros(2, *spec.shape, dtype=torch.uint8)
-        assert model.log_prob(Batch(x, torch.zeros(2, dtype=torch.int64))).shape == (2,)
+        assert model.log_likelihood(Batch(x, torch.zeros(2, dtype=torch.int64))).shape == (2,)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 16), (1, 16, 1)])
@@ -494,5 +622,5 @@ def test_channels_without_variance_keep_their_gain(name, shape):
     gains = {
         key: value.clone() for key, value in model.state_dict().items() if key.endswith("weight.original0")
     }
-    model.loss(Batch(torch.randint(6, (8, *shape))), "training")
+    initialize(model, model.stages()[0], Batch(torch.randint(6, (8, *shape))))
     assert all(float((model.state_dict()[key] / value).abs().max()) < 200 for key, value in gains.items())

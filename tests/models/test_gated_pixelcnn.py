@@ -6,12 +6,15 @@ import math
 import pytest
 import torch
 
+from ancestral.batch import Batch
 from ancestral.errors import UserError
-from ancestral.model import Batch
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from ancestral.nn.causal import RasterConv2d, channel_groups
 from ancestral.spec import Spec
+from ancestral.stages import Progress
 from ancestral.testing import _check_chi_square, enumerate_examples
+
+PROGRESS = Progress.at(0, 1)
 
 
 def build(spec, seed=0, **options):
@@ -35,16 +38,17 @@ def parameters_of(distribution):
 def past(shape, kernel, layers):
     """Whether output (c, r, s) may depend on input (c', r', s'), from the paper's geometry alone, ``(C, H, W, C, H, W)``.
 
-    The row so far by at most one reach a layer; of the rows above, a rectangle that grows by a reach a layer to all three sides.
+    The row so far by at most half a kernel a layer; of the rows above, a rectangle that grows by as much to
+    all three sides.
     """
-    reach = (layers + 1) * (kernel // 2)
+    far = (layers + 1) * (kernel // 2)
     seen = torch.zeros(*shape, *shape, dtype=torch.bool)
     for output, inputs in itertools.product(itertools.product(*map(range, shape)), repeat=2):
         (c, row, column), (c_in, row_in, column_in) = output, inputs
         up, left = row - row_in, column - column_in
         here = up == 0 and left == 0 and c_in < c
-        before = up == 0 and 0 < left <= reach
-        above = 0 < up <= 1 + reach and abs(left) <= reach
+        before = up == 0 and 0 < left <= far
+        above = 0 < up <= 1 + far and abs(left) <= far
         seen[(*output, *inputs)] = here or before or above
     return seen
 
@@ -87,7 +91,7 @@ def test_jacobian_is_the_declared_past(name, likelihood):
 
 @pytest.mark.parametrize("shape", [(1, 4, 6), (2, 4, 3), (3, 3, 4)])
 def test_codes_are_seen_as_the_declared_past(shape):
-    spec = Spec(shape=shape, levels=5, ordered=False)
+    spec = Spec(shape=shape, levels=5, domain="codes")
     seen = torch.zeros(*shape, *shape, dtype=torch.bool)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -98,21 +102,22 @@ def test_codes_are_seen_as_the_declared_past(shape):
             for i, position in enumerate(itertools.product(*map(range, shape))):
                 changed[(i, *position)] = (changed[(i, *position)] + 1 + i % 4) % 5
             difference = model.conditionals(changed).logits - model.conditionals(x.expand_as(changed)).logits
-            # float64 rounding may differ between places of a batch; a real path changes the logits by far more than 1e-12.
+            # float64 rounding may differ between places of a batch; a real path changes the logits by far
+            # more than 1e-12.
             moved = (difference.abs() > 1e-12).any(-1)
             seen |= moved.movedim(0, -1).reshape(*shape, *shape)
     assert torch.equal(seen, past(shape, 3, 1))
 
 
-@pytest.mark.parametrize("ordered", [True, False])
-def test_examples_of_a_batch_are_independent(ordered):
-    spec = Spec(shape=(2, 3, 3), levels=4, classes=2, ordered=ordered)
+@pytest.mark.parametrize("domain", ["image", "codes"])
+def test_examples_of_a_batch_are_independent(domain):
+    spec = Spec(shape=(2, 3, 3), levels=4, classes=2, domain=domain)
     model = build(spec).train()
     x = torch.randint(4, (5, 2, 3, 3), generator=torch.Generator().manual_seed(0))
     labels = torch.arange(5) % 2
-    alone = torch.cat([model.log_prob(Batch(x[i : i + 1], labels[i : i + 1])) for i in range(5)])
+    alone = torch.cat([model.log_likelihood(Batch(x[i : i + 1], labels[i : i + 1])) for i in range(5)])
     torch.testing.assert_close(
-        model.log_prob(Batch(x, labels)), alone, rtol=1e-12, atol=1e-12
+        model.log_likelihood(Batch(x, labels)), alone, rtol=1e-12, atol=1e-12
     )  # float64 rounding
 
 
@@ -141,8 +146,8 @@ ENUMERABLE = [
     Spec(shape=(1, 2, 3), levels=3),
     Spec(shape=(2, 2, 2), levels=2),
     Spec(shape=(3, 2, 1), levels=3),
-    Spec(shape=(3, 1, 2), levels=3, ordered=False),
-    Spec(shape=(1, 3, 2), levels=3, classes=2, ordered=False),
+    Spec(shape=(3, 1, 2), levels=3, domain="codes"),
+    Spec(shape=(1, 3, 2), levels=3, classes=2, domain="codes"),
 ]
 
 
@@ -156,7 +161,7 @@ def test_probabilities_sum_to_one_and_samples_follow_them(spec, likelihood):
     x = enumerate_examples(spec)
     n = 6000
     with torch.no_grad():
-        log_prob = model.log_prob(Batch(x))
+        log_prob = model.log_likelihood(Batch(x))
         # float64; the series of log1mexp is good to 1e-9 for each of up to 6 values.
         assert float(log_prob.exp().sum()) == pytest.approx(1, abs=2e-8)
         drawn = model.sample(n, generator=torch.Generator().manual_seed(0))
@@ -199,7 +204,8 @@ def test_the_same_uniforms_give_the_same_tokens():
     first = draw()
     torch.manual_seed(99)
     assert torch.equal(first, draw())
-    # What was drawn is the inverse of the cumulative distributions at those uniforms, had the whole been known at once.
+    # What was drawn is the inverse of the cumulative distributions at those uniforms, had the whole been
+    # known at once.
     uniforms = torch.rand(4, 2, 3, 2, generator=torch.Generator().manual_seed(7))
     with torch.no_grad():
         assert torch.equal(model.conditionals(first, labels).quantile(uniforms), first.long())
@@ -212,8 +218,8 @@ def test_without_labels_the_model_is_the_even_mixture():
     model = build(spec)
     x = enumerate_examples(spec)
     with torch.no_grad():
-        given = torch.stack([model.log_prob(Batch(x, torch.full((len(x),), c))) for c in range(3)])
-        torch.testing.assert_close(model.log_prob(Batch(x)).exp(), given.exp().mean(0))
+        given = torch.stack([model.log_likelihood(Batch(x, torch.full((len(x),), c))) for c in range(3)])
+        torch.testing.assert_close(model.log_likelihood(Batch(x)).exp(), given.exp().mean(0))
         torch.testing.assert_close(given.exp().sum(1), torch.ones(3, dtype=torch.float64), rtol=0, atol=2e-8)
     assert (given[0] - given[1]).abs().max() > 0.1, "the class changes nothing"
     n = 3000
@@ -230,7 +236,7 @@ def test_the_unconditional_model_of_labelled_data_ignores_labels():
     x = enumerate_examples(spec)
     with torch.no_grad():
         assert torch.equal(
-            model.log_prob(Batch(x)), model.log_prob(Batch(x, torch.ones(len(x), dtype=torch.int64)))
+            model.log_likelihood(Batch(x)), model.log_likelihood(Batch(x, torch.ones(len(x), dtype=torch.int64)))
         )
 
 
@@ -238,11 +244,11 @@ def test_loss_is_the_mean_in_bits_per_dim():
     spec = Spec(shape=(1, 2, 3), levels=3)
     model = build(spec)
     x = enumerate_examples(spec)[::50]
-    loss = model.loss(Batch(x), "training")
-    expected = -model.log_prob(Batch(x)).mean() / (6 * math.log(2))
+    loss = model.loss(Batch(x), "training", PROGRESS)
+    expected = -model.log_likelihood(Batch(x)).mean() / (6 * math.log(2))
     torch.testing.assert_close(loss.total, expected)
     torch.testing.assert_close(loss.terms["bits_per_dim"], expected.detach())
-    torch.testing.assert_close(model.loss(Batch(x.repeat(3, 1, 1, 1)), "training").total, expected)
+    torch.testing.assert_close(model.loss(Batch(x.repeat(3, 1, 1, 1)), "training", PROGRESS).total, expected)
 
 
 def test_learning_the_data_reaches_their_entropy():
@@ -255,7 +261,7 @@ def test_learning_the_data_reaches_their_entropy():
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(200):
         optimizer.zero_grad()
-        loss = model.loss(Batch(x), "training").total
+        loss = model.loss(Batch(x), "training", PROGRESS).total
         loss.backward()
         optimizer.step()
     bits = loss.item() * spec.dims
@@ -269,7 +275,7 @@ def test_learning_the_data_reaches_their_entropy():
         (Spec(shape=(1, 4, 4)), {"kernel": 4}, "expected an odd kernel of at least 3, got 4"),
         (Spec(shape=(9, 4, 4)), {"width": 8}, "expected a width of at least the 9 channels"),
         (
-            Spec(shape=(1, 4, 4), ordered=False),
+            Spec(shape=(1, 4, 4), domain="codes"),
             {"likelihood": "logistic-mixture"},
             "expected a categorical likelihood for code indices",
         ),
@@ -285,4 +291,4 @@ def test_recipes_can_be_built(recipe):
     with torch.device("meta"):
         model = GatedPixelCNN(GatedPixelCNN.recipes[recipe].model, Spec(shape=(3, 32, 32)))
         x = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
-        assert model.log_prob(Batch(x)).shape == (2,)
+        assert model.log_likelihood(Batch(x)).shape == (2,)

@@ -1,4 +1,4 @@
-"""The VAE's bounds against the truth: with one or two latent dimensions, p(x) is an integral that can be computed."""
+"""The VAE's bounds against the truth: with one or two latents, p(x) is an integral that can be computed."""
 
 import copy
 import math
@@ -9,23 +9,25 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from ancestral.batch import Batch
 from ancestral.errors import UserError
-from ancestral.model import Batch
-from ancestral.models.latent.vae import VAE
+from ancestral.models.latent.vae import MLP, VAE, Convolutional
 from ancestral.spec import Spec
-from ancestral.testing import _train_briefly, enumerate_examples
+from ancestral.stages import Progress
+from ancestral.testing import check_training, enumerate_examples
 
 GREY = Spec(shape=(1, 2, 2), levels=3)
 BINARY = Spec(shape=(1, 2, 2), levels=2)
 WIDE = Spec(shape=(1, 2, 4), levels=2)
 RGB = Spec(shape=(3, 2, 2), levels=2)
 
+START = Progress.at(0, 1)
 CASES = {
-    "mlp, 1 latent": (GREY, {"architecture": "mlp", "latents": 1}),
-    "mlp, 2 latents": (GREY, {"architecture": "mlp", "latents": 2}),
+    "mlp, 1 latent": (GREY, {"architecture": MLP(hidden=16), "latents": 1}),
+    "mlp, 2 latents": (GREY, {"architecture": MLP(hidden=16), "latents": 2}),
     "convolutional": (GREY, {"latents": 1}),
     "non-square": (WIDE, {"latents": 1}),
-    "non-square mlp": (WIDE, {"latents": 1, "architecture": "mlp", "likelihood": "bernoulli"}),
+    "non-square mlp": (WIDE, {"latents": 1, "architecture": MLP(hidden=16), "likelihood": "bernoulli"}),
     "RGB": (RGB, {"latents": 1}),
     "bernoulli": (BINARY, {"latents": 1, "likelihood": "bernoulli"}),
     "categorical": (GREY, {"latents": 1, "likelihood": "categorical"}),
@@ -38,8 +40,8 @@ CASES = {
 def trained(name, changes):
     spec, options = CASES[name]
     torch.manual_seed(0)
-    model = VAE(replace(VAE.Config.tiny(), **({"hidden": 16} | options | dict(changes))), spec)
-    _train_briefly(model)
+    model = VAE(replace(VAE.Config.tiny(), **(options | dict(changes))), spec)
+    check_training(model)
     return model.double().eval()
 
 
@@ -49,7 +51,10 @@ def build(name="mlp, 1 latent", **changes):
 
 @torch.no_grad()
 def truth(model, x):
-    """Log p(x) of each example by the trapezoid rule over z, which converges exponentially for smooth, decaying integrands."""
+    """Log p(x) of each example by the trapezoid rule over z.
+
+    It converges exponentially for smooth, decaying integrands.
+    """
     latents = model.config.latents
     axis = torch.linspace(-9, 9, 1501 if latents == 1 else 121, dtype=torch.float64)
     z = torch.cartesian_prod(*[axis] * latents).view(-1, latents)
@@ -60,7 +65,7 @@ def truth(model, x):
 @torch.no_grad()
 def log_likelihoods(model, z, x):
     """Log p(x|z) of all pairs, ``(Z, N)``, from the table of probabilities."""
-    table = model.likelihood(z).log_pmf().flatten(1)
+    table = model.observation(z).log_pmf().flatten(1)
     chosen = torch.nn.functional.one_hot(x.long(), model.spec.levels).double().flatten(1)
     return table @ chosen.T
 
@@ -77,14 +82,15 @@ def test_bounds_close_in_on_the_truth(name):
     model = build(name)
     x = enumerate_examples(model.spec)
     log_p = truth(model, x)
-    # The integral is one over all examples, which shows that grid and range suffice; log1mexp's series is good to 1e-9 a value.
+    # The integral is one over all examples, which shows that grid and range suffice.
+    # log1mexp's series is good to 1e-9 a value.
     assert float(log_p.exp().sum()) == pytest.approx(1, abs=2e-8)
     x, log_p = x[:: max(1, len(x) // 16)], log_p[:: max(1, len(x) // 16)]
 
     torch.manual_seed(1)
-    bounds = {1: estimates(lambda b: model.elbo(Batch(b)), x, 400)}
+    bounds = {1: estimates(lambda b: model.log_likelihood(Batch(b)), x, 400)}
     for k in (1, 5, 300):
-        mean, error = estimates(lambda b, k=k: model.importance_bound(Batch(b), k), x, 400 if k < 300 else 10)
+        mean, error = estimates(lambda b, k=k: model.log_likelihood(Batch(b), k), x, 400 if k < 300 else 10)
         if k == 1:  # the same expectation as the ELBO's, of which the rate is not sampled
             assert bool(
                 ((mean - bounds[1][0]).abs() <= 5 * (error**2 + bounds[1][1] ** 2).sqrt() + 1e-9).all()
@@ -117,7 +123,7 @@ def test_elbo_is_the_integral_of_equation_3(name):
         )  # the closed form of appendix B
         expected = (weights * log_p).sum(0) - rate
     torch.manual_seed(0)
-    mean, error = estimates(lambda b: model.elbo(Batch(b)), x, 1000)
+    mean, error = estimates(lambda b: model.log_likelihood(Batch(b)), x, 1000)
     assert bool(((mean - expected).abs() <= 5 * error + 1e-9).all())
     gap = truth(model, x) - expected
     assert bool((gap >= -1e-9).all())
@@ -151,8 +157,8 @@ def batch_of(model, n=12):
 def test_loss_does_not_depend_on_the_batch_size(name, still):
     model = build(name, free_bits=0.01)
     batch = batch_of(model)
-    once = model.loss(batch, "training")
-    twice = model.loss(batch.map(lambda t: t.repeat(3, 1, 1, 1)), "training")
+    once = model.loss(batch, "training", START)
+    twice = model.loss(batch.map(lambda t: t.repeat(3, 1, 1, 1)), "training", START)
     torch.testing.assert_close(once.total, twice.total)
     for term, value in once.terms.items():
         torch.testing.assert_close(value, twice.terms[term])
@@ -161,8 +167,8 @@ def test_loss_does_not_depend_on_the_batch_size(name, still):
 def test_loss_is_the_negative_elbo_in_bits_per_dim(still):
     model = build("convolutional")
     batch = batch_of(model)
-    loss = model.loss(batch, "training")
-    expected = -model.elbo(batch).mean() / (model.spec.dims * math.log(2))
+    loss = model.loss(batch, "training", START)
+    expected = -model.log_likelihood(batch).mean() / (model.spec.dims * math.log(2))
     torch.testing.assert_close(loss.total, expected)
     torch.testing.assert_close(loss.terms["bits_per_dim"], expected.detach())
     torch.testing.assert_close(
@@ -175,15 +181,34 @@ def test_beta_weighs_the_rate_of_the_loss_and_no_figure(beta, still):
     plain, weighted = (VAE(replace(VAE.Config.tiny(), beta=b), GREY).double() for b in (1.0, beta))
     weighted.load_state_dict(plain.state_dict())
     batch = batch_of(plain)
-    one, other = plain.loss(batch, "training"), weighted.loss(batch, "training")
+    one, other = plain.loss(batch, "training", START), weighted.loss(batch, "training", START)
     torch.testing.assert_close(
         other.total - one.total, (beta - 1) * one.terms["rate"] / (GREY.dims * math.log(2))
     )
     assert one.terms["rate"] > 0
     for term, value in one.terms.items():
         assert torch.equal(value, other.terms[term])
-    assert torch.equal(plain.elbo(batch), weighted.elbo(batch))
-    assert torch.equal(plain.importance_bound(batch, 3), weighted.importance_bound(batch, 3))
+    assert torch.equal(plain.log_likelihood(batch), weighted.log_likelihood(batch))
+    assert torch.equal(plain.log_likelihood(batch, 3), weighted.log_likelihood(batch, 3))
+
+
+@pytest.mark.parametrize(("step", "share"), [(0, 0.0), (1, 0.025), (13, 0.325), (40, 1.0), (999, 1.0)])
+def test_the_rates_weight_follows_the_progress(step, share, still):
+    """Sønderby et al., section 2.2: beta * step / warmup, then beta. In evaluation mode it is always beta."""
+    config = replace(VAE.Config.tiny(), beta=0.0)
+    free, warmed = (VAE(c, GREY).double() for c in (config, replace(config, beta=2.0, rate_warmup=40)))
+    warmed.load_state_dict(free.state_dict())
+    assert not [name for name in warmed.state_dict() if "step" in name], "the model counts steps"
+    batch, unit = batch_of(free), GREY.dims * math.log(2)
+    for steps in (step + 1, 10_000):  # the length of the training says nothing
+        progress = Progress.at(step, steps)
+        for _ in range(2):  # nor does how often the loss is asked for: the parts of a batch weigh alike
+            one, other = (model.train().loss(batch, "training", progress) for model in (free, warmed))
+            torch.testing.assert_close(other.total - one.total, 2 * share * one.terms["rate"] / unit)
+            assert torch.equal(other.terms["bits_per_dim"], one.terms["bits_per_dim"])
+        one, other = (model.eval().loss(batch, "training", progress) for model in (free, warmed))
+        torch.testing.assert_close(other.total - one.total, 2 * one.terms["rate"] / unit)
+    assert one.terms["rate"] > 0
 
 
 def test_free_bits_relieve_each_latent(still):
@@ -193,7 +218,7 @@ def test_free_bits_relieve_each_latent(still):
     low, high = rates.sort().values
     assert low < high
     unit = GREY.dims * math.log(2)
-    one = plain.loss(batch, "training")
+    one = plain.loss(batch, "training", START)
     gradients = {}
     for free, charge in [
         (float(low) / 2, low + high),
@@ -202,16 +227,16 @@ def test_free_bits_relieve_each_latent(still):
     ]:
         model = VAE(replace(plain.config, free_bits=free), GREY).double()
         model.load_state_dict(plain.state_dict())
-        loss = model.loss(batch, "training")
+        loss = model.loss(batch, "training", START)
         torch.testing.assert_close(loss.total - one.total, (charge - low - high) / unit)
         assert torch.equal(loss.terms["bits_per_dim"], one.terms["bits_per_dim"])
-        assert torch.equal(model.elbo(batch), plain.elbo(batch))
+        assert torch.equal(model.log_likelihood(batch), plain.log_likelihood(batch))
         loss.total.backward()
         gradients[free] = [p.grad for p in model.encoder.parameters()]
     # All latents below their allowance: nothing pulls the posterior to the prior, as with beta = 0.
     free_of_charge = VAE(replace(plain.config, beta=0.0), GREY).double()
     free_of_charge.load_state_dict(plain.state_dict())
-    free_of_charge.loss(batch, "training").total.backward()
+    free_of_charge.loss(batch, "training", START).total.backward()
     for ours, expected in zip(gradients[2 * float(high)], free_of_charge.encoder.parameters(), strict=True):
         torch.testing.assert_close(ours, expected.grad)
 
@@ -221,7 +246,7 @@ def test_decoding_is_the_rounded_mean(name):
     model = build(name)
     z = torch.randn(9, model.config.latents, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        mean = (model.likelihood(z).log_pmf().exp() * torch.arange(model.spec.levels)).sum(-1)
+        mean = (model.observation(z).log_pmf().exp() * torch.arange(model.spec.levels)).sum(-1)
     decoded = model.decode(z)
     assert decoded.dtype == model.spec.dtype
     clear = (mean - mean.floor() - 0.5).abs() > 1e-5  # float32 sums of the mean
@@ -234,8 +259,9 @@ def test_decoding_is_the_rounded_mean(name):
 def test_temperature_scales_the_latents():
     model = build("mlp, 2 latents")
     at_zero = model.decode(torch.zeros(1, 2, dtype=torch.float64))
-    for temperature in (0.0, 1e-12):
-        assert torch.equal(model.sample(6, temperature=temperature), at_zero.expand(6, -1, -1, -1))
+    assert torch.equal(model.sample(6, temperature=1e-12), at_zero.expand(6, -1, -1, -1))
+    with pytest.raises(UserError, match=r"expected temperature above 0, got 0\.0; raise temperature"):
+        model.sample(6, temperature=0.0)
     noise = torch.randn(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     assert torch.equal(
         model.sample(6, temperature=0.5, generator=torch.Generator().manual_seed(5)),
@@ -243,23 +269,23 @@ def test_temperature_scales_the_latents():
     )
 
 
-@pytest.mark.parametrize("architecture", ["mlp", "convolutional"])
+@pytest.mark.parametrize("architecture", [MLP(hidden=16), Convolutional(width=8, stride=2)])
 def test_reconstruction_after_training_beats_a_constant(architecture):
     """Two pictures, one latent: a trained model tells them apart."""
     spec = Spec(shape=(1, 4, 4), levels=4)
     torch.manual_seed(0)
     x = torch.stack([torch.zeros(1, 4, 4), torch.full((1, 4, 4), 3)]).to(torch.uint8)
-    model = VAE(replace(VAE.Config.tiny(), architecture=architecture, latents=1, hidden=16), spec)
+    model = VAE(replace(VAE.Config.tiny(), architecture=architecture, latents=1), spec)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(150):
         optimizer.zero_grad()
-        model.loss(Batch(x.repeat(8, 1, 1, 1)), "training").total.backward()
+        model.loss(Batch(x.repeat(8, 1, 1, 1)), "training", START).total.backward()
         optimizer.step()
     model.eval()
     assert torch.equal(model.reconstruct(x), x)
     # Telling two pictures apart costs a bit, and the bound cannot undercut it: log 2 nats each.
     with torch.no_grad():
-        mean = torch.stack([model.elbo(Batch(x)) for _ in range(100)]).mean()
+        mean = torch.stack([model.log_likelihood(Batch(x)) for _ in range(100)]).mean()
     assert -3.0 < float(mean) <= -math.log(2) + 0.05
 
 
@@ -272,22 +298,23 @@ def test_reconstruction_after_training_beats_a_constant(architecture):
             "expected an image that stride 4 divides, got 6x8; resize the images to 8x8",
         ),
         (Spec(shape=(1, 8, 8)), {"stride": 3}, "expected a stride that is a power of 2, got 3"),
-        (Spec(shape=(1, 8, 8)), {"stride": 0}, "expected a stride that is a power of 2, got 0"),
+        (Spec(shape=(1, 8, 8)), {"stride": 0}, "expected stride of at least 1, got 0; raise stride"),
         (
             Spec(shape=(1, 9)),
             {},
-            r"expected images \(C, H, W\) for the convolutional architecture, got \(1, 9\); choose --model.architecture mlp",
+            r"expected images \(C, H, W\) for the convolutional architecture, got \(1, 9\); "
+            r"choose --model.architecture mlp",
         ),
         (Spec(shape=(9,), levels=None), {}, "expected data with a number of levels, got continuous data"),
     ],
 )
 def test_what_cannot_be_built(spec, options, message):
     with pytest.raises(UserError, match=message):
-        VAE(replace(VAE.Config.tiny(), **options), spec)
+        VAE(replace(VAE.Config.tiny(), architecture=Convolutional(width=8, **options)), spec)
 
 
 def test_mlp_takes_any_shape():
-    model = VAE(replace(VAE.Config.tiny(), architecture="mlp"), Spec(shape=(2, 7), levels=5))
+    model = VAE(replace(VAE.Config.tiny(), architecture=MLP()), Spec(shape=(2, 7), levels=5))
     assert model.sample(3).shape == (3, 2, 7)
 
 
@@ -308,4 +335,4 @@ def test_recipes_can_be_built(recipe):
     spec = Spec(shape=(1, 28, 28), levels=2 if config.likelihood == "bernoulli" else 256)
     with torch.device("meta"):
         model = VAE(config, spec)
-        assert model.elbo(Batch(torch.zeros(2, 1, 28, 28, dtype=torch.uint8))).shape == (2,)
+        assert model.log_likelihood(Batch(torch.zeros(2, 1, 28, 28, dtype=torch.uint8))).shape == (2,)

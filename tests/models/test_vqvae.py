@@ -1,4 +1,4 @@
-"""The VQ-VAE's bound against the truth: on a tiny grid p(x) is a sum over all code maps that can be computed."""
+"""The VQ-VAE's bound against the truth: on a tiny grid p(x) is a computable sum over all code maps."""
 
 import copy
 import dataclasses
@@ -9,30 +9,40 @@ from functools import cache
 import pytest
 import torch
 
+from ancestral.batch import Batch
 from ancestral.errors import UserError
-from ancestral.model import Batch
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from ancestral.models.autoregressive.pixelsnail import PixelSNAIL
 from ancestral.models.autoregressive.transformer import Transformer
+from ancestral.models.latent.quantizers import FiniteScalar, Residual, Vector
 from ancestral.models.latent.vqvae import VQVAE
+from ancestral.nn.quantize import kmeans
 from ancestral.spec import Spec
-from ancestral.testing import _train_briefly, enumerate_examples
+from ancestral.stages import Progress, initialize
+from ancestral.testing import check_training, enumerate_examples
 
 GREY = Spec(shape=(1, 2, 4), levels=2)
 LABELLED = Spec(shape=(1, 2, 4), levels=2, classes=3)
 RGB = Spec(shape=(3, 2, 2), levels=2)
 
+START = Progress.at(0, 1)
+
+
+def codes_of(**options):
+    return {"quantizer": Vector(**({"codebook_size": 4, "dim": 4} | options))}
+
+
 CASES = {
     "vector": (GREY, {}),
-    "learned by gradient": (GREY, {"codebook_update": "gradient", "revive_below": 0.0}),
-    "cosine": (GREY, {"cosine": True}),
+    "learned by gradient": (GREY, codes_of(update="gradient", revive_below=0.0)),
+    "cosine": (GREY, codes_of(cosine=True)),
     "without normalization": (GREY, {"batch_norm": False}),
-    "two codebooks": (GREY, {"num_codebooks": 2, "codebook_size": 3}),
-    "residual": (GREY, {"quantizer": "residual", "num_codebooks": 2, "codebook_size": 3}),
-    "finite-scalar": (GREY, {"quantizer": "finite-scalar", "scalar_levels": (3, 2)}),
+    "two codebooks": (GREY, codes_of(num_codebooks=2, codebook_size=3)),
+    "residual": (GREY, {"quantizer": Residual(codebook_size=3, dim=4, num_codebooks=2)}),
+    "finite-scalar": (GREY, {"quantizer": FiniteScalar(levels=(3, 2))}),
     "classes": (LABELLED, {}),
-    "two codebooks, classes": (LABELLED, {"num_codebooks": 2, "codebook_size": 2}),
-    "RGB": (RGB, {"num_codebooks": 2, "codebook_size": 5}),
+    "two codebooks, classes": (LABELLED, codes_of(num_codebooks=2, codebook_size=2)),
+    "RGB": (RGB, codes_of(num_codebooks=2, codebook_size=5)),
     "categorical": (GREY, {"likelihood": "categorical"}),
     "bernoulli": (GREY, {"likelihood": "bernoulli"}),
     "gaussian": (GREY, {"likelihood": "gaussian"}),
@@ -44,7 +54,7 @@ def trained(name, changes):
     spec, options = CASES[name]
     torch.manual_seed(0)
     model = VQVAE(replace(VQVAE.Config.tiny(), **(options | dict(changes))), spec)
-    _train_briefly(model)
+    check_training(model)
     return model.eval()
 
 
@@ -57,7 +67,7 @@ def truth(model, x, labels=None):
     """Log p(x) = log of the sum over all code maps of p(x|c) p(c), ``(N,)``."""
     codes = enumerate_examples(model.code_specs()[0]).long()
     log_prior = -model.rates((codes,), None if labels is None else labels.expand(len(codes)))[0].double()
-    table = model.likelihood(model.quantizer.decode(codes)).log_pmf().double().flatten(1)
+    table = model.observation(model.quantizer.decode(codes)).log_pmf().double().flatten(1)
     chosen = torch.nn.functional.one_hot(x.long(), model.spec.levels).double().flatten(1)
     return torch.logsumexp(log_prior[:, None] + table @ chosen.T, 0)
 
@@ -70,12 +80,13 @@ def test_bound_is_below_the_truth(name):
     # float32 probabilities, each sum of some ten thousand terms: 1e-5.
     assert float(log_p.exp().sum()) == pytest.approx(1, abs=1e-4)
     with torch.no_grad():
-        elbo = model.elbo(Batch(x)).double()
+        elbo = model.log_likelihood(Batch(x)).double()
     assert bool((elbo <= log_p + 1e-4).all())
     assert bool((elbo < log_p - 1e-4).any()), (
         "several code maps explain a picture: the bound cannot be the truth"
     )
-    assert torch.equal(model.importance_bound(Batch(x), 7).detach().double(), elbo)
+    with pytest.raises(UserError, match="got VQVAE, whose bound is the same for all samples"):
+        model.log_likelihood(Batch(x), 7)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -87,10 +98,10 @@ def test_bound_is_one_term_of_the_sum(name):
         codes = model.tokenize(x)
         (rate,) = model.rates(codes)
         distortion = model.distortion(x, codes)
-        torch.testing.assert_close(model.elbo(Batch(x)), -(distortion + rate))
+        torch.testing.assert_close(model.log_likelihood(Batch(x)), -(distortion + rate))
         decoded = model.likelihood_of(model.decoder(model.encode(x).z))
         torch.testing.assert_close(distortion, -decoded.log_prob(x).flatten(1).sum(1))
-        torch.testing.assert_close(rate, -model.prior.log_prob(Batch(codes[0])))
+        torch.testing.assert_close(rate, -model.prior.log_likelihood(Batch(codes[0])))
     assert bool((distortion >= 0).all())
     assert bool((rate >= 0).all())
 
@@ -105,14 +116,13 @@ def test_without_labels_the_prior_is_the_even_mixture(name):
         torch.testing.assert_close(-model.rates(codes)[0], given.logsumexp(0) - math.log(3))
         labels = torch.arange(len(x)) % 3
         expected = given.gather(0, labels[None])[0] - model.distortion(x, codes)
-        torch.testing.assert_close(model.elbo(Batch(x, labels)), expected)
+        torch.testing.assert_close(model.log_likelihood(Batch(x, labels)), expected)
         for c in range(3):
             everything = enumerate_examples(model.spec)
+            labeled = Batch(everything, torch.full((len(everything),), c))
             log_p = truth(model, everything, torch.tensor(c))
             assert float(log_p.exp().sum()) == pytest.approx(1, abs=1e-4)
-            assert bool(
-                (model.elbo(Batch(everything, torch.full((len(everything),), c))) <= log_p + 1e-4).all()
-            )
+            assert bool((model.log_likelihood(labeled) <= log_p + 1e-4).all())
     assert (given[0] - given[1]).abs().max() > 1e-3, "the class changes nothing"
 
 
@@ -133,21 +143,53 @@ def test_phases_teach_their_own_parameters(name):
     model.train()
     for phase, batch in (("tokenizer", Batch(x, labels)), ("prior", codes)):
         model.zero_grad(set_to_none=True)
-        model.loss(batch, phase).total.backward()
+        model.loss(batch, phase, START).total.backward()
         assert {id(p) for p in model.parameters() if p.grad is not None} == own[phase]
         assert sum(float(p.grad.abs().sum()) for p in model.parameters() if p.grad is not None) > 0
 
 
+@pytest.mark.parametrize(
+    "name", ["vector", "two codebooks", "residual", "cosine", "learned by gradient", "finite-scalar"]
+)
+def test_the_codebook_starts_at_the_kmeans_of_the_first_batch(name):
+    """``Stage.initialize`` does it before the first step, as a quantizer alone does it in its own."""
+    spec, options = CASES[name]
+    torch.manual_seed(0)
+    model = VQVAE(replace(VQVAE.Config.tiny(), **options), spec)
+    alone, batch = copy.deepcopy(model), Batch(enumerate_examples(spec)[::3])
+    initialize(model, model.stages()[0], batch)
+    fresh = alone.state_dict()
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, fresh[key])}
+    assert {key.partition(".")[0] for key in changed} == ({"quantizer"} if name != "finite-scalar" else set())
+    assert any("running_mean" in key for key in fresh)  # and so left alone
+    if name in ("vector", "cosine", "learned by gradient"):
+        with torch.no_grad():
+            features = copy.deepcopy(alone).train().encoder(alone.scale(batch.x))
+        cosine = name == "cosine"
+        rows = features.movedim(1, -1).flatten(0, 2)
+        rows = torch.nn.functional.normalize(rows, dim=-1) if cosine else rows
+        assert torch.equal(model.quantizer.codebook[0], kmeans(rows, 4, cosine=cosine)[0])
+    for started in (model, alone):
+        started.train()
+        started.loss(batch, "tokenizer", START).total.backward()
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, alone.state_dict()[key]), f"{key} is not that of a quantizer on its own"
+    once_started = {key: value.clone() for key, value in model.state_dict().items()}
+    initialize(model, model.stages()[0], Batch(batch.x.flip(0)[:9]))
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, once_started[key]), f"{key} starts twice"
+
+
 def test_gradient_reaches_the_encoder_through_the_quantizer():
     """Not by the commitment alone: with beta = 0 the decoder's gradient passes straight through."""
-    model = build("without normalization", commitment_weight=0.0).train()
+    model = build("without normalization", **codes_of(commitment_weight=0.0)).train()
     x = enumerate_examples(GREY)[::3]
     features = model.encoder(model.scale(x))
     features.retain_grad()
     quantized = model.quantizer(features)
     z = quantized.z.detach().requires_grad_()
-    (-model.likelihood(quantized.z).log_prob(x).sum()).backward()
-    (expected,) = torch.autograd.grad(-model.likelihood(z).log_prob(x).sum(), z)
+    (-model.observation(quantized.z).log_prob(x).sum()).backward()
+    (expected,) = torch.autograd.grad(-model.observation(z).log_prob(x).sum(), z)
     torch.testing.assert_close(features.grad, expected)
     assert expected.abs().max() > 0
 
@@ -166,7 +208,8 @@ def test_tokens(name):
     assert torch.equal(model.detokenize((codes,)), model.reconstruct(x))
     with torch.no_grad():
         torch.testing.assert_close(model.code_vectors((codes,))[0], model.encode(x).z)
-        mean = (model.likelihood(model.encode(x).z).log_pmf().exp() * torch.arange(model.spec.levels)).sum(-1)
+        pmf = model.observation(model.encode(x).z).log_pmf().exp()
+        mean = (pmf * torch.arange(model.spec.levels)).sum(-1)
     clear = (mean - mean.floor() - 0.5).abs() > 1e-5  # float32 sums of the mean
     assert torch.equal(model.reconstruct(x).float()[clear], mean.round()[clear])
     assert torch.equal(model.tokenize(x)[0], codes), "reading changes the tokenizer"
@@ -176,7 +219,7 @@ def test_tokens(name):
 def test_channel_of_a_code_map_is_its_codebook(name):
     model = build(name)
     (spec,) = model.code_specs()
-    width = model.config.code_dim // 2
+    width = model.config.quantizer.dim // 2
     a = torch.zeros(1, *spec.shape, dtype=torch.int64)
     for m in range(2):
         b = a.clone()
@@ -197,7 +240,7 @@ def test_prior_is_trained_on_the_codes_of_the_data(name):
     prepared = stage.prepare(Batch(x, labels))
     assert torch.equal(prepared.x, model.tokenize(x)[0])
     assert prepared.labels is labels
-    loss = model.loss(prepared, "prior").total
+    loss = model.loss(prepared, "prior", START).total
     expected = model.rates((prepared.x,), labels)[0].mean() / (model.code_specs()[0].dims * math.log(2))
     torch.testing.assert_close(loss, expected)
 
@@ -218,7 +261,7 @@ def test_samples_are_decoded_codes_of_the_prior(name):
 def test_loss_does_not_depend_on_the_batch_size():
     model = build("vector")  # in evaluation mode, where no codebook moves
     x = enumerate_examples(GREY)[::7]
-    once, twice = model.loss(Batch(x), "tokenizer"), model.loss(Batch(x.repeat(3, 1, 1, 1)), "tokenizer")
+    once, twice = (model.loss(Batch(x.repeat(n, 1, 1, 1)), "tokenizer", START) for n in (1, 3))
     torch.testing.assert_close(once.total, twice.total)
     for term, value in once.terms.items():
         torch.testing.assert_close(value, twice.terms[term])
@@ -230,19 +273,20 @@ def test_loss_does_not_depend_on_the_batch_size():
 def test_squared_error_has_no_likelihood_and_says_so():
     model = build("vector", likelihood="mse")
     x = enumerate_examples(GREY)[::7]
-    assert not model.has_likelihood
-    assert build("vector").has_likelihood
-    message = "expected a decoder with a likelihood, got one trained on squared error; train with --model.likelihood"
+    assert model.likelihood == "none"
+    assert build("vector").likelihood == "bound"
+    message = "got one trained on squared error; train with --model.likelihood"
     for figure in (
-        lambda: model.elbo(Batch(x)),
-        lambda: model.importance_bound(Batch(x), 2),
+        lambda: model.log_likelihood(Batch(x)),
         lambda: model.distortion(x, model.tokenize(x)),
     ):
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UserError, match=f"expected a decoder with a likelihood, {message}"):
             figure()
+    with pytest.raises(UserError, match="importance samples from, got VQVAE, which has no likelihood"):
+        model.log_likelihood(Batch(x), 2)
     with torch.no_grad():
         output = model.decoder(model.encode(x).z)
-        loss = model.loss(Batch(x), "tokenizer")
+        loss = model.loss(Batch(x), "tokenizer", START)
     error = (output - (2.0 * x - 1.0)).square().mean()
     torch.testing.assert_close(loss.terms["mse"], error)
     torch.testing.assert_close(loss.total, error + loss.terms["commitment"])
@@ -253,13 +297,16 @@ def test_squared_error_has_no_likelihood_and_says_so():
 
 
 def test_training_both_stages_reaches_the_entropy_of_the_data():
-    """Four equally likely pictures cost log 4 nats: codes that tell them apart, a decoder that is sure, a prior that is even."""
+    """Four equally likely pictures cost log 4 nats.
+
+    It takes codes that tell them apart, a decoder that is sure and a prior that is even.
+    """
     spec = Spec(shape=(1, 4, 4), levels=2)
     torch.manual_seed(0)
     x = torch.randint(2, (4, 1, 4, 4)).to(torch.uint8).repeat(8, 1, 1, 1)
     config = replace(
         VQVAE.Config.tiny(),
-        codebook_size=8,
+        **codes_of(codebook_size=8),
         width=16,
         likelihood="bernoulli",
         prior=GatedPixelCNN.Config(width=16, layers=2, head=16),
@@ -272,12 +319,12 @@ def test_training_both_stages_reaches_the_entropy_of_the_data():
         optimizer = torch.optim.Adam(stage.phases[0].parameters, 1e-2)
         for _ in range(120):
             optimizer.zero_grad()
-            model.loss(batch, stage.name).total.backward()
+            model.loss(batch, stage.name, START).total.backward()
             optimizer.step()
         model.eval()
     assert torch.equal(model.reconstruct(x), x)
     with torch.no_grad():
-        elbo = model.elbo(Batch(x[:4]))
+        elbo = model.log_likelihood(Batch(x[:4]))
     assert float(elbo.exp().sum()) <= 1 + 1e-5
     assert float(elbo.mean()) > -math.log(4) - 0.2
     samples = model.sample(50, generator=torch.Generator().manual_seed(0)).flatten(1).unique(dim=0)
@@ -294,8 +341,7 @@ def test_training_both_stages_reaches_the_entropy_of_the_data():
         ),
         (Spec(shape=(1, 8, 8)), {"stride": 6}, "expected a stride that is a power of 2, got 6"),
         (Spec(shape=(1, 9)), {}, r"expected images \(C, H, W\), got shape \(1, 9\)"),
-        (GREY, {"num_codebooks": 3}, "expected a number of codebooks that divides 4 features, got 3"),
-        (GREY, {"codebook_size": 1}, "expected a codebook of at least 2 codes, got 1"),
+        (GREY, codes_of(num_codebooks=3), "expected a number of codebooks that divides 4 features, got 3"),
         (
             Spec(shape=(1, 4, 4)),
             {"likelihood": "bernoulli"},
@@ -311,6 +357,12 @@ def test_training_both_stages_reaches_the_entropy_of_the_data():
 def test_what_cannot_be_built(spec, options, message):
     with pytest.raises(UserError, match=message):
         VQVAE(replace(VQVAE.Config.tiny(), **options), spec)
+
+
+@pytest.mark.parametrize("quantizer", [Vector, Residual])
+def test_a_codebook_of_one_code_is_refused(quantizer):
+    with pytest.raises(UserError, match="expected codebook_size of at least 2, got 1; raise codebook_size"):
+        quantizer(codebook_size=1)
 
 
 @pytest.mark.parametrize("recipe", VQVAE.recipes)
@@ -331,7 +383,7 @@ def test_recipes_can_be_built(recipe):
             model.likelihood_of.channels if model.likelihood_of else shape[0],
             *shape[1:],
         )
-        assert model.prior.log_prob(Batch(torch.zeros(1, *spec.shape, dtype=torch.int64))).shape == (1,)
+        assert model.prior.log_likelihood(Batch(torch.zeros(1, *spec.shape, dtype=torch.int64))).shape == (1,)
 
 
 @pytest.mark.parametrize(("conditional", "classes"), [(True, 3), (False, 0)])
@@ -342,29 +394,29 @@ def test_classes_of_samples_are_the_priors(conditional, classes):
     assert VQVAE(config, Spec(shape=(1, 4, 4), levels=3, classes=3)).sample_classes == classes
 
 
-@pytest.mark.parametrize("kind", VQVAE.parts["prior"])
-def test_every_prior_bounds_and_draws(kind, tmp_path):
-    """The honest total counts the prior that is there; it survives saving, and its samples are its own codes, decoded."""
+@pytest.mark.parametrize("prior", VQVAE.choices["prior"], ids=lambda prior: prior.kind)
+def test_every_prior_bounds_and_draws(prior, tmp_path):
+    """The bound counts the prior that is there; it survives saving; its samples are its codes, decoded."""
     small = {"gated-pixelcnn": GatedPixelCNN, "pixelsnail": PixelSNAIL, "transformer": Transformer}[
-        kind
+        prior.kind
     ].Config.tiny()
     torch.manual_seed(0)
     model = VQVAE(dataclasses.replace(VQVAE.Config.tiny(), prior=small), GREY).eval()
-    assert isinstance(model.prior.config, type(VQVAE.parts["prior"][kind]))
+    assert isinstance(model.prior.config, type(prior))
     model.save_pretrained(tmp_path / "model")
     loaded = VQVAE.from_pretrained(tmp_path / "model")
     assert loaded.config == model.config
     x = enumerate_examples(GREY)[::9]
     with torch.no_grad():
         codes = model.tokenize(x)
-        expected = model.prior.log_prob(Batch(codes[0])) - model.distortion(x, codes)
-        torch.testing.assert_close(loaded.elbo(Batch(x)), expected)
+        expected = model.prior.log_likelihood(Batch(codes[0])) - model.distortion(x, codes)
+        torch.testing.assert_close(loaded.log_likelihood(Batch(x)), expected)
     options = {"top_k": 2, "temperature": 0.7}
     draw = lambda m: m.sample(3, generator=torch.Generator().manual_seed(1), **options)  # noqa: E731
     assert torch.equal(draw(loaded), model.detokenize((draw(model.prior).long(),)))
 
 
 def test_the_default_of_each_prior_takes_code_maps():
-    for config in VQVAE.parts["prior"].values():
+    for config in VQVAE.choices["prior"]:
         with torch.device("meta"):
             VQVAE(VQVAE.Config(prior=config), Spec(shape=(1, 28, 28), classes=10))

@@ -7,11 +7,11 @@ from torch import nn
 from torch.nn.functional import conv2d, pad
 
 from ancestral.errors import UserError
+from ancestral.evaluation.certificate import certify
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from ancestral.models.autoregressive.pixelcnn import PixelCNN
 from ancestral.nn.causal import RasterConv2d, channel_groups
 from ancestral.spec import Spec
-from ancestral.testing import certify
 
 GREY = Spec(shape=(1, 5, 6), levels=4)
 RGB = Spec(shape=(3, 3, 4), levels=4)
@@ -27,10 +27,10 @@ class Stack(nn.Module):
             break_mask
         ):  # the usual code: what a width that the channels do not divide leaves over is masked by nobody
             group = torch.arange(width) // (width // channels)
-        reach = kernel // 2
-        self.first = RasterConv2d(inputs, group, up=reach, left=reach, right=reach, mask="A")
+        half = kernel // 2
+        self.first = RasterConv2d(inputs, group, up=half, left=half, right=half, mask="A")
         self.layers = nn.ModuleList(
-            RasterConv2d(group, group, up=reach, left=reach, right=reach) for _ in range(layers)
+            RasterConv2d(group, group, up=half, left=half, right=half) for _ in range(layers)
         )
         self.norm = norm(width) if norm else nn.Identity()
         self.last = RasterConv2d(group % channels, torch.arange(channels).repeat_interleave(2))
@@ -66,9 +66,9 @@ def test_a_blind_spot_is_found_where_it_is():
     at = lambda row, column: row * 6 + column  # noqa: E731
     assert (at(2, 2), at(0, 4)) not in blind
     assert (at(2, 2), at(1, 4)) in blind
-    assert (at(4, 4), at(0, 0)) in blind  # out of reach
+    assert (at(4, 4), at(0, 0)) in blind  # too far
     assert "output (0, " in str(certificate)
-    deep = certify(Stack(layers=8), GREY)  # in reach, and still blind to what is right of the diagonal
+    deep = certify(Stack(layers=8), GREY)  # near enough, and still blind to what is right of the diagonal
     blind = {tuple(pair) for pair in deep.blind.tolist()}
     assert (at(4, 4), at(0, 0)) not in blind
     assert (at(2, 1), at(1, 5)) in blind

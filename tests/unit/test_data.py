@@ -15,8 +15,24 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from ancestral.data import ImageOptions, augment, fashion_mnist, load, load_data, store
+from ancestral import files
+from ancestral.batch import Batch
+from ancestral.configuration import from_json, to_json
+from ancestral.data import (
+    PREPARATIONS,
+    Dataset,
+    ImageOptions,
+    Preparation,
+    TableOptions,
+    augment,
+    fashion_mnist,
+    load,
+    load_data,
+    preparation_of,
+    store,
+)
 from ancestral.errors import UserError
+from ancestral.spec import Spec
 
 OPTIONS = ImageOptions()
 SPLITS = ("train", "validation", "test")
@@ -489,7 +505,8 @@ def same(a, b):
     for name in SPLITS:
         assert torch.equal(getattr(a, name).x, getattr(b, name).x)
         assert torch.equal(getattr(a, name).labels, getattr(b, name).labels)
-    assert a == a.__class__(**{**vars(b), **{name: getattr(a, name) for name in SPLITS}})
+    kept = {name: getattr(a, name) for name in (*SPLITS, "preparation")}
+    assert a == a.__class__(**{**vars(b), **kept})
 
 
 def with_odd_files(folder):
@@ -584,6 +601,7 @@ def test_a_build_killed_at_any_write_or_rename_ends_with_the_same_files(photos, 
         with monkeypatch.context() as context:
             context.setattr(store, "_write", mortal(store._write, steps, last))
             context.setattr(store, "_sync", mortal(store._sync, steps, last))
+            context.setattr(files, "_sync", mortal(files._sync, steps, last))
             context.setattr(Path, "replace", mortal(Path.replace, steps, last))
             try:
                 load_data(str(folder), OPTIONS, tmp_path / str(last))
@@ -602,7 +620,8 @@ def test_a_full_disk_says_how_many_bytes_are_needed(photos, tmp_path, monkeypatc
         context.setattr(store.shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(1000))
         with pytest.raises(
             UserError,
-            match=r"expected 1,05\d,\d{3} bytes free in .* for 60 images of \(1, 6, 5\), got 1,000 bytes free; free some",
+            match=r"expected 1,05\d,\d{3} bytes free in .* for 60 images of \(1, 6, 5\), "
+            r"got 1,000 bytes free; free some",
         ):
             load_data(str(folder), OPTIONS, tmp_path / "cache")
 
@@ -616,15 +635,260 @@ def test_a_full_disk_says_how_many_bytes_are_needed(photos, tmp_path, monkeypatc
     assert len(load_data(str(folder), OPTIONS, tmp_path / "cache").train) == 51
 
 
+def test_what_a_killed_process_left_half_written_is_removed(photos, tmp_path, monkeypatch):
+    folder, _ = photos
+    monkeypatch.setattr(load, "MEMORY_LIMIT", 100)
+    expected = load_data(str(folder), OPTIONS, tmp_path / "cache")
+    (home,) = (tmp_path / "cache").iterdir()
+    (home / "meta.json").unlink()
+    (home / ".validation.npy.123.tmp").write_bytes(b"half")
+    for name in (*SPLITS, "rows"):
+        (home / f"{name}.np{'z' if name == 'rows' else 'y'}").unlink()
+    same(load_data(str(folder), OPTIONS, tmp_path / "cache"), expected)
+    assert not list(home.glob(".*"))
+
+
+# data sets
+
+
+def test_splits_by_name(photos):
+    dataset = load_data(str(photos[0]), OPTIONS)
+    assert dataset.split("test") is dataset.test
+    assert torch.equal(dataset.split("train", 3).x, dataset.train.x[:3])
+    assert torch.equal(dataset.split("train", 3).labels, dataset.train.labels[:3])
+    joined = dataset.split("all")
+    assert torch.equal(joined.x, torch.cat([getattr(dataset, name).x for name in SPLITS]))
+    assert torch.equal(joined.labels, torch.cat([getattr(dataset, name).labels for name in SPLITS]))
+    for limit in (1, 51, 52, 54, 55, 60, 100):  # the splits have 51, 3 and 6
+        assert torch.equal(dataset.split("all", limit).x, joined.x[:limit])
+    with pytest.raises(
+        UserError, match="expected a split, got dev; choose from train, validation, test, all"
+    ):
+        dataset.split("dev")
+    with pytest.raises(UserError, match="expected at least 1 example, got 0"):
+        dataset.split("train", 0)
+
+
+def test_a_data_set_built_by_hand_may_have_contexts(tmp_path):
+    def part(n, seed):
+        x = torch.from_numpy(noise(n, 1, 2, 2, seed=seed))
+        return Batch(x, torch.arange(n) % 3, (x[:, :, :1] // 2, x[..., 0].float()))
+
+    spec = Spec(shape=(1, 2, 2), classes=3)
+    parts = {name: part(n, n) for name, n in zip(SPLITS, (5, 2, 3), strict=True)}
+    dataset = Dataset(source="mine", spec=spec, **parts)
+    joined = dataset.split("all", 6)
+    assert torch.equal(joined.contexts[1], torch.cat([parts[n].contexts[1] for n in SPLITS])[:6])
+    assert repr(dataset) == (
+        "Dataset('mine': image (1, 2, 2), 256 levels, 3 classes; 5 train, 2 validation, 3 test)"
+    )
+    assert type(dataset.preparation) is Preparation
+    assert json.loads(json.dumps(dataset.describe()))["fingerprint"] == dataset.fingerprint
+    dataset.write_splits(tmp_path / "splits.json")
+    assert json.loads((tmp_path / "splits.json").read_text())["validation"] == ["0", "1"]
+
+    changed = Batch(parts["test"].x, parts["test"].labels, (parts["test"].contexts[0], torch.zeros(3, 1, 2)))
+    other = Dataset(source="mine", spec=spec, **(parts | {"test": changed}))
+    assert other.fingerprint != dataset.fingerprint
+
+
+# preparation
+
+
+def test_the_source_says_which_preparation_it_takes():
+    assert {"images": ImageOptions, "table": TableOptions} == PREPARATIONS
+    assert preparation_of("table:a.csv") is TableOptions
+    assert preparation_of("digits") is preparation_of("photos/") is preparation_of("hub:a/b") is ImageOptions
+    assert load_data("digits").preparation == ImageOptions()
+    with pytest.raises(
+        UserError, match=r"expected ImageOptions for digits, got TableOptions; prepare it by --images\b"
+    ):
+        load_data("digits", TableOptions())
+    with pytest.raises(UserError, match=r"expected TableOptions for table:a\.csv, got ImageOptions"):
+        load_data("table:a.csv", ImageOptions())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [ImageOptions(size=(3, 4), flip=True, test=0.3), TableOptions(standardize=False, validation=0.2)],
+)
+def test_preparations_are_written_with_their_kind_and_read_back(options):
+    written = json.loads(json.dumps(to_json(options)))
+    assert from_json(PREPARATIONS[written["kind"]], written) == options
+
+
+def test_preparations_are_fitted_to_a_model():
+    gray = Spec(shape=(1, 28, 20), levels=16)
+    assert ImageOptions(flip=True).fitted(gray) == ImageOptions(
+        size=(28, 20), mode="gray", levels=16, flip=True
+    )
+    asked = ImageOptions(size=(8, 8), mode="rgb", levels=2)
+    assert asked.fitted(gray) == asked
+    table = Spec(shape=(4,), levels=None)
+    assert TableOptions(standardize=False).fitted(table) == TableOptions(standardize=False)
+    for spec in (
+        Spec(shape=(2, 8, 8)),
+        table,
+        Spec(shape=(1, 8, 8), levels=512),
+        Spec(shape=(1, 8, 8), domain="codes"),
+    ):
+        with pytest.raises(
+            UserError, match=r"expected a model of images with 1 or 3 channels .* got one of \("
+        ):
+            ImageOptions().fitted(spec)
+    for spec in (gray, Spec(shape=(4,), levels=3)):
+        with pytest.raises(UserError, match="expected a model of tables"):
+            TableOptions().fitted(spec)
+
+
+# tables
+
+
+def numbers(rows=200, columns=3, seed=0):
+    return np.random.default_rng(seed).normal(3, 2, (rows, columns)).astype(np.float32)
+
+
+def write_csv(path, x, names=("height", "weight", "age")):
+    lines = [",".join(names)] * bool(names) + [",".join(repr(float(v)) for v in row) for row in x]
+    path.write_text("\n".join(lines) + "\n")
+    return f"table:{path}"
+
+
+def test_a_table_is_read_from_either_file_and_standardized_by_its_training_split(tmp_path):
+    x = numbers()
+    dataset = load_data(write_csv(tmp_path / "a.csv", x))
+    assert (dataset.spec, dataset.columns) == (Spec(shape=(3,), levels=None), ("height", "weight", "age"))
+    assert dataset.source == f"table:{tmp_path.resolve() / 'a.csv'}"
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (171, 9, 20)
+    rows = {name: np.array(dataset.names[name], int) for name in SPLITS}
+    assert sorted(itertools.chain(*rows.values())) == list(range(200))
+    mean, scale = x[rows["train"]].mean(0, dtype=float), x[rows["train"]].std(0, dtype=float)
+    np.testing.assert_allclose(dataset.means, mean)
+    np.testing.assert_allclose(dataset.scales, scale)
+    for name in SPLITS:
+        split = getattr(dataset, name)
+        assert split.x.dtype == torch.float32
+        np.testing.assert_allclose(split.x.numpy(), (x[rows[name]] - mean) / scale, rtol=1e-5, atol=1e-6)
+        dataset.spec.check(split.x)
+
+    described = json.loads(json.dumps(dataset.describe()))
+    assert described["columns"] == ["height", "weight", "age"]
+    assert (described["means"], described["scales"]) == (list(dataset.means), list(dataset.scales))
+    # the density of a row of the file is that of x times |det dx/d(row)|
+    normal = torch.distributions.Normal(torch.tensor(mean), torch.tensor(scale))
+    raw = torch.from_numpy(x[rows["test"]]).double()
+    standard = torch.distributions.Normal(0, 1).log_prob((raw - torch.tensor(mean)) / torch.tensor(scale))
+    torch.testing.assert_close(standard.sum(1) + described["log_determinant"], normal.log_prob(raw).sum(1))
+
+    np.save(tmp_path / "a.npy", x)
+    array = load_data(f"table:{tmp_path / 'a.npy'}")
+    assert array.columns == ("x1", "x2", "x3")
+    assert array.fingerprint == dataset.fingerprint
+    plain = load_data(f"table:{tmp_path / 'a.npy'}", TableOptions(standardize=False))
+    assert np.array_equal(plain.train.x.numpy(), x[rows["train"]])
+    assert (plain.means, plain.scales, plain.log_determinant) == ((), (), 0.0)
+    assert plain.names == array.names
+    assert plain.fingerprint != array.fingerprint
+
+
+def test_constant_columns_are_not_divided(tmp_path):
+    x = numbers()
+    x[:, 1] = 0.1
+    dataset = load_data(write_csv(tmp_path / "a.csv", x))
+    assert dataset.scales[1] == 1.0
+    assert torch.allclose(dataset.train.x[:, 1], torch.tensor(0.0))
+    assert dataset.log_determinant == pytest.approx(-np.log([dataset.scales[0], dataset.scales[2]]).sum())
+
+
+def test_equal_rows_stay_together_and_splits_follow_the_content(tmp_path):
+    x = np.tile(numbers(60), (4, 1))
+    x[0], x[60] = 0.0, -0.0  # the same number
+    dataset = load_data(write_csv(tmp_path / "a.csv", x))
+    seen = [{row.tobytes() for row in getattr(dataset, name).x.numpy()} for name in SPLITS]
+    assert not any(a & b for a, b in itertools.combinations(seen, 2))
+    order = np.random.default_rng(1).permutation(len(x))
+    shuffled = load_data(write_csv(tmp_path / "b.csv", x[order]), TableOptions(standardize=False))
+    assert {int(order[int(i)]) for i in shuffled.names["test"]} == set(map(int, dataset.names["test"]))
+
+
+def test_files_of_tables_as_people_write_them(tmp_path):
+    x = numbers(40)
+    expected = load_data(write_csv(tmp_path / "a.csv", x)).fingerprint
+    plain = load_data(write_csv(tmp_path / "plain.csv", x, names=()))
+    assert (plain.columns, plain.fingerprint) == (("x1", "x2", "x3"), expected)
+    lines = [" , ".join(f'"{float(v)!r}"' for v in row) for row in x]
+    text = "\n".join(['\ufeff"the, height",,age ', "", *lines]).replace("\n", "\r\n")
+    (tmp_path / "odd.csv").write_bytes(text.replace('" , "', '","').encode())
+    odd = load_data(f"table:{tmp_path / 'odd.csv'}")
+    assert (odd.columns, odd.fingerprint) == (("the, height", "x2", "age"), expected)
+    np.save(tmp_path / "integers.npy", np.arange(80).reshape(40, 2))
+    assert load_data(f"table:{tmp_path / 'integers.npy'}").train.x.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n3,\n", "got a missing value in line 3, column b; mend it"),
+        ("a,b\n1,2\nx,4\n", "got x in line 3, column a; mend it"),
+        ("a,b\n1,nan\n", "got nan in line 2, column b"),
+        ("a,b\n1,2\n\n-inf,1\n", "got -inf in line 4, column a"),
+        ("a,b\n1,1e39\n", "expected finite numbers (of 32 bits) in F, got 1e39 in line 2, column b"),
+        ("a,b\n1,2\n3\n", "expected 2 values in each row of F, got 1 in line 3"),
+        ("1,b\n1,2\n", "got b in line 1, column x2"),
+        ("1;2\n3;4\n", "got 3;4 in line 2, column 1;2"),
+        ("a,b\n", "expected rows of numbers in F, got names alone"),
+        ("\n\n", "expected rows of numbers in F, got nothing"),
+        ("a\n1\n2\n", "expected examples in every split of F, got "),
+    ],
+)
+def test_tables_that_are_no_numbers(tmp_path, text, message):
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_data(f"table:{path}")
+    assert message in str(caught.value).replace(str(path), "F")
+    assert "\n" not in str(caught.value)
+
+
+def test_arrays_that_are_no_tables(tmp_path, monkeypatch):
+    def refused(name, array=None):
+        if array is not None:
+            np.save(tmp_path / name, array)
+        with pytest.raises(UserError) as caught:
+            load_data(f"table:{tmp_path / name}")
+        return str(caught.value).replace(f"{tmp_path}/", "")
+
+    x = numbers(5)
+    x[3, 1] = np.inf
+    assert "got inf in row 3, column 1 (counted from 0)" in refused("inf.npy", x)
+    assert "got float64 of shape (4,); save them with" in refused("flat.npy", np.zeros(4))
+    assert "got float64 of shape (0, 4)" in refused("none.npy", np.zeros((0, 4)))
+    assert "got <U1 of shape (1, 1)" in refused("text.npy", np.array([["a"]]))
+    assert "expected an array of numbers in object.npy" in refused("object.npy", np.array([[None]]))
+    (tmp_path / "torn.npy").write_bytes(b"no array")
+    assert "expected an array of numbers in torn.npy" in refused("torn.npy")
+    assert "expected a table gone.csv, got nothing there" in refused("gone.csv")
+    (tmp_path / "a.txt").write_text("1")
+    assert "expected a table .csv or .npy, got a.txt" in refused("a.txt")
+    (tmp_path / "folder.csv").mkdir()
+    assert "expected a table folder.csv, got a folder" in refused("folder.csv")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"got the file inf\.npy; write table:inf\.npy if it is a table"):
+        load_data("inf.npy")
+
+
 # augmentation
 
 
 def test_flips_and_shifts_are_crops_of_the_padded_image_or_its_mirror():
     x = torch.from_numpy(noise(300, 3, 6, 5))
     options = ImageOptions(flip=True, shift=2)
-    y = augment(x, options, torch.Generator().manual_seed(0))
-    assert torch.equal(y, augment(x, options, torch.Generator().manual_seed(0)))
-    assert not torch.equal(y, augment(x, options, torch.Generator().manual_seed(1)))
+    y = augment(x, torch.Generator().manual_seed(0), flip=True, shift=2)
+    assert torch.equal(y, augment(x, torch.Generator().manual_seed(0), flip=True, shift=2))
+    assert not torch.equal(y, augment(x, torch.Generator().manual_seed(1), flip=True, shift=2))
+    augmentation = options.augmentation()
+    assert augmentation is not None
+    assert torch.equal(y, augmentation(x, torch.Generator().manual_seed(0)))
     seen = set()
     for before, after in zip(x.numpy(), y.numpy(), strict=True):
         found = None
@@ -642,12 +906,14 @@ def test_flips_and_shifts_are_crops_of_the_padded_image_or_its_mirror():
 def test_each_augmentation_can_be_had_alone_and_none_changes_nothing():
     x = torch.from_numpy(noise(64, 1, 4, 4))
     generator = torch.Generator().manual_seed(0)
-    assert augment(x, OPTIONS, generator) is x
-    flipped = augment(x, ImageOptions(flip=True), generator)
+    assert augment(x, generator) is x
+    assert OPTIONS.augmentation() is None
+    assert TableOptions().augmentation() is None
+    flipped = augment(x, generator, flip=True)
     is_flipped = (flipped == x.flip(-1)).all(-1).all(-1).all(-1)
     assert torch.equal(flipped[~is_flipped], x[~is_flipped])
     assert 16 < int(is_flipped.sum()) < 48  # four standard deviations
-    assert augment(x, ImageOptions(shift=1), generator).dtype == torch.uint8
+    assert augment(x, generator, shift=1).dtype == torch.uint8
 
 
 # the Hub
@@ -732,7 +998,8 @@ def test_what_can_go_wrong_with_the_hub(stand_in, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", offline)
     with pytest.raises(
         UserError,
-        match=r"cannot load a/b from the Hub \(ConnectionError: Couldn't reach the Hub\); check the name and the network",
+        match=r"cannot load a/b from the Hub \(ConnectionError: Couldn't reach the Hub\); "
+        "check the name and the network",
     ):
         load_data("hub:a/b", OPTIONS)
     monkeypatch.setitem(sys.modules, "datasets", None)
@@ -774,7 +1041,8 @@ def test_folders_that_cannot_be_used(tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     assert refused(empty) == (
-        f"folder {empty} holds no images (looked for .png .jpg .jpeg .webp .bmp .tiff .tif .gif); check the path"
+        f"folder {empty} holds no images (looked for .png .jpg .jpeg .webp .bmp .tiff .tif .gif); "
+        "check the path"
     )
 
     odd = tmp_path / "odd"
@@ -803,9 +1071,9 @@ def test_folders_that_cannot_be_used(tmp_path):
     beside = tmp_path / "beside"
     for part in ("train", "test", "extra"):
         save(beside / part / "1.png", noise(4, 4))
-    assert (
-        refused(beside)
-        == f"folder {beside} has splits (test/, train/) and extra/ beside them; move what is no split to another folder"
+    assert refused(beside) == (
+        f"folder {beside} has splits (test/, train/) and extra/ beside them; "
+        "move what is no split to another folder"
     )
 
 
@@ -813,11 +1081,11 @@ def test_folders_that_cannot_be_used(tmp_path):
     ("options", "message"),
     [
         ({"size": (0, 8)}, r"expected a size of two positive numbers, got \(0, 8\)"),
-        ({"levels": 1}, "expected 2..256 levels, got 1"),
-        ({"levels": 300}, "expected 2..256 levels, got 300"),
-        ({"shift": -1}, "expected a shift of 0 or more pixels, got -1"),
-        ({"validation": 0.0}, "expected a validation share between 0 and 1, got 0.0"),
-        ({"test": 1.0}, "expected a test share between 0 and 1, got 1.0"),
+        ({"levels": 1}, r"expected levels in \[2, 256\], got 1"),
+        ({"levels": 300}, r"expected levels in \[2, 256\], got 300"),
+        ({"shift": -1}, "expected shift of at least 0, got -1"),
+        ({"validation": 0.0}, r"expected validation in \(0, 1\), got 0.0"),
+        ({"test": 1.0}, r"expected test in \(0, 1\), got 1.0"),
     ],
 )
 def test_options_that_make_no_sense(options, message):

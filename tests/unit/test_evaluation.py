@@ -5,8 +5,9 @@ import math
 import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,27 +16,33 @@ from PIL import Image
 from torch.distributions import Normal, kl_divergence
 
 import ancestral
-from ancestral.data import ImageOptions, load_data
+from ancestral.batch import Batch
+from ancestral.data import Dataset, ImageOptions, load_data
 from ancestral.errors import UserError
 from ancestral.evaluation import (
+    Evaluation,
     Figure,
     batches,
     complete,
     detokenize,
     evaluate,
+    measurement,
     read_codes,
     reconstruct,
     sample,
     tokenize,
     write_codes,
 )
-from ancestral.evaluation.subject import take_split
-from ancestral.model import Batch
+from ancestral.evaluation.measurements import MEASUREMENTS
+from ancestral.evaluation.subject import Subject
+from ancestral.model import Model
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
-from ancestral.models.latent.vae import VAE
+from ancestral.models.latent.quantizers import Residual
+from ancestral.models.latent.vae import MLP, VAE
 from ancestral.models.latent.vqvae import VQVAE
 from ancestral.spec import Spec
-from ancestral.taxonomy import model_class
+from ancestral.stages import Loss
+from ancestral.taxonomy import TAXONOMY, model_class
 
 N = 23
 
@@ -76,7 +83,7 @@ def test_exact_likelihood(data):
     x = data.test.x[:N]
     log_prob = model.conditionals(x, torch.zeros(N, dtype=torch.long)).log_prob(x).flatten(1).sum(1)[:, None]
     log_prob = torch.cat(
-        [log_prob] + [model.log_prob(Batch(x, torch.full((N,), c)))[:, None] for c in range(1, 10)], 1
+        [log_prob] + [model.log_likelihood(Batch(x, torch.full((N,), c)))[:, None] for c in range(1, 10)], 1
     )
     mean, error = bits(math.log(10) - log_prob.logsumexp(1))
     f = figure(result, "negative log-likelihood")
@@ -87,14 +94,14 @@ def test_exact_likelihood(data):
 
 @torch.no_grad()
 def test_bound_of_a_vae(data):
-    model = build(VAE, data, architecture="mlp", hidden=8)
+    model = build(VAE, data, architecture=MLP(hidden=8))
     result = evaluate(model, data, limit=N, importance_samples=300, seed=1)
     x = data.test.x[:N]
     mean, log_std = model.encoder(model.scale(x)).chunk(2, 1)
     q = Normal(mean, log_std.clamp(-7, 7).exp())
     torch.manual_seed(5)
     z = q.sample((400,))
-    log_likelihood = torch.stack([model.likelihood(one).log_prob(x).flatten(1).sum(1) for one in z])
+    log_likelihood = torch.stack([model.observation(one).log_prob(x).flatten(1).sum(1) for one in z])
     rate = kl_divergence(q, Normal(0.0, 1.0)).sum(1)
     expected, _ = bits(rate - log_likelihood.mean(0))
     elbo, weighted = figure(result, "negative ELBO"), figure(result, "importance-weighted, k=300")
@@ -117,30 +124,36 @@ def test_noise_of_a_bound_follows_the_seed_and_leaves_the_callers_alone(data):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("changes", [{}, {"quantizer": "residual", "num_codebooks": 2}])
+@pytest.mark.parametrize("changes", [{}, {"quantizer": Residual(codebook_size=4, dim=4, num_codebooks=2)}])
 def test_figures_of_a_tokenizer(data, changes):
     model = build(VQVAE, data, **changes)
     result = evaluate(model, data, limit=N)
     x = data.test.x[:N]
     codes = model.quantizer.encode(model.encoder(model.scale(x)))
-    decoder = -model.likelihood(model.quantizer.decode(codes)).log_prob(x).flatten(1).sum(1)
-    by_class = torch.stack([model.prior.log_prob(Batch(codes, torch.full((N,), c))) for c in range(10)])
+    decoder = -model.observation(model.quantizer.decode(codes)).log_prob(x).flatten(1).sum(1)
+    by_class = torch.stack([model.prior.log_likelihood(Batch(codes, torch.full((N,), c))) for c in range(10)])
     rate = math.log(10) - by_class.logsumexp(0)
+    labeled = -by_class[data.test.labels[:N], torch.arange(N)]
     for name, nats, kind in [
-        ("honest total", decoder + rate, "bound"),
-        ("total with a uniform prior", decoder + codes[0].numel() * math.log(4), "bound"),
-        ("decoder", decoder, "measure"),
-        ("codes", rate, "measure"),
+        ("negative ELBO (codes + decoder)", decoder + rate, "bound"),
+        ("negative ELBO, uniform prior", decoder + codes[0].numel() * math.log(4), "bound"),
+        ("decoder, given the codes", decoder, "measure"),
+        ("codes under the prior", rate, "measure"),
+        ("negative ELBO given the label", decoder + labeled, "bound"),
+        ("codes given the label", labeled, "measure"),
     ]:
         f = figure(result, name)
         mean, error = bits(nats)
-        assert (f.unit, f.kind) == ("bits/dim", kind)
+        assert (f.unit, f.kind, f.better) == ("bits/dim", kind, "lower")
         assert f.value == pytest.approx(mean, rel=1e-5), name
         assert f.standard_error == pytest.approx(error, rel=1e-3), name
-    assert result["honest total"] == pytest.approx(
+    assert result["nelbo_codes_decoder"] == pytest.approx(
         result["decoder"] + result["codes"], rel=1e-12
     )  # sums in double precision
-    assert result["prior"] == pytest.approx(result["codes"] * 64 * math.log(2) / codes[0].numel())
+    for condition in ("", "_given_label"):
+        bits_of_all = result[f"codes{condition}"] * 64
+        assert result[f"prior_level0{condition}"] == pytest.approx(bits_of_all / codes[0].numel())
+    assert figure(result, "prior, a code").unit == "bits/code"
     assert len(result.codebooks) == codes.shape[1]
     for i, book in enumerate(result.codebooks):
         counts = np.bincount(codes[:, i].flatten().numpy(), minlength=4)
@@ -165,8 +178,13 @@ def test_reconstruction(data, cls):
 def test_tokenizer_trained_on_squared_error_claims_no_likelihood(data):
     result = evaluate(build(VQVAE, data, likelihood="mse"), data, limit=N)
     names = {f.name for f in result.figures}
-    assert not names & {"honest total", "decoder", "total with a uniform prior"}
-    assert {"codes", "prior", "reconstruction MSE"} <= names
+    assert not names & {
+        "negative ELBO (codes + decoder)",
+        "decoder, given the codes",
+        "negative ELBO, uniform prior",
+        "negative ELBO given the label",
+    }
+    assert {"codes under the prior", "prior, a code", "reconstruction MSE"} <= names
 
 
 def test_batches_do_not_matter(data, monkeypatch):
@@ -180,20 +198,26 @@ def test_batches_do_not_matter(data, monkeypatch):
 
 def test_units():
     nats = torch.tensor([64 * math.log(2), 3 * 64 * math.log(2)])
-    f = Figure.bits_per_dim("x", nats, 64, kind="exact")
+    spec, about = Spec(shape=(1, 8, 8)), {"quantity": "negative log-likelihood", "kind": "exact"}
+    f = Figure.of_nats("x", "x", nats, spec, **about)
     assert (f.value, f.standard_error) == pytest.approx((2.0, 1.0))
-    assert Figure.bits_per_dim("x", nats[:1], 64, kind="exact").standard_error is None
+    assert f.unit == "bits/dim"
+    assert Figure.of_nats("x", "x", nats[:1], spec, **about).standard_error is None
+    f = Figure.of_nats("x", "x", nats, Spec(shape=(64,), levels=None), **about)
+    assert (f.value, f.standard_error) == pytest.approx((128 * math.log(2), 64 * math.log(2)))
+    assert f.unit == "nats"
 
 
 def test_result_as_json_and_as_text(data):
     result = evaluate(build(VQVAE, data), data, limit=N)
-    assert json.loads(json.dumps(result.to_json()))["figures"][0]["name"] == "honest total"
+    assert json.loads(json.dumps(result.to_json()))["figures"][0]["id"] == "nelbo_codes_decoder"
     text = str(result)
     assert text.startswith(f"VQ-VAE on digits, test split, {N} examples\n")
     assert max(map(len, text.splitlines())) <= 80
     for f in result.figures:
         assert sum(line.startswith(f"{f.name}  ") for line in text.splitlines()) == 1
-    with pytest.raises(KeyError, match="honest total"):
+    assert result["nelbo_codes_decoder"] == result["negative ELBO (codes + decoder)"]
+    with pytest.raises(KeyError, match="no figure 'honesty', but nelbo_codes_decoder, nelbo"):
         _ = result["honesty"]
 
 
@@ -205,15 +229,15 @@ def test_result_as_json_and_as_text(data):
             r"expected data, got none, and a VAE without its run has none; name them with --data",
         ),
         (
-            {"images": ImageOptions()},
-            r"expected the source of the images to prepare, got none; name it with data",
+            {"preparation": ImageOptions()},
+            "expected the source of the data to prepare, got none; name it with data, or leave",
         ),
         ({"split": "tset"}, "expected a split, got tset; choose from train, validation, test, all"),
         ({"limit": 0}, "expected at least 1 example, got 0"),
-        ({"importance_samples": -1}, "expected 0 or more importance samples, got -1"),
+        ({"importance_samples": -1}, "expected at least 1 importance sample, got -1"),
         ({"seed": -1}, "expected a seed of 0 or more"),
         (
-            {"data": "digits", "images": ImageOptions(levels=2)},
+            {"data": "digits", "preparation": ImageOptions(levels=2)},
             r"with 17 levels, got digits with \(1, 8, 8\) and 2",
         ),
     ],
@@ -226,7 +250,8 @@ def test_bad_arguments(data, arguments, message):
 def test_readme(tmp_path, data):
     options = ancestral.TrainingOptions(device="cpu", sample_every=0)
     stages = {name: {"steps": 2, "batch_size": 8} for name in ("tokenizer", "prior")}
-    tiny = {"width": 8, "blocks": 1, "residual_width": 4, "prior": {"width": 8, "layers": 1, "head": 8}}
+    prior = {"kind": "gated-pixelcnn", "width": 8, "layers": 1, "head": 8}
+    tiny = {"width": 8, "blocks": 1, "residual_width": 4, "prior": prior}
     run = ancestral.train(
         "vqvae",
         data="digits",
@@ -242,7 +267,7 @@ def test_readme(tmp_path, data):
     codes = model.tokenize(images)
     assert [c.shape for c in codes] == [(6, 1, 4, 4)]
     result = ancestral.evaluate(str(tmp_path / "digits"), limit=N)
-    assert result["honest total"] == evaluate(model, data, limit=N)["honest total"]
+    assert result["nelbo_codes_decoder"] == evaluate(model, data, limit=N)["nelbo_codes_decoder"]
     assert ancestral.write_report(run.path) == tmp_path / "digits" / "report.html"
     quantized = ancestral.VectorQuantizer(64, 512)(torch.randn(2, 64, 4, 4))
     assert quantized.z.shape == (2, 64, 4, 4)
@@ -272,11 +297,10 @@ def test_completions_come_in_batches_with_their_classes(data, monkeypatch, class
     x, completed = complete(model, data, labels=labels, n=5, seed=2, temperature=0.5)
     assert torch.equal(x, data.test.x[:5])
     parts = [
-        model.sample(
-            len(part),
+        model.complete(
+            x[part],
+            known,
             labels[part] if class_conditional else None,
-            x=x[part],
-            known=known,
             temperature=0.5,
             generator=generator,
         )
@@ -290,16 +314,16 @@ def test_completions_come_in_batches_with_their_classes(data, monkeypatch, class
 
 
 def test_all_splits_one_after_another(data):
-    everything = take_split(data, "all")
+    everything = data.split("all")
     assert torch.equal(everything.x, torch.cat([data.train.x, data.validation.x, data.test.x]))
     assert torch.equal(
         everything.labels, torch.cat([data.train.labels, data.validation.labels, data.test.labels])
     )
-    first = take_split(data, "all", len(data.train) + 3)
+    first = data.split("all", len(data.train) + 3)
     assert torch.equal(first.x, everything.x[: len(data.train) + 3])
     assert torch.equal(first.labels, everything.labels[: len(data.train) + 3])
     partly = replace(data, test=replace(data.test, labels=None))
-    assert take_split(partly, "all").labels is None, "no example gets the label of another"
+    assert partly.split("all").labels is None, "no example gets the label of another"
 
 
 def test_codes_of_several_levels_need_safetensors(tmp_path):
@@ -436,7 +460,7 @@ def test_images_of_a_source_are_brought_to_what_the_model_takes(data, pictures):
         ImageOptions(fit="stretch"),
         ImageOptions(size=(8, 8), fit="stretch", mode="gray", levels=17),
     ):
-        x, _ = reconstruct(model, pictures, split="train", n=None, images=images)
+        x, _ = reconstruct(model, pictures, split="train", n=None, preparation=images)
         assert torch.equal(
             x, load_data(pictures, ImageOptions(size=(8, 8), fit="stretch", mode="gray", levels=17)).train.x
         )
@@ -450,7 +474,8 @@ def test_images_of_a_source_are_brought_to_what_the_model_takes(data, pictures):
         (
             Spec(shape=(1, 8, 8)),
             None,
-            r"expected examples of shape \(1, 8, 8\) with 256 levels, got digits with \(1, 8, 8\) and 17; use data",
+            r"expected examples of shape \(1, 8, 8\) with 256 levels, got digits with \(1, 8, 8\) and 17; "
+            "use data",
         ),
         (
             Spec(shape=(1, 8, 8)),
@@ -472,7 +497,7 @@ def test_images_of_a_source_are_brought_to_what_the_model_takes(data, pictures):
 )
 def test_what_cannot_be_brought_to_the_model(spec, images, message):
     with pytest.raises(UserError, match=message):
-        reconstruct(VAE(VAE.Config.tiny(), spec), "digits", images=images)
+        reconstruct(VAE(VAE.Config.tiny(), spec), "digits", preparation=images)
 
 
 def test_gray_digits_fit_a_model_of_color():
@@ -485,12 +510,248 @@ def test_gray_digits_fit_a_model_of_color():
     ("cls", "changes", "reason"),
     [
         (GatedPixelCNN, {}, "GatedPixelCNN, whose likelihood is exact"),
-        (VQVAE, {}, "VQVAE, which has one code map for each example, so that all samples are the same"),
+        (VQVAE, {}, "VQVAE, whose bound is the same for all samples"),
     ],
 )
 def test_importance_samples_where_they_mean_nothing(data, cls, changes, reason):
     with pytest.raises(
         UserError,
-        match=f"expected a model to draw importance samples from, got {reason}; leave --importance-samples out",
+        match=f"expected a model to draw importance samples from, got {reason}; "
+        "leave --importance-samples out",
     ):
         evaluate(build(cls, data, **changes), data, importance_samples=8)
+
+
+def test_a_class_conditional_model_is_measured_given_the_labels_too(data, monkeypatch):
+    model, x, labels = build(GatedPixelCNN, data), data.test.x[:N], data.test.labels[:N]
+    with torch.no_grad():
+        mean, error = bits(-model.log_likelihood(Batch(x, labels)))
+    f = figure(result := evaluate(model, data, limit=N), "NLL given the label")
+    assert (f.id, f.kind, f.unit) == ("nll_given_label", "exact", "bits/dim")
+    assert f.quantity == "negative log-likelihood given the label"
+    assert (f.value, f.standard_error) == pytest.approx((mean, error), rel=1e-4)
+    unlabeled = replace(data, test=replace(data.test, labels=None))
+    assert [f.id for f in evaluate(model, unlabeled, limit=N).figures] == ["nll"]
+    assert evaluate(model, unlabeled, limit=N)["nll"] == result["nll"]
+    other = replace(data, spec=replace(data.spec, classes=12))
+    assert [f.id for f in evaluate(model, other, limit=N).figures] == ["nll"], "its labels mean other things"
+    unconditional = build(GatedPixelCNN, data, class_conditional=False)
+    assert [f.id for f in evaluate(unconditional, data, limit=N).figures] == ["nll"]
+
+    monkeypatch.setattr(measurement, "MOST_CLASSES", 9)
+    (f,) = evaluate(model, data, limit=N).figures
+    assert (f.id, f.value, f.note) == (
+        "nll_given_label",
+        result["nll_given_label"],
+        "mixture of 10 classes left out",
+    )
+    assert [f.id for f in evaluate(model, unlabeled, limit=N).figures] == ["nll"], "there is no other way"
+    result = evaluate(build(VQVAE, data), data, limit=N)
+    assert {
+        "nelbo_codes_decoder_given_label",
+        "codes_given_label",
+        "prior_level0_given_label",
+        "decoder",
+    } <= {f.id for f in result.figures}
+    with pytest.raises(KeyError, match="no figure 'nelbo_codes_decoder', but"):
+        _ = result["nelbo_codes_decoder"]
+    assert max(map(len, str(result).splitlines())) <= 80
+
+
+def test_labels_of_another_data_set_are_not_the_models(data):
+    run = SimpleNamespace(manifest={"data": {"classes": list(data.classes)}})
+    subject = Subject(build(GatedPixelCNN, data), run)
+    assert subject.with_own_labels(data.test, data).labels is data.test.labels
+    clothes = replace(data, classes=tuple(f"garment {i}" for i in range(10)))
+    assert subject.with_own_labels(data.test, clothes).labels is None
+
+
+@pytest.fixture(scope="module")
+def conditional():
+    """Images with classes and contexts: a 2x2 map and a 4x4 map of codes."""
+    generator = torch.Generator().manual_seed(0)
+
+    def integers(levels, *shape):
+        return torch.randint(levels, shape, generator=generator, dtype=torch.uint8)
+
+    def split(n):
+        return Batch(
+            integers(5, n, 1, 4, 4), integers(3, n).long(), (integers(2, n, 1, 2, 2), integers(7, n, 1, 4, 4))
+        )
+
+    contexts = tuple(
+        Spec(shape=(1, side, side), levels=levels, domain="codes") for side, levels in ((2, 2), (4, 7))
+    )
+    spec = Spec(shape=(1, 4, 4), levels=5, classes=3, contexts=contexts)
+    return Dataset(
+        source="mine",
+        spec=spec,
+        train=split(30),
+        validation=split(11),
+        test=split(N),
+        classes=("a", "b", "c"),
+    )
+
+
+def test_contexts_reach_every_figure(conditional):
+    model, test = build(GatedPixelCNN, conditional), conditional.test
+    result = evaluate(model, conditional)
+    with torch.no_grad():
+        given = model.conditionals(test.x, test.labels, test.contexts).log_prob(test.x).flatten(1).sum(1)
+        classes = [model.log_likelihood(replace(test, labels=torch.full((N,), c))) for c in range(3)]
+    mixture = torch.stack(classes).logsumexp(0) - math.log(3)
+    assert result["nll_given_label"] == pytest.approx(bits(-given, 16)[0], rel=1e-6)
+    assert result["nll"] == pytest.approx(bits(-mixture, 16)[0], rel=1e-6)
+    turned = replace(conditional, test=replace(test, contexts=tuple(c.flip(0) for c in test.contexts)))
+    assert evaluate(model, turned)["nll"] != pytest.approx(result["nll"], rel=1e-6)
+
+
+def test_contexts_reach_samples_and_completions(conditional, monkeypatch):
+    from ancestral.evaluation import sampling
+
+    monkeypatch.setattr(sampling, "_BATCH", 2)
+    model, test = build(GatedPixelCNN, conditional), conditional.test
+    contexts = tuple(c[:5] for c in test.contexts)
+    parts = torch.arange(5).split(2)
+    x, labels = sample(model, 5, [2, 0], contexts=contexts, seed=4)
+    generator = torch.Generator().manual_seed(4)
+    expected = [
+        model.sample(len(p), labels[p], contexts=[c[p] for c in contexts], generator=generator) for p in parts
+    ]
+    assert torch.equal(x, torch.cat(expected))
+
+    known = torch.arange(16).view(1, 4, 4) < 8
+    generator = torch.Generator().manual_seed(4)
+    _, completed = complete(model, conditional, n=5, labels=test.labels[:5], seed=4)
+    expected = [
+        model.complete(
+            test.x[:5][p], known, test.labels[:5][p], contexts=[c[p] for c in contexts], generator=generator
+        )
+        for p in parts
+    ]
+    assert torch.equal(completed, torch.cat(expected))
+    _, again = complete(model, test[:5], labels=test.labels[:5], seed=4)
+    assert torch.equal(again, completed), "a batch brings its contexts along"
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (lambda m, d: sample(m, 2), "expected 2 contexts, got 0; give the model what it was trained on"),
+        (lambda m, d: sample(m, 2, contexts=d.test.contexts), f"expected 2 examples of context 0, got {N}"),
+        (lambda m, d: sample(m, 70, [0] * 69 + [3]), r"expected labels 0\.\.2, got 0\.\.3"),
+        (lambda m, d: complete(m, d.test.x), "expected 2 contexts, got 0"),
+        (
+            lambda m, d: sample(m, 2, contexts=[c[:2] for c in d.test.contexts], truncation=1.0),
+            "expected no truncation, got one: GatedPixelCNN takes",
+        ),
+        (lambda m, d: sample(m, 2, contexts=[c[:2] for c in d.test.contexts], temperature=0), "temperature"),
+        (
+            lambda m, d: evaluate(m, replace(d, spec=replace(d.spec, contexts=d.spec.contexts[:1]))),
+            r"expected contexts \(\(\(1, 2, 2\), 2\), \(\(1, 4, 4\), 7\)\), "
+            r"got mine with \(\(\(1, 2, 2\), 2\),\)",
+        ),
+    ],
+)
+def test_bad_conditions(conditional, action, message):
+    with pytest.raises(UserError, match=message):
+        action(build(GatedPixelCNN, conditional), conditional)
+
+
+class Normals(Model):
+    """Independent normal variables: an exact log density of rows of a table."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Model.Config):
+        """No options."""
+
+    def __init__(self, config, spec):
+        super().__init__(config, spec)
+        self.mean = torch.nn.Parameter(torch.linspace(-1, 1, spec.dims))
+
+    @property
+    def likelihood(self):
+        return "exact"
+
+    def log_likelihood(self, batch, k=1):
+        self.check_importance_samples(k)
+        return Normal(self.mean, 1.0).log_prob(batch.x).sum(1)
+
+    def loss(self, batch, phase, progress):
+        return Loss(-self.log_likelihood(batch).mean())
+
+    def draw(self, n, labels, contexts, options, *, generator, progress):
+        return self.mean + options.temperature * torch.randn(n, self.spec.dims, generator=generator)
+
+
+def test_a_density_of_a_table_is_in_nats():
+    spec = Spec(shape=(6,), levels=None)
+    x = torch.randn(N, 6, generator=torch.Generator().manual_seed(0))
+    table = Dataset(source="table", spec=spec, train=Batch(x), validation=Batch(x), test=Batch(x))
+    model = Normals(Normals.Config(), spec)
+    result = evaluate(model, table)
+    (f,) = result.figures
+    costs = 0.5 * (x - torch.linspace(-1, 1, 6)).double().square().sum(1) + 3 * math.log(2 * math.pi)
+    assert (f.id, f.unit, f.kind, f.better) == ("nll", "nats", "exact", "lower")
+    assert f.value == pytest.approx(float(costs.mean()), rel=1e-6)
+    assert f.standard_error == pytest.approx(float(costs.std() / math.sqrt(N)), rel=1e-5)
+    assert str(result).startswith("Normals on table, test split")
+    drawn, _ = sample(model, 70, seed=1, temperature=0.5)
+    assert drawn.shape == (70, 6)
+    assert drawn.dtype == torch.float32
+    with pytest.raises(UserError, match="got Normals, whose likelihood is exact"):
+        evaluate(model, table, importance_samples=2)
+
+
+@pytest.mark.parametrize("name", [row.name for row in TAXONOMY if row.path])
+def test_figures_say_what_they_are_and_have_ids_of_their_own(data, name):
+    model = build(model_class(name), data)
+    result = evaluate(model, data, limit=3, importance_samples=2 if model.importance_weighted else 0)
+    assert result.figures
+    for key in ("id", "name"):
+        values = [getattr(f, key) for f in result.figures]
+        assert len(set(values)) == len(values), values
+    assert max(map(len, str(result).splitlines())) <= 80
+    for f in result.figures:
+        assert re.fullmatch(r"[a-z0-9_]+", f.id)
+        assert f.quantity
+        assert f.better in ("lower", "higher")
+        assert f.kind == "measure" or f.better == "lower", "negative log-likelihoods, and what is part of one"
+        assert result[f.id] == result[f.name] == f.value
+
+
+def test_one_more_measurement_is_one_more_entry(data, monkeypatch):
+    from ancestral.evaluation import evaluation
+
+    class Brightness:
+        def applies(self, model):
+            return model.spec.domain == "image"
+
+        def measure(self, examined):
+            torch.rand(7)  # noise that must not move the figures of others
+            means = examined.each("brightness", lambda batch: batch.x.double().flatten(1).mean(1))
+            f = Figure(id="brightness", name="brightness", value=float(means.mean()), quantity="brightness")
+            return measurement.Result(figures=[f])
+
+    model = build(VAE, data)
+    before = evaluate(model, data, limit=N)
+    monkeypatch.setattr(evaluation, "MEASUREMENTS", (Brightness(), *MEASUREMENTS))
+    after = evaluate(model, data, limit=N)
+    assert after["brightness"] == pytest.approx(float(data.test.x[:N].double().mean()))
+    assert after.figures[1:] == before.figures
+
+
+def test_the_codes_are_computed_once(data, monkeypatch):
+    calls = []
+    encode = measurement.encode
+    monkeypatch.setattr(measurement, "encode", lambda *args, **kw: calls.append(1) or encode(*args, **kw))
+    evaluate(build(VQVAE, data), data, limit=N)
+    assert len(calls) == 1
+
+
+def test_a_long_note_is_folded():
+    f = Figure(id="x", name="x", value=1234.5, quantity="x", better="higher", note="word " * 30)
+    text = str(Evaluation(model="m", data="d", split="test", examples=3, figures=[f]))
+    assert "1234" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("word") == 30

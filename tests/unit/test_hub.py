@@ -16,14 +16,14 @@ from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 
 from ancestral import hub
+from ancestral.batch import Batch
 from ancestral.errors import UserError
-from ancestral.model import Batch
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from ancestral.models.latent.vae import VAE
 from ancestral.runs import load
 from ancestral.spec import Spec
 from ancestral.taxonomy import TAXONOMY, model_class
-from ancestral.testing import _train_briefly, enumerate_examples
+from ancestral.testing import check_training, enumerate_examples
 
 BUILT = [row.name for row in TAXONOMY if row.path]
 SPEC = Spec(shape=(1, 2, 2), levels=3, classes=2)
@@ -32,10 +32,10 @@ SPEC = Spec(shape=(1, 2, 2), levels=3, classes=2)
 def build(name, spec=SPEC):
     cls = model_class(name)
     if getattr(cls, "dims", 2) == 1:
-        spec = replace(spec, shape=(1, 4))
+        spec = replace(spec, shape=(1, 4), domain="sound")
     torch.manual_seed(0)
     model = cls(cls.Config.tiny(), spec)
-    _train_briefly(model)
+    check_training(model)
     return model.eval()
 
 
@@ -54,6 +54,11 @@ def same(a, b):
         assert value.dtype == b.state_dict()[name].dtype
 
 
+def drawn(model):
+    labels = torch.arange(8) % 2 if model.sample_classes else None
+    return model.sample(8, labels, generator=torch.Generator().manual_seed(3))
+
+
 @pytest.mark.parametrize("name", BUILT)
 def test_every_model_comes_back(name, tmp_path):
     model = build(name)
@@ -68,13 +73,10 @@ def test_every_model_comes_back(name, tmp_path):
     ):
         same(loaded, model)
         assert not loaded.training
-        draw = lambda m: m.sample(
-            8, torch.arange(8) % 2 if m.sample_classes else None, generator=torch.Generator().manual_seed(3)
-        )  # noqa: E731
-        assert torch.equal(draw(loaded), draw(model))
+        assert torch.equal(drawn(loaded), drawn(model))
         if name == "gated-pixelcnn":
             x = Batch(enumerate_examples(SPEC))
-            assert torch.equal(loaded.log_prob(x), model.log_prob(x))
+            assert torch.equal(loaded.log_likelihood(x), model.log_likelihood(x))
     model.save_pretrained(tmp_path / "deep" / "model")  # once more over itself
 
 
@@ -100,11 +102,63 @@ def test_weights_of_another_configuration_name_the_first_misfit(tmp_path):
     ]:
         changed = {k: v for k, v in (weights | change).items() if v is not None}
         save_file(changed, tmp_path / "model" / "model.safetensors")
-        with pytest.raises(
-            UserError,
-            match=f"expected weights for this configuration, got others in .*: {message}; use the configuration",
-        ):
+        expected = (
+            f"expected weights for this configuration, got others in .*: {message}; use the configuration"
+        )
+        with pytest.raises(UserError, match=expected):
             GatedPixelCNN.from_pretrained(tmp_path / "model")
+
+
+OWN = """
+from ancestral.models.latent.vae import VAE
+
+class Mine(VAE):
+    pass
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A trained model whose class lies in a module of somebody's own, as a folder."""
+    (tmp_path / "somebodys_models.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    torch.manual_seed(0)
+    model = model_class("somebodys_models:Mine")(VAE.Config.tiny(), SPEC).eval()
+    model.save_pretrained(tmp_path / "model")
+    yield model, tmp_path / "model"
+    sys.modules.pop("somebodys_models", None)
+
+
+def test_a_model_of_ones_own_is_loaded_from_its_module(own, monkeypatch):
+    model, folder = own
+    said = json.loads((folder / "config.json").read_text())
+    assert (said["module"], said["class"]) == ("somebodys_models", "Mine")
+    same(load(folder), model)
+    # From the Hub, nothing but this library's models is imported, whatever the file names.
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(folder))
+    with pytest.raises(UserError, match=r"expected a model of ancestral in .*, got Mine; choose one of class"):
+        load("somebody/mine")
+    same(type(model).from_pretrained("somebody/mine"), model)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"module": "gone"}, "expected a module that can be imported, got gone; install its package"),
+        ({"class": "Yours"}, "expected a class Yours in somebodys_models, got none; check the name"),
+        (
+            {"module": "json", "class": "JSONDecoder"},
+            "expected a subclass of ancestral.Model, got json:JSOND",
+        ),
+        ({"module": None}, "expected a model of ancestral in .*, got Mine"),
+    ],
+)
+def test_what_is_no_model_of_ones_own(own, changes, message):
+    _, folder = own
+    said = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(said | changes))
+    with pytest.raises(UserError, match=message):
+        load(folder)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
@@ -139,7 +193,7 @@ def test_only_the_two_files_are_downloaded(tmp_path, monkeypatch):
     assert asked == [("somebody/pixels", {"allow_patterns": ["config.json", "model.safetensors"]})]
 
 
-# --- a server that speaks enough of the Hub -----------------------------------------------------------------------------------------------
+# A server that speaks enough of the Hub
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -312,10 +366,8 @@ def test_pushing_twice_replaces(server, api, tmp_path):
 
 def test_a_repository_of_somebody_else(api, tmp_path):
     small().save_pretrained(tmp_path / "model")
-    with pytest.raises(
-        UserError,
-        match="expected to upload to stranger/pixels, got status 403 from the Hub; log in with: hf auth login",
-    ):
+    refused = "expected to upload to stranger/pixels, got status 403 from the Hub; log in with: hf auth login"
+    with pytest.raises(UserError, match=refused):
         hub.push(tmp_path / "model", "stranger/pixels", api=api)
 
 
@@ -332,10 +384,10 @@ NOBODY = "http://127.0.0.1:1"
 def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     small().save_pretrained(tmp_path / "model")
-    with pytest.raises(
-        UserError,
-        match=f"expected to reach the Hugging Face Hub at {NOBODY}, got ConnectError: .*; check the connection",
-    ):
+    message = (
+        f"expected to reach the Hugging Face Hub at {NOBODY}, got ConnectError: .*; check the connection"
+    )
+    with pytest.raises(UserError, match=message):
         hub.push(tmp_path / "model", "me/pixels", api=HfApi(endpoint=NOBODY, token="hf_x"))
 
 

@@ -1,15 +1,18 @@
 """What is wrong with a call from Python is said in one line, before anything is computed."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import ancestral
+from ancestral.batch import Batch
 from ancestral.errors import UserError
-from ancestral.model import Batch
 from ancestral.models.autoregressive.pixelcnn import PixelCNN
 from ancestral.models.latent.vae import VAE
 from ancestral.models.latent.vqvae import VQVAE
 from ancestral.spec import Spec
+from ancestral.taxonomy import model_class
 
 SPEC = Spec(shape=(1, 4, 4), levels=4, classes=3)
 X = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
@@ -81,11 +84,44 @@ MISTAKES = {
     "no samples of z": (lambda m: m["VAE"].sample(0), "expected n of at least 1, got 0"),
     "a negative temperature": (
         lambda m: m["VAE"].sample(1, temperature=-1),
-        "expected a temperature of 0 or more, got -1",
+        "expected temperature above 0, got -1; raise temperature",
     ),
     "no temperature": (
         lambda m: m["PixelCNN"].sample(1, temperature=0),
-        "expected a temperature above 0, got 0",
+        "expected temperature above 0, got 0; raise temperature",
+    ),
+    "an infinite temperature": (lambda m: m["VAE"].sample(1, temperature=float("inf")), "above 0, got inf"),
+    "an option that the model does not take": (
+        lambda m: m["VAE"].sample(1, top_k=3),
+        "expected no top-k, got one: VAE takes temperature; leave it out",
+    ),
+    "truncation of a prior": (
+        lambda m: m["VQVAE"].sample(1, truncation=0.5),
+        "expected no truncation, got one: VQVAE takes temperature, top-k, top-p; leave it out",
+    ),
+    "the 0 likeliest levels": (
+        lambda m: m["PixelCNN"].sample(1, top_k=0),
+        "expected top_k of at least 1, got 0; raise top_k",
+    ),
+    "a probability above 1": (
+        lambda m: m["PixelCNN"].complete(X, X > 0, top_p=1.5),
+        r"expected top_p in \(0, 1\], got 1\.5; choose a value in that range",
+    ),
+    "contexts of a model without": (
+        lambda m: m["VQVAE"].sample(2, contexts=(CODES,)),
+        "expected 0 contexts, got 1; give the model what it was trained on",
+    ),
+    "data with contexts for a model that takes none": (
+        lambda m: VAE(VAE.Config.tiny(), replace(SPEC, contexts=(SPEC,))),
+        "expected data without contexts for VAE, got 1; use an autoregressive model",
+    ),
+    "importance samples of an exact likelihood": (
+        lambda m: m["PixelCNN"].log_likelihood(Batch(X), 5),
+        "from, got PixelCNN, whose likelihood is exact; leave --importance-samples out",
+    ),
+    "no importance samples": (
+        lambda m: m["VAE"].log_likelihood(Batch(X), 0),
+        "expected at least 1 importance sample, got 0; try 50",
     ),
     "a number pushed": (
         lambda m: m["PixelCNN"].stream(1, torch.tensor([0])).push(3),
@@ -98,7 +134,7 @@ MISTAKES = {
         "expected 2 examples in this stream, got 3; begin another stream",
     ),
     "images of another shape": (
-        lambda m: m["PixelCNN"].log_prob(Batch(X.view(2, 1, 2, 8))),
+        lambda m: m["PixelCNN"].log_likelihood(Batch(X.view(2, 1, 2, 8))),
         r"shape \(1, 4, 4\), got \(1, 2, 8\)",
     ),
     "no labels": (
@@ -106,7 +142,10 @@ MISTAKES = {
         "expected labels for a class-conditional model, got none",
     ),
     "a context of four dimensions": (
-        lambda m: PixelCNN(PixelCNN.Config.tiny(), Spec(shape=(1, 4, 4), context=Spec(shape=(1, 2, 2, 2)))),
+        lambda m: PixelCNN(
+            PixelCNN.Config.tiny(),
+            Spec(shape=(1, 4, 4), contexts=(Spec(shape=(1, 2, 2, 2), domain="codes"),)),
+        ),
         r"expected a context \(C, H, W\) or \(C, T\), got shape \(1, 2, 2, 2\)",
     ),
     "a stream of another model": (
@@ -124,6 +163,22 @@ MISTAKES = {
     "data as a tensor": (
         lambda m: ancestral.train("vae", data=X, out="out"),
         "expected the name of a source of data, got Tensor",
+    ),
+    "a model misspelled": (
+        lambda m: model_class("vqave"),
+        "expected the name of a model or module:Class, got 'vqave'; did you mean vqvae",
+    ),
+    "a module that is not there": (
+        lambda m: model_class("nowhere.at_all:Model"),
+        "expected a module that can be imported, got nowhere.at_all; install its package",
+    ),
+    "a class that is not there": (
+        lambda m: model_class("ancestral.spec:Spek"),
+        "expected a class Spek in ancestral.spec, got none; check the name",
+    ),
+    "a class that is no model": (
+        lambda m: model_class("ancestral.spec:Spec"),
+        "expected a subclass of ancestral.Model, got ancestral.spec:Spec; check the name",
     ),
     "a shape in words": (
         lambda m: Spec(shape="28x28"),

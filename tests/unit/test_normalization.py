@@ -80,7 +80,8 @@ def reference(name: str, cls: type[nn.Module] | None = None) -> dict[str, Tensor
 
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_equal_torch_in_one(halves, name):
-    # Rounding: float64 adds the halves in another order; float32 at 300 carries 2e-5 of a deviation, bfloat16 2^-8 of each number.
+    # Rounding: float64 adds the halves in another order; float32 at 300 carries 2e-5 of a deviation, bfloat16
+    # 2^-8 of each number.
     atol = {torch.float64: 1e-11, torch.float32: 3e-4, torch.bfloat16: 0.05}[CASES[name][2]]
     for key, expected in reference(name).items():
         first, second = (half[name][key] for half in halves)

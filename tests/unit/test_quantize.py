@@ -22,7 +22,7 @@ from ancestral.nn.quantize import (
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """The workers of pytest share the cores: small operations split over threads would wait for each other."""
+    """Workers of pytest share the cores: small operations split over threads would wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -274,6 +274,50 @@ def test_kmeans_start_sets_sums_to_centre_times_count(cosine):
     assert bool(q.started)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: VectorQuantizer(6, 10),
+        lambda: VectorQuantizer(6, 10, num_codebooks=2, cosine=True),
+        lambda: VectorQuantizer(6, 10, update="gradient"),
+        lambda: ResidualQuantizer(6, 10, num_codebooks=3),
+        lambda: ResidualQuantizer(6, 10, num_codebooks=2, kmeans_start=False),
+        lambda: FiniteScalarQuantizer((2, 2, 2, 2, 2, 2)),
+    ],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_a_start_beforehand_is_the_start_of_the_first_step(make, training):
+    torch.manual_seed(0)
+    alone = make()
+    torch.manual_seed(0)
+    started = make().train(training)
+    z = features(40, 6, 5)
+    before = snapshot(started)
+    started.start(z)
+    assert {name for name, value in before.items() if not torch.equal(value, snapshot(started)[name])} == {
+        name
+        for name in before
+        if name.rpartition(".")[2] in ("codebook", "counts", "sums", "started")
+        and not before[f"{name.rpartition('.')[0]}.started".lstrip(".")]
+    }
+    once = snapshot(started)
+    started.start(z + 3)
+    assert_same(snapshot(started), once)  # once and for all
+    a, b = alone(z), started.train()(z)
+    assert torch.equal(a.z, b.z)
+    assert torch.equal(a.codes, b.codes)
+    assert_same(snapshot(alone), snapshot(started))
+
+
+def test_a_start_is_in_float32_whatever_the_autocast():
+    z = features(40, 6, 5)
+    one, other = quantizer(kmeans_start=True), quantizer(kmeans_start=True)
+    one.start(z)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        other.start(z)
+    assert_same(snapshot(one), snapshot(other))
+
+
 # Revival
 
 
@@ -490,7 +534,7 @@ def test_all_finite_scalar_codes_are_reachable_and_make_the_round_trip(levels):
         assert torch.equal(out.z[:, i].unique(), (torch.arange(size) - size // 2).double() / (size // 2))
         assert (out.z[:, i].diff() >= 0).all()
         torch.testing.assert_close(q.decode(out.codes).double(), out.z, atol=1e-7, rtol=0)
-    # A feature just where a level lies comes back as that level: invert the bounding of the paper's section 3.
+    # A feature just where a level lies comes back as that level: invert the bounding of section 3.
     half = (torch.tensor(levels) - 1).double() * 1.001 / 2
     offset = torch.tensor([0.5 if size % 2 == 0 else 0.0 for size in levels], dtype=torch.float64)
     target = decoded.squeeze(-1).double() * (torch.tensor(levels) // 2)
@@ -533,7 +577,8 @@ def test_the_codebook_learns_the_modes_of_the_data(update):
             optimizer.zero_grad()
             out.loss.backward()
             optimizer.step()
-    # With several codes a mode, every feature ends within the noise of a code; a mode without one would cost its distance from another.
+    # With several codes a mode, every feature ends within the noise of a code; a mode without one would cost
+    # its distance from another.
     assert errors[-1] < 0.05**2 * 1.2 < errors[0]
 
 
@@ -554,6 +599,8 @@ def test_the_codebook_learns_the_modes_of_the_data(update):
         lambda: FiniteScalarQuantizer(()),
         lambda: FiniteScalarQuantizer((8, 1)),
         lambda: VectorQuantizer(6, 8)(torch.zeros(2, 5, 4)),
+        lambda: VectorQuantizer(6, 8).start(torch.zeros(2, 5, 4)),
+        lambda: ResidualQuantizer(6, 8, num_codebooks=2).start(torch.zeros(2, 5, 4)),
         lambda: VectorQuantizer(6, 8).decode(torch.zeros(2, 3, 4, dtype=torch.int64)),
         lambda: ResidualQuantizer(6, 8, num_codebooks=2).decode(torch.zeros(2, 3, 4, dtype=torch.int64)),
         lambda: FiniteScalarQuantizer((8, 5))(torch.zeros(2, 3, 4)),

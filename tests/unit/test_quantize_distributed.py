@@ -25,7 +25,7 @@ CASES = {
 
 
 def train(name: str, share: slice, processes: int) -> dict[str, Tensor]:
-    """The state after some steps on a share of each batch, the usages of the last step, and how often codes were revived."""
+    """The state after some steps on a share of each batch, and the usages of the last step."""
     torch.manual_seed(0)
     q = CASES[name]().double()
     parameters = list(q.parameters())
@@ -59,7 +59,8 @@ def test_two_processes_equal_one(tmp_path: Path):
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     for name in CASES:
         for key, value in train(name, slice(None), 1).items():
-            # The sums of the halves are added in another order than that of the whole: float64 rounding over a few steps.
+            # The sums of the halves are added in another order than that of the whole: float64 rounding over
+            # a few steps.
             torch.testing.assert_close(
                 first[name][key], value, rtol=1e-9, atol=1e-12, msg=lambda m, at=(name, key): f"{at}: {m}"
             )

@@ -1,4 +1,4 @@
-"""The page of a run: one file that needs nothing else, complete for a finished run and honest about an unfinished one."""
+"""The page of a run: one file that needs nothing else, honest about an unfinished run."""
 
 import base64
 import json
@@ -19,6 +19,7 @@ from ancestral.report import write_report
 from ancestral.report.curves import line_chart, usage_chart
 from ancestral.report.metrics import by_stage, read_lines, seconds
 from ancestral.report.notation import duration, number, term, with_error
+from ancestral.runs import Run
 
 CLASSES = [
     "T-shirt/top",
@@ -33,6 +34,7 @@ CLASSES = [
     "Ankle boot",
 ]
 STAGES = {"tokenizer": 5000, "prior": 4000}
+TOTAL = "negative ELBO (codes + decoder)"
 PAPER = "https://arxiv.org/abs/1711.00937"
 
 
@@ -62,9 +64,14 @@ def run_json():
         "recipe": "small",
         "source": "van den Oord et al. 2017, section 4.1, with half the hidden units",
         "config": {
-            "codebook_size": 512, "embedding": 64, "commitment_weight": 0.25, "ema": True, "encoder": encoder, "prior": prior,
+            "codebook_size": 512,
+            "embedding": 64,
+            "commitment_weight": 0.25,
+            "ema": True,
+            "encoder": encoder,
+            "prior": prior,
         },
-        "spec": {"shape": [1, 28, 28], "levels": 256, "classes": 10, "ordered": True},
+        "spec": {"shape": [1, 28, 28], "levels": 256, "classes": 10, "domain": "image", "contexts": []},
         "stages": {
             "tokenizer": {"steps": 5000, "learning_rate": 1e-3, **optimization},
             "prior": {"steps": 4000, "learning_rate": 3e-4, "ema": 0.999, **optimization},
@@ -76,14 +83,19 @@ def run_json():
             "fingerprint": "9f2c61f0a4b7d1e85c3390aa7be4d2168e0f5b7c",
             "skipped": ["broken/a.png: truncated", "broken/b.png: not an image"],
         },
-        "images": {"size": 28, "crop": "center", "channels": 1},
-        "options": {"precision": "32-true", "device": "cpu", "log_every": 50, "sheets": {"rows": 8, "every": 500}},
+        "preparation": {"kind": "images", "size": [28, 28], "fit": "crop", "mode": "gray"},
+        "options": {
+            "precision": "32-true",
+            "device": "cpu",
+            "log_every": 50,
+            "sheets": {"rows": 8, "every": 500},
+        },
         "versions": {"ancestral": "0.1.0", "torch": "2.8.0+cpu", "python": "3.11.2"},
         "machine": "2 cores of an AMD EPYC 7B13",
         "seed": 0,
         "command": "ancestral train vqvae --data fashion-mnist --out runs/fashion --recipe small",
         "parameters": {"tokenizer": 812345, "prior": 345678},
-    }  # fmt: skip
+    }
 
 
 def metrics_lines():
@@ -117,7 +129,7 @@ def metrics_lines():
                     | {"split": "validation"}
                     | {name: value * overfit + 0.02 for name, value in terms.items()}
                 )
-    return lines  # fmt: skip
+    return lines
 
 
 def evaluation_json():
@@ -128,20 +140,32 @@ def evaluation_json():
         "split": "test",
         "examples": 10000,
         "figures": [
-            {"name": name, "value": value, "unit": unit, "kind": kind, "note": note, "standard_error": error}
-            for name, value, error, unit, kind, note in (
-                ("honest total", 3.5234, 0.0031, "bits/dim", "bound", "codes under the learned prior + decoder"),
-                ("decoder", 3.0712, 0.0029, "bits/dim", "measure", "of an image, given its codes"),
-                ("codes under the learned prior", 0.3381, 0.0004, "bits/dim", "exact", "5.41 bits for each of 49 codes"),
-                ("importance-weighted", 3.41, None, "bits/dim", "estimate", "64 draws for each example"),
-                ("reconstruction error", 0.00412, None, "MSE", "measure", "values scaled to 0..1"),
-                ("samples a second", 1243.0, None, "1/s", "measure", ""),
+            {
+                "id": name.replace(" ", "_"),
+                "name": name,
+                "value": value,
+                "quantity": name,
+                "unit": unit,
+                "kind": kind,
+                "better": better,
+                "note": note,
+                "standard_error": error,
+            }
+            for name, value, error, unit, kind, better, note in (
+                (TOTAL, 3.5234, 0.0031, "bits/dim", "bound", "lower", "codes and decoder"),
+                ("decoder", 3.0712, 0.0029, "bits/dim", "measure", "lower", "of an image, given its codes"),
+                ("codes", 0.3381, 0.0004, "bits/dim", "exact", "lower", "5.41 bits for each of 49 codes"),
+                ("importance-weighted", 3.41, None, "bits/dim", "estimate", "lower", "64 draws each"),
+                ("reconstruction error", 0.00412, None, "MSE", "measure", "lower", "values scaled to 0..1"),
+                ("samples a second", 1243.0, None, "1/s", "measure", "higher", ""),
+                ("log-density", -3.2, None, "nats", "bound", "higher", ""),
+                ("energy", 0.5, None, "nats", "bound", None, "neither way is better"),
             )
         ],
         "codebooks": [{"size": 512, "used": 500, "perplexity": 320.5, "usage": usage.tolist()}],
         "seconds": 31.0,
         "command": "ancestral evaluate runs/fashion",
-    }  # fmt: skip
+    }
 
 
 def make_run(run: Path) -> Path:
@@ -249,16 +273,39 @@ def test_the_page_is_one_file_that_asks_nothing_of_a_network(run):
 def test_values_appear(run):
     page = page_of(run)
     for words in (
-        "VQ-VAE", "on fashion-mnist", "Latent variables", "van den Oord et al. 2017", "1,158,023", "tokenizer 812,345", "57,000",
-        "honest total", "3.5234", "± 0.0031", "bits/dim", "codes under the learned prior + decoder", "raw values take 8",
-        "500 of 512 codes used", "perplexity 320.5", "10,000 examples", "31 s", "commitment_weight", "0.25", "gated_pixelcnn",
-        "9f2c61f0a4b7d1e8", "broken/a.png: truncated", "ancestral train vqvae --data fashion-mnist", "2.8.0+cpu", "AMD EPYC",
-        "5,000 of 5,000 steps", "step 2,500", "Ankle boot",
-    ):  # fmt: skip
+        "VQ-VAE",
+        "on fashion-mnist",
+        "Latent variables",
+        "van den Oord et al. 2017",
+        "1,158,023",
+        "tokenizer 812,345",
+        "57,000",
+        TOTAL,
+        "3.5234",
+        "± 0.0031",
+        "bits/dim",
+        "codes and decoder",
+        "raw values take 8",
+        "500 of 512 codes used",
+        "perplexity 320.5",
+        "10,000 examples",
+        "31 s",
+        "commitment_weight",
+        "0.25",
+        "gated_pixelcnn",
+        "9f2c61f0a4b7d1e8",
+        "broken/a.png: truncated",
+        "ancestral train vqvae --data fashion-mnist",
+        "2.8.0+cpu",
+        "AMD EPYC",
+        "5,000 of 5,000 steps",
+        "step 2,500",
+        "Ankle boot",
+    ):
         assert words in page.words, words
 
 
-def test_each_figure_says_its_kind_and_a_bound_on_a_code_length_its_side(run):
+def test_each_figure_says_its_kind_and_a_bound_its_side(run):
     rows = re.findall(
         r'<tr role="row">.*?</tr>', page_of(run).text.partition("<tbody")[2].partition("</tbody>")[0]
     )
@@ -273,6 +320,8 @@ def test_each_figure_says_its_kind_and_a_bound_on_a_code_length_its_side(run):
         ("estimate", "≈"),
         ("measure", ""),
         ("measure", ""),
+        ("bound", "≥"),
+        ("bound", ""),
     ]
 
 
@@ -407,6 +456,17 @@ def test_a_model_that_the_taxonomy_does_not_know_keeps_its_name(run):
     assert "https:" not in page.text
 
 
+def test_a_run_may_be_given_in_place_of_its_directory(run):
+    before = write_report(str(run)).read_text()
+    assert write_report(Run(run, run_json())) == run / "report.html"
+    assert (run / "report.html").read_text() == before
+
+
+def test_the_preparation_of_the_data_is_among_the_options(run):
+    words = " ".join(page_of(run).words.split())
+    assert re.search(r"preparation kind ?images size ?28, 28 fit ?crop mode ?gray", words)
+
+
 def test_a_directory_that_is_no_run_is_a_user_error(tmp_path):
     with pytest.raises(
         UserError, match=f"expected a run directory, got {re.escape(str(tmp_path))} without run.json"
@@ -492,7 +552,8 @@ def test_usage_covers_the_codes_that_are_used(counts):
 def test_of_a_step_logged_twice_the_later_line_counts(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(
-        '{"stage": "all", "step": 2, "loss": 1}\n{"stage": "all", "step": 1, "loss": 2}\n{"stage": "all", "step": 2, "loss": 3}\n[]\nx\n\n'
+        '{"stage": "all", "step": 2, "loss": 1}\n{"stage": "all", "step": 1, "loss": 2}\n'
+        '{"stage": "all", "step": 2, "loss": 3}\n[]\nx\n\n'
     )
     assert by_stage(read_lines(path))["all"][0].splits == {"train": {1: 2.0, 2: 3.0}}
 
@@ -506,10 +567,21 @@ def test_the_clock_may_start_again():
 
 @pytest.mark.parametrize(
     ("value", "written"),
-    [(3.52341, "3.523"), (0.25, "0.25"), (0.2500004, "0.2500"),
-     (1234567.0, "1,234,567"), (1e-3, "0.001"), (3e-5, "3 × 10⁻⁵"), (-2.5, "−2.5"), (0.0, "0"),
-     (math.nan, "not a number"), (-math.inf, "−∞"), (9.9996, "10.000"), (2e13, "2 × 10¹³")],
-)  # fmt: skip
+    [
+        (3.52341, "3.523"),
+        (0.25, "0.25"),
+        (0.2500004, "0.2500"),
+        (1234567.0, "1,234,567"),
+        (1e-3, "0.001"),
+        (3e-5, "3 × 10⁻⁵"),
+        (-2.5, "−2.5"),
+        (0.0, "0"),
+        (math.nan, "not a number"),
+        (-math.inf, "−∞"),
+        (9.9996, "10.000"),
+        (2e13, "2 × 10¹³"),
+    ],
+)
 def test_numbers(value, written):
     assert number(value) == written
 
@@ -524,6 +596,8 @@ def test_a_standard_error_decides_the_places():
 def test_names_of_terms():
     assert term("decoder_bits_per_dim") == ("Decoder", "bits/dim")
     assert term("rate") == ("Rate", "nats")
+    assert term("bits_per_code") == ("Rate of a code", "bits/code")
+    assert term("prior_bits_per_code") == ("Prior", "bits/code")
     assert term("steps_per_second") == ("Speed", "steps/s")
     assert term("gradient_penalty") == ("Gradient penalty", "")
 

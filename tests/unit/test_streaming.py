@@ -241,7 +241,7 @@ def test_memory_lives_in_the_cursor():
         DiagonalBiLSTM(torch.zeros(1, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)),
     ],
 )
-def test_reach_on_paper_is_the_gradient(layer):
+def test_receptive_field_on_paper_is_the_gradient(layer):
     grid = (5, 6)
     layer = layer.double()
     x = noise(4, 1, *grid).requires_grad_()
@@ -251,7 +251,7 @@ def test_reach_on_paper_is_the_gradient(layer):
 
 
 @pytest.mark.parametrize("side", [0, 1])
-def test_reach_of_the_upsampling(side):
+def test_receptive_field_of_the_upsampling(side):
     grid = (5, 6)
     layer = Upsample2d(1, 1, side=side).double()
     x = noise(2, 1, 3, 3).requires_grad_()
@@ -260,7 +260,7 @@ def test_reach_of_the_upsampling(side):
     assert torch.equal(torch.stack(rows), layer.receptive_field(grid))
 
 
-def test_reaches_compose():
+def test_receptive_fields_compose():
     grid = (3, 4)
     left, up = window(grid, {(0, -1)}), window(grid, {(-1, 0)})
     assert torch.equal(through(left, up), window(grid, {(-1, -1)}))

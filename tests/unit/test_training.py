@@ -17,21 +17,30 @@ from safetensors.torch import load_file
 from torch import nn
 
 import ancestral
+from ancestral.batch import Batch
 from ancestral.data import ImageOptions, load_data
 from ancestral.errors import UserError
-from ancestral.model import Batch, Loss, Model, Phase, Stage
-from ancestral.recipe import Optimization
+from ancestral.model import Model
+from ancestral.recipe import Optimization, Updates
 from ancestral.spec import Spec
+from ancestral.stages import Loss, Phase, Progress, Stage
 from ancestral.training import Diverged, TrainingOptions, train
-from ancestral.training.averaging import Average
+from ancestral.training.averaging import Average, settle
 from ancestral.training.batches import Batches
 from ancestral.training.journal import Journal
 from ancestral.training.loop import Trainer
 from ancestral.training.optimizers import learning_rate
 
 STEPS = {"tokenizer": 24, "prior": 16}
-TINY = {"codebook_size": 8, "code_dim": 4, "stride": 2, "width": 8, "blocks": 1, "residual_width": 4, "components": 2,
-        "prior": {"width": 8, "layers": 2, "head": 8, "dropout": 0.1}}  # fmt: skip
+TINY = {
+    "quantizer": {"codebook_size": 8, "dim": 4},
+    "stride": 2,
+    "width": 8,
+    "blocks": 1,
+    "residual_width": 4,
+    "components": 2,
+    "prior": {"width": 8, "layers": 2, "head": 8, "dropout": 0.1},
+}
 OPTIONS = TrainingOptions(device="cpu", checkpoint_every=4, evaluate_every=8, sample_every=0, log_every=4)
 
 
@@ -40,11 +49,16 @@ def tiny_vqvae(out, *, options=OPTIONS, steps=STEPS, ema=0.9, **kwargs):
     return train("vqvae", data="digits", out=out, config=TINY, stages=stages, options=options, **kwargs)
 
 
+def flattened(values, prefix=""):
+    for name, value in values.items():
+        name = f"{prefix}{name.replace('_', '-')}"
+        yield from flattened(value, f"{name}.") if isinstance(value, dict) else [(name, value)]
+
+
 def command(out):
     flags = [f"--{stage}.{name}={value}" for stage, n in STEPS.items()
              for name, value in {"steps": n, "batch-size": 16, "warmup": 2, "ema": 0.9}.items()]  # fmt: skip
-    flags += [f"--model.{'prior.' if k == 'prior' else ''}{n.replace('_', '-')}={v}"
-              for k, values in TINY.items() for n, v in (values.items() if isinstance(values, dict) else [(k, values)])]  # fmt: skip
+    flags += [f"--model.{name}={value}" for name, value in flattened(TINY)]
     flags += [
         "--device=cpu",
         "--checkpoint-every=4",
@@ -52,16 +66,8 @@ def command(out):
         "--sample-every=0",
         "--log-every=4",
     ]
-    return [
-        sys.executable,
-        "-c",
-        "from ancestral.cli.main import main; main()",
-        "train",
-        "vqvae",
-        "--data=digits",
-        f"--out={out}",
-        *flags,
-    ]
+    program = "from ancestral.cli.main import main; main()"
+    return [sys.executable, "-c", program, "train", "vqvae", "--data=digits", f"--out={out}", *flags]
 
 
 def weights(run):
@@ -242,27 +248,45 @@ def test_tokenizer_of_another_size_is_an_error(undisturbed, tmp_path):
         )
 
 
+class Number(nn.Module):
+    """A module of one number."""
+
+    def __init__(self):
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(()))
+
+
 class Toy(Model):
     """Learns one number by two phases; can be told to diverge."""
 
     @dataclass(frozen=True, kw_only=True)
-    class Config:
+    class Config(Model.Config):
         nan_at: int = -1
 
     recipes = {}  # noqa: RUF012
 
     def __init__(self, config, spec):
         super().__init__(config, spec)
-        self.a = nn.Parameter(torch.zeros(()))
-        self.b = nn.Parameter(torch.zeros(()))
+        self.critic, self.generator = Number(), Number()
         self.register_buffer("calls", torch.zeros(2))
+
+    @property
+    def a(self):
+        return self.critic.value
+
+    @property
+    def b(self):
+        return self.generator.value
 
     def stages(self):
         return (
-            Stage("training", (Phase("critic", (self.a,), repeat=2), Phase("generator", (self.b,), every=2))),
+            Stage(
+                "training",
+                (Phase("critic", (self.critic,), repeat=2), Phase("generator", (self.generator,), every=2)),
+            ),
         )
 
-    def loss(self, batch, phase):
+    def loss(self, batch, phase, progress):
         if self.training:
             self.calls[0 if phase == "critic" else 1] += 1
         p = self.a if phase == "critic" else self.b
@@ -273,19 +297,27 @@ class Toy(Model):
             total = total * torch.nan
         return Loss(total, {"distance": distance})
 
-    def sample(self, n, labels=None, *, temperature=1.0, generator=None):
+    def draw(self, n, labels, contexts, options, *, generator, progress):
         return torch.zeros(n, *self.spec.shape, dtype=torch.uint8)
 
 
+def fit(model, out, optimization, data=None, **changes):
+    data = data or load_data("digits")
+    every = {"checkpoint_every": 2, "sample_every": 0, "evaluate_every": 0, "log_every": 1} | changes
+    options = TrainingOptions(device="cpu", **every)
+    stages = optimization if isinstance(optimization, dict) else {"training": optimization}
+    Trainer(model, data, stages, options=options, path=out).fit()
+    return model
+
+
 def fit_toy(out, nan_at=-1, steps=6, checkpoint_every=2, **changes):
-    data = load_data("digits", ImageOptions())
+    data = load_data("digits")
     toy = Toy(Toy.Config(nan_at=nan_at), data.spec)
-    optimization = Optimization(steps=steps, batch_size=8, warmup=0, **changes)
-    options = TrainingOptions(
-        device="cpu", checkpoint_every=checkpoint_every, sample_every=0, evaluate_every=0, log_every=1
+    updates = Updates(warmup=0)
+    optimization = Optimization(
+        steps=steps, batch_size=8, phases={"critic": updates, "generator": updates}, **changes
     )
-    Trainer(toy, data, {"training": optimization}, images=ImageOptions(), options=options, path=out).fit()
-    return toy
+    return fit(toy, out, optimization, data, checkpoint_every=checkpoint_every)
 
 
 def test_phases_alternate_as_they_say(tmp_path):
@@ -341,31 +373,44 @@ def test_augmentation_is_a_function_of_the_batch_number():
 def test_average_starts_from_the_weights_and_follows_them():
     layer = nn.Linear(2, 1)
     start = layer.weight.detach().clone()
-    average = Average(layer, 0.9)
+    average = Average(layer, {"weight", "bias"}, 0.9, updates=1000)
     assert torch.equal(average.values["weight"], start)
     with torch.no_grad():
         layer.weight += 1
-    average.update(1000)
+    average.update()
     torch.testing.assert_close(average.values["weight"], start + 0.1)
     with average.in_place():
         torch.testing.assert_close(layer.weight.detach(), start + 0.1)
     torch.testing.assert_close(layer.weight.detach(), start + 1)
-    early = Average(layer, 0.9995)
+    early = Average(layer, {"weight"}, 0.9995)
     with torch.no_grad():
         layer.weight += 1
-    early.update(0)  # the first weights, which a start from data may replace at once, are soon forgotten
+    early.update()  # the first weights, which a start from data may replace at once, are soon forgotten
     torch.testing.assert_close(early.values["weight"], start + 1.9)
+    assert (early.updates, average.updates) == (1, 1001)
+    on = Average(layer, {"weight", "bias"}, 0.9, {"weight": start + 5})
+    assert torch.equal(on.values["weight"], start + 5), "an average goes on from what it was"
+    assert torch.equal(on.values["bias"], layer.bias), "what has none yet starts from the weights"
+
+
+def test_average_that_goes_on_no_more_becomes_the_weights():
+    layer = nn.Linear(2, 1)
+    raw = layer.bias.detach().clone()
+    left = settle(layer, {"weight": torch.ones(1, 2), "bias": torch.ones(1)}, {"bias"})
+    assert torch.equal(layer.weight, torch.ones(1, 2))
+    assert torch.equal(layer.bias, raw)
+    assert left.keys() == {"bias"}
 
 
 def test_learning_rates():
-    cosine = Optimization(steps=110, warmup=10, learning_rate=1.0, schedule="cosine")
-    assert learning_rate(cosine, 0) == pytest.approx(0.1)
-    assert learning_rate(cosine, 9) == pytest.approx(1.0)
-    assert learning_rate(cosine, 60) == pytest.approx(0.5)
-    assert learning_rate(cosine, 110) == pytest.approx(0.0)
-    exponential = Optimization(steps=110, warmup=10, learning_rate=1.0, schedule="exponential", decay=0.5)
-    assert learning_rate(exponential, 12) == pytest.approx(0.25)
-    assert learning_rate(Optimization(steps=110, warmup=0, schedule="constant"), 77) == 1e-3
+    cosine = Updates(warmup=10, learning_rate=1.0, schedule="cosine")
+    assert learning_rate(cosine, 0, 110) == pytest.approx(0.1)
+    assert learning_rate(cosine, 9, 110) == pytest.approx(1.0)
+    assert learning_rate(cosine, 60, 110) == pytest.approx(0.5)
+    assert learning_rate(cosine, 110, 110) == pytest.approx(0.0)
+    exponential = Updates(warmup=10, learning_rate=1.0, schedule="exponential", decay=0.5)
+    assert learning_rate(exponential, 12, 110) == pytest.approx(0.25)
+    assert learning_rate(Updates(warmup=0, schedule="constant"), 77, 110) == 1e-3
 
 
 @pytest.mark.parametrize(
@@ -373,8 +418,8 @@ def test_learning_rates():
     [
         ({"steps": 0}, "expected steps of at least 1, got 0"),
         ({"batch_size": 10, "accumulate": 3}, "expected accumulate to divide the batch size, got 3 and 10"),
-        ({"learning_rate": -1.0}, "expected a positive learning rate, got -1.0"),
-        ({"ema": 1.0}, r"expected an ema decay in \[0, 1\), got 1.0"),
+        ({"learning_rate": -1.0}, "expected learning_rate above 0, got -1.0; raise learning_rate"),
+        ({"ema": 1.0}, r"expected ema in \[0, 1\), got 1.0"),
     ],
 )
 def test_bad_options(options, message):
@@ -387,14 +432,17 @@ def test_unknown_names_get_the_nearest(tmp_path):
         ({"model": "vqvea"}, "did you mean vqvae"),
         ({"model": "glow"}, "is planned; choose from"),
         ({"recipe": "cifar"}, "did you mean cifar10"),
-        ({"config": {"codebok_size": 3}}, "got model.codebok_size; did you mean codebook_size"),
+        (
+            {"config": {"quantizer": {"codebok_size": 3}}},
+            "got model.quantizer.codebok_size; did you mean codebook_size",
+        ),
         ({"stages": {"prio": {}}}, "did you mean prior"),
-        ({"config": {"codebook_size": 1}}, "at least 2 codes, got 1"),
+        ({"config": {"quantizer": {"codebook_size": 1}}}, "expected codebook_size of at least 2, got 1"),
         ({"config": {"stride": 3}}, "power of 2, got 3"),
         ({"config": {"stride": 16}}, "stride 16 divides, got 8x8"),
-        ({"config": {"code_dim": 0}}, "expected code_dim of at least 1, got 0"),
+        ({"config": {"quantizer": {"dim": 0}}}, "expected dim of at least 1, got 0"),
         ({"config": {"blocks": -1}}, "expected blocks of at least 0, got -1"),
-        ({"config": {"prior": {"dropout": 1.5}}}, r"expected a dropout in \[0, 1\), got 1.5"),
+        ({"config": {"prior": {"dropout": 1.5}}}, r"expected dropout in \[0, 1\), got 1.5"),
         ({"model": "vae", "config": {"latents": 0}}, "expected latents of at least 1, got 0"),
     ]:
         with pytest.raises(UserError, match=message):
@@ -403,12 +451,10 @@ def test_unknown_names_get_the_nearest(tmp_path):
 
 
 def test_full_disk_is_an_error_that_says_so(tmp_path, monkeypatch):
-    from ancestral import files
-
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files, "save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(UserError, match="got a full disk; free some space and give the same command again"):
         tiny_vqvae(tmp_path / "run")
     monkeypatch.undo()

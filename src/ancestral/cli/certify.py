@@ -3,11 +3,12 @@
 import sys
 from dataclasses import dataclass
 
-from ancestral.evaluation.certificate import certify
 from ancestral.cli.options import Folder, RunName, folder
 from ancestral.cli.parse import parse
 from ancestral.errors import UserError
+from ancestral.evaluation.certificate import certify
 from ancestral.models.autoregressive.base import Autoregressive
+from ancestral.progress import bar
 from ancestral.runs import load
 
 
@@ -22,7 +23,8 @@ class Options:
 
     run: RunName
     trials: int = 4
-    """Networks with other random weights whose views are joined: too few, and dead units look like blind spots."""
+    """Networks with other random weights whose views are joined: too few, and dead units look like blind
+    spots."""
     out: Folder = None
 
 
@@ -35,13 +37,9 @@ def main(arguments: list[str]) -> None:
         raise UserError(
             f"expected an autoregressive model, got {type(model).__name__}", "ancestral models lists them"
         )
-    certificate = certify(subject, trials=options.trials, progress=_tell)
+    with bar("certifying") as progress:
+        certificate = certify(subject, trials=options.trials, progress=progress)
     print(certificate)
     print(certificate.picture(folder(options.run, options.out) / "receptive-field.png"))
     if not certificate.causal:
         sys.exit(1)
-
-
-def _tell(done: int, trials: int) -> None:
-    if sys.stderr.isatty():
-        print(f"network {done} of {trials}", file=sys.stderr)

@@ -1,17 +1,27 @@
 """``ancestral complete RUN``."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import torch
 
-from ancestral.cli.options import DataName, Device, Folder, RunName, SplitName, device, folder
+from ancestral.cli.options import (
+    DataName,
+    Device,
+    Folder,
+    RunName,
+    SamplingOptions,
+    SplitName,
+    device,
+    folder,
+)
 from ancestral.cli.parse import parse, shown_as
-from ancestral.data.sheets import side_by_side, write_png
 from ancestral.errors import UserError
 from ancestral.evaluation import complete
 from ancestral.evaluation.sampling import upper_rows
 from ancestral.evaluation.subject import Subject
+from ancestral.media import comparison, write_png
+from ancestral.model import Sampling
 
 
 @dataclass(frozen=True)
@@ -30,12 +40,7 @@ class Options:
     """Upper rows that stay; half of them if left out."""
     hole: Annotated[tuple[int, int, int, int] | None, shown_as("INT INT INT INT")] = None
     """Draw a rectangle instead: its top, left, height and width."""
-    temperature: float = 1.0
-    """1 samples the model; lower values give likelier, less diverse samples."""
-    top_k: Annotated[int | None, shown_as("INT")] = None
-    """Draw from the k likeliest levels of each value."""
-    top_p: Annotated[float | None, shown_as("FLOAT")] = None
-    """Draw from the likeliest levels that reach this probability."""
+    sampling: SamplingOptions = field(default_factory=Sampling)
     seed: int = 0
     """The same seed gives the same values."""
     out: Folder = None
@@ -48,7 +53,8 @@ def main(arguments: list[str]) -> None:
     if options.rows is not None and options.hole is not None:
         raise UserError("expected --rows or --hole, got both", "leave one of them out")
     subject = Subject.find(options.run, device(options.device))
-    spec = subject.model.spec
+    spec, how = subject.model.spec, options.sampling
+    subject.model.check_sampling(how)
     if len(spec.shape) != 3:
         raise UserError(
             f"expected a model of images, got one of {spec.shape}", "use ancestral.complete from Python"
@@ -69,12 +75,21 @@ def main(arguments: list[str]) -> None:
         known = torch.ones(spec.shape, dtype=torch.bool)
         known[:, top : top + height, left : left + width] = False
     x, completed = complete(
-        subject.run or subject.model, options.data, known, split=options.split, n=options.n, temperature=options.temperature,
-        top_k=options.top_k, top_p=options.top_p, seed=options.seed, device=subject.model.device, progress=True,
-    )  # fmt: skip
+        subject.run or subject.model,
+        options.data,
+        known,
+        split=options.split,
+        n=options.n,
+        temperature=how.temperature,
+        top_k=how.top_k,
+        top_p=how.top_p,
+        seed=options.seed,
+        device=subject.model.device,
+        progress=True,
+    )
     given = torch.where(known, x, spec.discrete_levels // 2)
     path = folder(options.run, options.out) / f"completions-seed{options.seed}.png"
-    write_png(path, side_by_side(spec, x, given, completed))
+    write_png(path, comparison(spec, x, given, completed))
     print(path)
     if len(x) < options.n:
         print(f"({options.split} has {len(x)} examples only)")

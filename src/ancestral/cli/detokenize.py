@@ -8,7 +8,8 @@ import tyro
 
 from ancestral.cli.options import Device, RunName, device
 from ancestral.cli.parse import parse, shown_as
-from ancestral.evaluation import detokenize, read_codes, write_images
+from ancestral.evaluation import detokenize, read_codes
+from ancestral.media import write_examples
 from ancestral.runs import load
 
 
@@ -33,4 +34,4 @@ def main(arguments: list[str]) -> None:
     options = parse(Options, arguments, "detokenize")
     model = load(options.run, device(options.device))
     x = detokenize(model, read_codes(options.codes, options.n), progress=True)
-    print(write_images(options.out, options.codes.stem, x, model, kind=options.format))
+    print(write_examples(options.out, options.codes.stem, x, model.spec, kind=options.format))

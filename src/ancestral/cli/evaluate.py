@@ -7,7 +7,7 @@ from typing import Annotated
 from ancestral.cli.options import DataName, Device, RunName, SplitName, device
 from ancestral.cli.parse import parse, shown_as
 from ancestral.evaluation import evaluate
-from ancestral.evaluation.measure import writes
+from ancestral.evaluation.evaluation import writes
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,15 @@ def main(arguments: list[str]) -> None:
     """Evaluate, print and write."""
     options = parse(Options, arguments, "evaluate")
     result = evaluate(
-        options.run, options.data, split=options.split, importance_samples=options.importance_samples, limit=options.limit,
-        seed=options.seed, device=device(options.device), progress=True,
-    )  # fmt: skip
+        options.run,
+        options.data,
+        split=options.split,
+        importance_samples=options.importance_samples,
+        limit=options.limit,
+        seed=options.seed,
+        device=device(options.device),
+        progress=True,
+    )
     print(result)
     if (Path(options.run) / "run.json").is_file() and not writes(options.data, options.split, options.limit):
         print(

@@ -7,6 +7,7 @@ import tyro
 
 from ancestral.cli.parse import shown_as
 from ancestral.errors import UserError
+from ancestral.model import Sampling
 
 RunName = Annotated[
     str, tyro.conf.Positional, shown_as("RUN"), tyro.conf.arg(help="Run directory, model folder or Hub name.")
@@ -27,6 +28,8 @@ Folder = Annotated[
         help="Folder to write to; samples/ in the run directory if there is one, else the current folder."
     ),
 ]
+SamplingOptions = Annotated[Sampling, tyro.conf.arg(name="", help="How to draw.")]
+"""How to draw, as flags without a prefix."""
 Device = Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(help="Where to compute.")]
 
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from ancestral.cli.options import DataName, Device, Folder, RunName, SplitName, device, folder
 from ancestral.cli.parse import parse
-from ancestral.data.sheets import side_by_side, write_png
 from ancestral.evaluation import reconstruct
 from ancestral.evaluation.subject import Subject
+from ancestral.media import comparison, write_png
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
         subject.model, subject.dataset(options.data), split=options.split, n=options.n, progress=True
     )
     path = folder(options.run, options.out) / "reconstructions.png"
-    write_png(path, side_by_side(subject.model.spec, x, versions))
+    write_png(path, comparison(subject.model.spec, x, versions))
     print(path)
     if len(x) < options.n:
         print(f"({options.split} has {len(x)} examples only)")

@@ -1,11 +1,13 @@
 """``ancestral sample RUN``."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
-from ancestral.cli.options import Device, Folder, RunName, device, folder
+from ancestral.cli.options import Device, Folder, RunName, SamplingOptions, device, folder
 from ancestral.cli.parse import parse, shown_as
-from ancestral.evaluation import sample, write_images
+from ancestral.evaluation import sample
+from ancestral.media import write_examples
+from ancestral.model import Sampling
 from ancestral.runs import load
 
 
@@ -18,12 +20,7 @@ class Options:
     """Number of samples."""
     labels: Annotated[tuple[int, ...], shown_as("INT [INT ...]")] = ()
     """Classes, repeated in turn; without them the model draws classes at random."""
-    temperature: float = 1.0
-    """1 samples the model; lower values give likelier, less diverse samples."""
-    top_k: Annotated[int | None, shown_as("INT")] = None
-    """Draw from the k likeliest levels of each value; models that draw values in order."""
-    top_p: Annotated[float | None, shown_as("FLOAT")] = None
-    """Draw from the likeliest levels that reach this probability; the same models."""
+    sampling: SamplingOptions = field(default_factory=Sampling)
     seed: int = 0
     """The same seed gives the same samples."""
     format: Literal["sheet", "files", "npz"] = "sheet"
@@ -36,13 +33,13 @@ def main(arguments: list[str]) -> None:
     """Sample and write."""
     options = parse(Options, arguments, "sample")
     model = load(options.run, device(options.device))
-    x, labels = sample(
-        model, options.n, options.labels, temperature=options.temperature, top_k=options.top_k, top_p=options.top_p, seed=options.seed,
-        progress=True,
-    )  # fmt: skip
+    how = options.sampling
+    x, labels = sample(model, options.n, options.labels, **asdict(how), seed=options.seed, progress=True)
     name = f"samples-seed{options.seed}"
-    name += f"-t{options.temperature:g}" if options.temperature != 1 else ""
-    name += f"-top{options.top_k}" if options.top_k is not None else ""
-    name += f"-p{options.top_p:g}" if options.top_p is not None else ""
+    name += f"-t{how.temperature:g}" if how.temperature != 1 else ""
+    name += f"-top{how.top_k}" if how.top_k is not None else ""
+    name += f"-p{how.top_p:g}" if how.top_p is not None else ""
+    name += f"-truncated{how.truncation:g}" if how.truncation is not None else ""
     name += "-class" + "-".join(map(str, options.labels)) if options.labels else ""
-    print(write_images(folder(options.run, options.out), name, x, model, labels, kind=options.format))
+    where = folder(options.run, options.out)
+    print(write_examples(where, name, x, model.spec, labels, kind=options.format))

@@ -5,205 +5,182 @@ import json
 import os
 import signal
 import sys
+import typing
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from ancestral.cli.parse import parse, shown_as, take_option
-from ancestral.configuration import from_json, to_json
-from ancestral.data import ImageOptions
+from ancestral.configuration import to_json
 from ancestral.errors import UserError, nearest
 from ancestral.files import read_json
-from ancestral.model import Model
-from ancestral.recipe import Optimization
-from ancestral.runs import Run, command
-from ancestral.taxonomy import TAXONOMY, model_class, name_of, row
+from ancestral.recipe import Optimization, Updates
+from ancestral.runs import command
+from ancestral.taxonomy import model_class, name_of, rows, title
 from ancestral.training import Interrupted, TrainingOptions, train
-from ancestral.training.begin import find_recipe
+from ancestral.training.plan import Plan
 
 _HELP = """usage: ancestral train MODEL --data DATA --out FOLDER [options]
 
-MODEL is one of {models}; `ancestral train MODEL --help` lists its options."""
+MODEL is one of {models}, or your own as module:Class; `ancestral train MODEL --help` lists its options."""
 
 
 def main(arguments: list[str]) -> None:
     """Parse the options of the model named first, and train it."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_HELP.format(models=", ".join(row.name for row in TAXONOMY if row.path)))
+        print(_HELP.format(models=", ".join(row.name for row in rows() if row.path)))
         return
     name, *rest = arguments
     if name.startswith("-"):
-        raise UserError(
-            f"expected the name of a model first, got {name}", "write ancestral train MODEL --data … --out …"
-        )
-    cls = model_class(name)
-    default = _default(cls, rest)
-    options: Any = parse(type(default), rest, f"train {name}", default)
-    config = _convert(options.model, cls.Config)
-    stages = {field: getattr(options, field) for field in find_recipe(cls, options.recipe)[1].stages}
-    if options.print_config:
-        print(
-            json.dumps(
-                {
-                    "model": to_json(config),
-                    "stages": to_json(stages),
-                    "images": to_json(options.images),
-                    "options": to_json(options.options),
-                },
-                indent=2,
-            )
-        )
+        problem = f"expected the name of a model first, got {name}"
+        raise UserError(problem, "write ancestral train MODEL --data … --out …")
+    plan = _planned(name, rest)
+    default = _options(plan)
+    chosen: Any = parse(type(default), rest, f"train {name}", default)
+    plan = plan.changed(
+        model=_as(chosen.model, plan.cls.Config),
+        stages={stage: _optimization(getattr(chosen, stage)) for stage in plan.stages},
+        preparation=getattr(chosen, plan.preparation.kind),
+        options=chosen.options,
+    )
+    if chosen.print_config:
+        print(json.dumps(_sections(plan), indent=2))
         return
     for required in ("data", "out"):
-        if getattr(options, required) is None:
-            raise UserError(
-                f"expected --{required}, got none",
-                f"write ancestral train {name} --data digits --out runs/{name}",
-            )
+        if getattr(chosen, required) is None:
+            usage = f"write ancestral train {name} --data digits --out runs/{name.rpartition(':')[2]}"
+            raise UserError(f"expected --{required}, got none", usage)
     leads = os.environ.get("RANK", "0") == "0"  # one of the processes that torchrun started speaks for all
     try:
         run = train(
-            name, data=options.data, out=options.out, recipe=options.recipe, config=config, stages=stages,
-            images=options.images, options=options.options, start_from=options.from_,
-        )  # fmt: skip
+            plan.cls,
+            data=chosen.data,
+            out=chosen.out,
+            recipe=chosen.recipe,
+            config=plan.model,
+            stages=plan.stages,
+            preparation=plan.preparation,
+            options=plan.options,
+            start_from=chosen.from_,
+            only=chosen.stages,
+        )
     except Interrupted as stop:
         if leads:
             print(f"{stop}; go on with: {command()}", flush=True)
         sys.exit(128 + stop.signal if stop.signal in (signal.SIGINT, signal.SIGTERM) else 1)
     if leads:
-        print(
-            f"the run {run.path} is complete; next: {' · '.join(f'ancestral {c} {run.path}' for c in ('sample', 'evaluate', 'report'))}"
-        )
+        following = " · ".join(f"ancestral {c} {run.path}" for c in ("sample", "evaluate", "report"))
+        print(f"the run {run.path} is complete; next: {following}")
 
 
-def _settled(config: Any, cls: type[Model]) -> Any:
-    """A configuration as an instance of a class whose parts are of the models that they are now: their options are those to parse."""
-    narrowed = [
-        (field, type(getattr(config, field)), dataclasses.field(default=getattr(config, field)))
-        for field in cls.parts
-    ]
-    made = dataclasses.make_dataclass("Config", narrowed, bases=(cls.Config,), kw_only=True, frozen=True)
-    made.__doc__ = cls.Config.__doc__
-    return _convert(config, made)
-
-
-def _convert(config: Any, kind: type[Any]) -> Any:
-    """The same values in a dataclass of the same fields."""
-    return kind(**{field.name: getattr(config, field.name) for field in dataclasses.fields(kind)})
-
-
-def _default(cls: type[Model], arguments: list[str]) -> Any:
-    """The options of ``ancestral train`` for a model, with the values of the recipe, the configuration file and the run of ``--from``."""
-    recipe_name, recipe = find_recipe(cls, take_option(arguments, "--recipe"))
-    model, stages, images, training = recipe.model, dict(recipe.stages), ImageOptions(), TrainingOptions()
-    if start := take_option(arguments, "--from"):
-        base = Run.open(start)
-        if model_class(base.model_name) is not cls:
-            raise UserError(
-                f"expected a run of the same model for --from, got {base.model_name}", "choose another run"
-            )
-        model, images = from_json(cls.Config, base.manifest["config"], where="model"), base.images
-    for field, kinds in cls.parts.items():
-        if kind := take_option(arguments, f"--{field}-model"):
+def _planned(name: str, arguments: list[str]) -> Plan:
+    """What the options that decide the other options say: recipe, run to start from, kinds of parts, file."""
+    cls = model_class(name)
+    given = {o: take_option(arguments, f"--{o}") for o in ("data", "recipe", "from", "config")}
+    plan = Plan.of(cls, given["data"], recipe=given["recipe"], start_from=given["from"])
+    for field, choices in cls.choices.items():
+        if kind := take_option(arguments, f"--model.{field}"):
+            kinds = {choice.kind: choice for choice in choices}
             if kind not in kinds:
-                raise UserError(
-                    f"expected --{field}-model to be one of {', '.join(kinds)}, got {kind}",
-                    nearest(kind, kinds),
-                )
-            if not isinstance(getattr(model, field), type(kinds[kind])):
-                model = dataclasses.replace(model, **{field: kinds[kind]})
-    if file := take_option(arguments, "--config"):
-        data = read_json(Path(file))
-        known = {"model", "stages", "images", "options"}
+                problem = f"expected --model.{field} to be one of {', '.join(kinds)}, got {kind}"
+                raise UserError(problem, nearest(kind, kinds))
+            if getattr(plan.model, field).kind != kind:
+                plan = plan.changed(model=dataclasses.replace(plan.model, **{field: kinds[kind]}))
+    if file := given["config"]:
+        data, known = read_json(Path(file)), _sections(plan).keys()
         if not isinstance(data, dict) or not data.keys() <= known:
             got = ", ".join(sorted(data.keys() - known)) if isinstance(data, dict) else type(data).__name__
-            raise UserError(
-                f"expected the sections {', '.join(sorted(known))} in {file}, got {got}", "see --print-config"
-            )
-        model = from_json(cls.Config, data.get("model", {}), where="model", base=model)
-        images = from_json(ImageOptions, data.get("images", {}), where="images", base=images)
-        training = from_json(TrainingOptions, data.get("options", {}), where="options", base=training)
-        changes = data.get("stages", {})
-        if not isinstance(changes, dict):
-            raise UserError(f"expected stages by name in {file}, got {changes!r}", "see --print-config")
-        for stage, values in changes.items():
-            if stage not in stages:
-                raise UserError(
-                    f"expected a stage of the model in {file}, got {stage}", nearest(stage, stages)
-                )
-            stages[stage] = from_json(Optimization, values, where=f"stages.{stage}", base=stages[stage])
+            raise UserError(f"expected the sections {', '.join(sorted(known))} in {file}, got {got}", "see --print-config")
+        plan = plan.changed(
+            model=data.get("model"),
+            stages=data.get("stages"),
+            preparation=data.get(plan.preparation.kind),
+            options=data.get("options"),
+            where=file,
+        )
+    return plan
+
+
+def _sections(plan: Plan) -> dict[str, Any]:
+    """A plan as a file of options."""
+    return {
+        "model": to_json(plan.model),
+        "stages": to_json(plan.stages),
+        plan.preparation.kind: to_json(plan.preparation),
+        "options": to_json(plan.options),
+    }
+
+
+def _options(plan: Plan) -> Any:
+    """The options of ``ancestral train`` for a model, with the values of the plan."""
 
     def documented(kind: Any, text: str, metavar: str, name: str | None = None) -> Any:
         return Annotated[kind, shown_as(metavar), tyro.conf.arg(help=text, name=name)]
 
+    recipes = f"Named defaults, one of {', '.join(plan.cls.recipes)}; now {plan.recipe}: {plan.source}."
+    source = "digits, fashion-mnist, a folder of images, hub:OWNER/NAME or table:FILE."
+    start = "Run whose stages are taken over where they are not trained: all but the last if --stages names none."
+    flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Print the options as JSON and end.")]
     fields: list[tuple[str, Any, Any]] = [
-        (
-            "data",
-            documented(str | None, "digits, fashion-mnist, a folder of images, or hub:OWNER/NAME.", "DATA"),
-            None,
-        ),
-        (
-            "out",
-            documented(Path | None, "Run directory; if it holds this run, the training goes on.", "FOLDER"),
-            None,
-        ),
-        (
-            "recipe",
-            documented(
-                str | None,
-                f"Named defaults, one of {', '.join(cls.recipes)}; now {recipe_name}: {recipe.source}.",
-                "NAME",
-            ),
-            None,
-        ),
-        (
-            "config",
-            documented(
-                Path | None, "JSON file of options, as --print-config prints; flags override it.", "FILE"
-            ),
-            None,
-        ),
-        (
-            "from_",
-            documented(
-                Path | None,
-                "Run whose stages before the last are taken over; only the last is trained.",
-                "RUN",
-                "from",
-            ),
-            None,
-        ),
-        (
-            "print_config",
-            Annotated[
-                bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Print the options as JSON and end.")
-            ],
-            False,
-        ),
+        ("data", documented(str | None, source, "DATA"), None),
+        ("out", documented(Path | None, "Run directory; if it holds this run, the training goes on.", "FOLDER"), None),
+        ("recipe", documented(str | None, recipes, "NAME"), None),
+        ("config", documented(Path | None, "JSON file of options, as --print-config prints; flags override it.", "FILE"), None),
+        ("from_", documented(Path | None, start, "RUN", "from"), None),
+        ("stages", documented(tuple[str, ...], "Stages to train; all if left out.", "[STAGE [STAGE ...]]"), ()),
+        ("print_config", flag, False),
     ]
-    for field, kinds in cls.parts.items():
-        help_text = f"Which model the {field} is, one of {', '.join(kinds)}."
-        fields.append((f"{field}_model", documented(str | None, help_text, "NAME"), None))
-    fields += [
-        (
-            "options",
-            Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="training")],
-            training,
-        )
-    ]
-    model = _settled(model, cls)
-    fields += [
-        ("model", type(model), model),
-        ("images", ImageOptions, images),
-        *((name, Optimization, o) for name, o in stages.items()),
-    ]
+    for field, choices in plan.cls.choices.items():
+        text = f"What the {field} is, one of {', '.join(choice.kind for choice in choices)}; now {getattr(plan.model, field).kind}."
+        fields.append((f"{field}_kind", documented(str | None, text, "NAME", f"model.{field}"), None))
+    training = Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="training")]
+    model = _settled(plan)
+    fields += [("options", training, plan.options), ("model", type(model), model)]
+    fields.append((plan.preparation.kind, type(plan.preparation), plan.preparation))
+    fields += [(name, type(shown := _shown(o)), shown) for name, o in plan.stages.items()]
     made: Any = dataclasses.make_dataclass(
         "Options",
-        [(name, kind, dataclasses.field(default=value)) for name, kind, value in fields],
+        [(name, kind, _default(value)) for name, kind, value in fields],
         kw_only=True,
         frozen=True,
     )
-    about = row(name_of(cls))
-    made.__doc__ = f"{about.title}, {about.paper}"
+    row = next((r for r in rows() if r.name == name_of(plan.cls)), None)
+    made.__doc__ = f"{title(plan.cls)}, {row.paper}" if row else f"{title(plan.cls)}: {plan.cls.__doc__ or 'a model of your own'}"
     return made()
+
+
+def _settled(plan: Plan) -> Any:
+    """The model's configuration as an instance of a class whose parts are of the kinds that they are now: their options are to be parsed."""
+    there = plan.model
+    kinds = [(f, type(getattr(there, f)), _default(getattr(there, f))) for f in plan.cls.choices]
+    made = dataclasses.make_dataclass("Config", kinds, bases=(plan.cls.Config,), kw_only=True, frozen=True)
+    made.__doc__ = plan.cls.Config.__doc__
+    return _as(there, made)
+
+
+def _as(config: Any, kind: type[Any]) -> Any:
+    """The same values in a dataclass of the same fields."""
+    return kind(**{field.name: getattr(config, field.name) for field in dataclasses.fields(kind)})
+
+
+def _shown(optimization: Optimization) -> Any:
+    """The optimization of a stage as the command line shows it: without phases, or without what is each phase's own."""
+    hidden = {"phases"} | ({f.name for f in dataclasses.fields(Updates)} if optimization.phases else set())
+    hints = typing.get_type_hints(Optimization, include_extras=True)
+    fields = [(n, tyro.conf.Suppress[hints[n]], _default(getattr(optimization, n))) for n in hidden]
+    fields += [(name, Updates, _default(updates)) for name, updates in optimization.phases.items()]
+    made = dataclasses.make_dataclass("Optimization", fields, bases=(Optimization,), kw_only=True, frozen=True)
+    made.__doc__ = Optimization.__doc__
+    values = {f.name: getattr(optimization, f.name) for f in dataclasses.fields(Optimization)}
+    return made(**values | dict(optimization.phases))
+
+
+def _default(value: Any) -> Any:
+    return dataclasses.field(default_factory=lambda: value)
+
+
+def _optimization(shown: Any) -> Optimization:
+    """The inverse of ``_shown``."""
+    phases = {name: getattr(shown, name) for name in shown.phases}
+    return dataclasses.replace(_as(shown, Optimization), phases=phases)

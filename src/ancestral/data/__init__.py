@@ -1,8 +1,23 @@
-"""Data sets: integers from digits, Fashion-MNIST, a folder of one's own images or the Hugging Face Hub."""
+"""Data sets: digits, Fashion-MNIST, a folder of one's own images, the Hugging Face Hub, or a table."""
 
 from ancestral.data.augment import augment
-from ancestral.data.dataset import Dataset, Split
+from ancestral.data.dataset import Dataset
 from ancestral.data.load import load_data
-from ancestral.data.options import ImageOptions
+from ancestral.data.preparation import (
+    PREPARATIONS,
+    ImageOptions,
+    Preparation,
+    TableOptions,
+    preparation_of,
+)
 
-__all__ = ["Dataset", "ImageOptions", "Split", "augment", "load_data"]
+__all__ = [
+    "PREPARATIONS",
+    "Dataset",
+    "ImageOptions",
+    "Preparation",
+    "TableOptions",
+    "augment",
+    "load_data",
+    "preparation_of",
+]

@@ -1,15 +1,18 @@
-"""A data set as models see it: integers, labels and three splits that do not overlap."""
+"""A data set as models see it: one spec, and three splits that do not overlap."""
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
+from ancestral.batch import Batch
+from ancestral.configuration import to_json
 from ancestral.data.pictures import SPLITS
+from ancestral.data.preparation import Preparation
+from ancestral.errors import UserError
 from ancestral.files import write_json
 from ancestral.spec import Spec
 
@@ -17,72 +20,117 @@ CHUNK = 2**24
 """Bytes that are hashed at once."""
 
 
-@dataclass(frozen=True)
-class Split:
-    """Some examples of a data set."""
-
-    x: Tensor
-    """uint8 ``(N, C, H, W)``, in memory or mapped from a file; never write to it."""
-    labels: Tensor | None
-    """int64 ``(N,)``; None where the source has no labels."""
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
-    """The three splits of a source."""
+    """The three splits of a source. One that is built by hand may have contexts in its batches.
+
+    >>> import torch
+    >>> part = Batch(torch.zeros(4, 1, 2, 2, dtype=torch.uint8))
+    >>> Dataset(source="mine", spec=Spec(shape=(1, 2, 2)), train=part, validation=part, test=part)
+    Dataset('mine': image (1, 2, 2), 256 levels; 4 train, 4 validation, 4 test)
+    """
 
     source: str
     spec: Spec
-    train: Split
-    validation: Split
-    test: Split
-    classes: tuple[str, ...]
+    train: Batch
+    """In memory or mapped from a file, as the other splits; never write to it."""
+    validation: Batch
+    test: Batch
+    classes: tuple[str, ...] = ()
     """Name of each class; none for unlabeled data."""
-    fingerprint: str
-    """SHA-256 over values, labels and splits."""
-    skipped: tuple[str, ...]
+    fingerprint: str = ""
+    """SHA-256 over values, labels and splits; computed if it is not given."""
+    skipped: tuple[str, ...] = ()
     """What could not be used, "name: reason"."""
+    preparation: Preparation = field(default_factory=Preparation)
+    """What was done to the source."""
     made: Mapping[str, str] = field(default_factory=dict)
     """How each split was made."""
     duplicates: int = 0
-    """Examples left out because a held-out split of the source's own has the same pixels."""
-    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
-    """What the examples of each split are called in the source."""
+    """Examples left out because a held-out split of the source's own has the same values."""
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What the examples of each split are called in the source; nothing for their positions."""
+    columns: tuple[str, ...] = ()
+    """Of a table: the name of each column."""
+    means: tuple[float, ...] = ()
+    """Of a standardized table: what was taken from each column."""
+    scales: tuple[float, ...] = ()
+    """Of a standardized table: what each column was then divided by."""
+
+    def __post_init__(self) -> None:
+        if not self.fingerprint:
+            splits = {name: self.split(name) for name in SPLITS}
+            object.__setattr__(self, "fingerprint", fingerprint(splits, self.spec.levels, self.classes))
+
+    def __repr__(self) -> str:
+        values = "real numbers" if self.spec.levels is None else f"{self.spec.levels} levels"
+        classes = f", {self.spec.classes} classes" if self.spec.classes else ""
+        sizes = ", ".join(f"{len(self.split(name)):,} {name}" for name in SPLITS)
+        return f"Dataset({self.source!r}: {self.spec.domain} {self.spec.shape}, {values}{classes}; {sizes})"
+
+    def split(self, name: str, limit: int | None = None) -> Batch:
+        """A split (``all``: one after another), or its first ``limit`` examples.
+
+        Raises:
+            UserError: an unknown name, or a limit below 1.
+        """
+        if limit is not None and limit < 1:
+            raise UserError(f"expected at least 1 example, got {limit}", "ask for more")
+        if name == "all":
+            parts, left = [], limit
+            for (
+                part
+            ) in SPLITS:  # cut before they are joined, which brings what is mapped from files into memory
+                if left != 0:
+                    parts.append(self.split(part, left))
+                    left = None if left is None else left - len(parts[-1])
+            return Batch.cat(parts)
+        if name not in SPLITS:
+            raise UserError(f"expected a split, got {name}", f"choose from {', '.join(SPLITS)}, all")
+        split: Batch = getattr(self, name)
+        return split if limit is None else split[:limit]
+
+    @property
+    def log_determinant(self) -> float:
+        """What standardization adds to a log density, in nats: log p(row of the file) = log p(x) + this."""
+        return -sum(map(math.log, self.scales))
 
     def describe(self) -> dict[str, Any]:
         """What a run writes down about its data, as JSON."""
+        table = {
+            "columns": list(self.columns),
+            "means": list(self.means),
+            "scales": list(self.scales),
+            "log_determinant": self.log_determinant,
+        }
         return {
             "source": self.source,
-            "spec": {
-                "shape": list(self.spec.shape),
-                "levels": self.spec.levels,
-                "classes": self.spec.classes,
-            },
-            "sizes": {name: len(getattr(self, name)) for name in SPLITS},
+            "spec": to_json(self.spec),
+            "sizes": {name: len(self.split(name)) for name in SPLITS},
             "made": dict(self.made),
             "duplicates_left_out": self.duplicates,
             "classes": list(self.classes),
+            **(table if self.columns else {}),
             "fingerprint": self.fingerprint,
             "skipped": list(self.skipped),
         }
 
     def write_splits(self, path: Path) -> None:
-        """Write which examples of the source (files of a folder, rows of anything else) form which split, as JSON."""
-        write_json(path, {name: list(self.names[name]) for name in SPLITS})
+        """Write which examples of the source (files of a folder, or rows) form which split, as JSON."""
+        positions = {name: map(str, range(len(self.split(name)))) for name in SPLITS}
+        write_json(path, {name: list(self.names.get(name, positions[name])) for name in SPLITS})
 
 
-def fingerprint(splits: Mapping[str, Split], levels: int, classes: tuple[str, ...]) -> str:
-    """SHA-256 (hex) over shapes, levels, classes, and the values and labels of each split."""
+def fingerprint(splits: Mapping[str, Batch], levels: int | None, classes: tuple[str, ...]) -> str:
+    """SHA-256 (hex) over shapes, levels, classes, and the values, labels and contexts of each split."""
     digest = hashlib.sha256(json.dumps([levels, classes]).encode())
     for name in SPLITS:
         split = splits[name]
         digest.update(json.dumps([name, list(split.x.shape), split.labels is not None]).encode())
-        rows = max(1, CHUNK // max(1, split.x[0].numel()))
-        for first in range(0, len(split), rows):
-            digest.update(split.x[first : first + rows].numpy().data)
+        for values in (split.x, *split.contexts):
+            rows = max(1, CHUNK // max(1, values[:1].numel()))
+            for first in range(0, len(values), rows):
+                digest.update(values[first : first + rows].contiguous().numpy().data)
         if split.labels is not None:
             digest.update(split.labels.numpy().astype("<i8").data)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao, Rasul & Vollgraf, 2017, arXiv:1708.07747): 70,000 gray images of clothes, 28x28, in ten classes."""
+"""Fashion-MNIST (Xiao, Rasul & Vollgraf, 2017, arXiv:1708.07747): 70,000 gray images of clothes, 28x28."""
 
 import gzip
 import hashlib
@@ -53,8 +53,10 @@ def fashion_mnist() -> Pictures:
     for part, values in parts.items():
         if (got := hashlib.sha256(values.tobytes()).hexdigest()) != SHA256[part]:
             raise UserError(
-                f"expected the {part} of Fashion-MNIST with SHA-256 {SHA256[part][:12]}..., got {got[:12]}... from {place}",
-                "the files are damaged: install them again (apt-get install --reinstall dataset-fashion-mnist)",
+                f"expected the {part} of Fashion-MNIST with SHA-256 {SHA256[part][:12]}..., "
+                f"got {got[:12]}... from {place}",
+                "the files are damaged: install them again "
+                "(apt-get install --reinstall dataset-fashion-mnist)",
             )
     x = x.reshape(-1, 1, 28, 28)
     return Pictures(
@@ -92,7 +94,8 @@ def _from_hub() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         pictures = hub(HUB)
     except UserError as error:
         raise UserError(
-            f"Fashion-MNIST is not on this machine (looked in {DEBIAN}) and cannot be fetched ({error.problem})",
+            f"Fashion-MNIST is not on this machine (looked in {DEBIAN}) "
+            f"and cannot be fetched ({error.problem})",
             "apt-get install dataset-fashion-mnist, or with a network: pip install 'ancestral[hub]'",
         ) from error
     x = np.stack([np.asarray(pictures.read(i)).reshape(-1) for i in range(len(pictures))])

@@ -17,8 +17,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tiff", ".tif", ".gif")
 def folder(path: Path) -> Pictures:
     """The images under a folder, hidden ones left out, in the order of their paths.
 
-    Folders ``train`` and ``test`` or ``val``/``validation`` at the top are splits. Below that, each folder is a class if all images are in
-    folders and there are at least two; otherwise there are no labels.
+    Folders ``train`` and ``test`` or ``val``/``validation`` at the top are splits. Below that, each folder is
+    a class if all images are in folders and there are at least two; otherwise there are no labels.
 
     Raises:
         UserError: there are no images, or the folder seems to have splits and other things beside them.

@@ -11,7 +11,9 @@ from ancestral.errors import UserError
 
 
 def hub(name: str) -> Pictures:
-    """The images of ``OWNER/NAME`` (or ``OWNER/NAME/CONFIG``): its first column of images, and its first of class labels if it has one.
+    """The images of ``OWNER/NAME`` (or ``OWNER/NAME/CONFIG``).
+
+    They are its first column of images, with its first of class labels if it has one.
 
     Raises:
         UserError: `datasets` is not installed, the data set cannot be fetched, or it holds no images.

@@ -14,9 +14,10 @@ from ancestral.data.digits import digits
 from ancestral.data.fashion_mnist import fashion_mnist
 from ancestral.data.folder import folder
 from ancestral.data.hub import hub
-from ancestral.data.options import ImageOptions
 from ancestral.data.pictures import SPLITS, TEST, VALIDATION, Pictures
+from ancestral.data.preparation import TABLE, ImageOptions, Preparation, TableOptions, preparation_of
 from ancestral.data.survey import survey
+from ancestral.data.table import load_table
 from ancestral.errors import UserError, check_type, nearest
 from ancestral.spec import Spec
 
@@ -30,20 +31,42 @@ NAMED = {"digits": digits, "fashion-mnist": fashion_mnist}
 """Sources that have a name; ./digits is a folder."""
 
 
-def load_data(source: str, options: ImageOptions, cache: Path | None = None) -> Dataset:
+def load_data(source: str, preparation: Preparation | None = None, cache: Path | None = None) -> Dataset:
     """Load a data set and share it out among train, validation and test, always in the same way.
 
     Args:
-        source: ``digits``, ``fashion-mnist``, the path of a folder of images, or ``hub:OWNER/NAME``.
-        options: what is done to the images.
-        cache: folder for images that do not fit into memory, which are decoded once; None takes ~/.cache/ancestral/data.
+        source: ``digits``, ``fashion-mnist``, the path of a folder of images, ``hub:OWNER/NAME``, or
+            ``table:FILE`` of a .csv or .npy file.
+        preparation: what is done to the data; None takes the defaults of the source's kind.
+        cache: folder for images that do not fit into memory, which are decoded once; None takes
+            ~/.cache/ancestral/data.
 
     Raises:
-        UserError: there is no such source, it holds no usable images, sizes differ and no size is asked for, a split would be empty, or the
-            disk is too small.
+        UserError: there is no such source, it takes another kind of preparation, it holds no usable examples,
+            sizes differ and no size is asked for, a split would be empty, or the disk is too small.
+
+    >>> data = load_data("digits")
+    >>> data
+    Dataset('digits': image (1, 8, 8), 17 levels, 10 classes; 1,536 train, 81 validation, 180 test)
+    >>> data.train.x.shape, data.split("test", limit=5).labels
+    (torch.Size([1536, 1, 8, 8]), tensor([4, 5, 9, 4, 0]))
     """
-    pictures = find(source)
-    home = (CACHE if cache is None else cache).expanduser() / _key(pictures, options)
+    check_type(source, str, "the name of a source of data", f"give {', '.join(NAMED)} or a folder's path")
+    kind = preparation_of(source)
+    preparation = kind() if preparation is None else preparation
+    if type(preparation) is not kind:
+        raise UserError(
+            f"expected {kind.__name__} for {source}, got {type(preparation).__name__}",
+            f"prepare it by --{kind.kind} options, or name other data",
+        )
+    if isinstance(preparation, TableOptions):
+        return load_table(source, preparation)
+    assert isinstance(preparation, ImageOptions)
+    return _load_images(find(source), preparation, CACHE if cache is None else cache)
+
+
+def _load_images(pictures: Pictures, options: ImageOptions, cache: Path) -> Dataset:
+    home = cache.expanduser() / _key(pictures, options)
     if not store.is_built(home):
         target = survey(pictures, options)
         if len(pictures) * math.prod(target.shape) <= MEMORY_LIMIT:
@@ -54,7 +77,6 @@ def load_data(source: str, options: ImageOptions, cache: Path | None = None) -> 
 
 def find(source: str) -> Pictures:
     """The images of a source, not yet decoded. Raises UserError if there is none of this name."""
-    check_type(source, str, "the name of a source of data", f"give {', '.join(NAMED)} or a folder's path")
     if source in NAMED:
         return NAMED[source]()
     if source.startswith("hub:"):
@@ -63,6 +85,11 @@ def find(source: str) -> Pictures:
     if source and path.is_dir():
         return folder(path)
     if source and path.exists():
+        if path.suffix.lower() in (".csv", ".npy"):
+            raise UserError(
+                f"expected a folder of images, got the file {source}",
+                f"write {TABLE}{source} if it is a table",
+            )
         raise UserError(
             f"expected a folder of images, got the file {source}",
             f"give the folder that it is in: {path.parent}",
@@ -71,15 +98,18 @@ def find(source: str) -> Pictures:
         raise UserError(f"there is no folder {source} (looked for {path.absolute()})", "check the path")
     raise UserError(
         f"there is no data set {source!r}, nor such a folder in {Path.cwd()}",
-        nearest(source, [*NAMED, "hub:OWNER/NAME"]),
+        nearest(source, [*NAMED, "hub:OWNER/NAME", f"{TABLE}FILE"]),
     )
 
 
 def _key(pictures: Pictures, options: ImageOptions) -> str:
     """Names the cache: by everything that the decoded images and their splits depend on."""
-    drawn = {"flip", "shift"}  # belongs to training
-    relevant = {name: value for name, value in asdict(options).items() if name not in drawn}
-    return hashlib.sha256(json.dumps([LAYOUT, pictures.key, relevant]).encode()).hexdigest()[:32]
+    values = asdict(options)
+    for drawn in ("flip", "shift"):  # belongs to training
+        del values[drawn]
+    # Last, as in the names of the caches that are there.
+    shares = {name: values.pop(name) for name in ("validation", "test")}
+    return hashlib.sha256(json.dumps([LAYOUT, pictures.key, values | shares]).encode()).hexdigest()[:32]
 
 
 def _dataset(pictures: Pictures, stored: store.Stored, options: ImageOptions) -> Dataset:
@@ -101,6 +131,7 @@ def _dataset(pictures: Pictures, stored: store.Stored, options: ImageOptions) ->
         fingerprint=stored.fingerprint,
         skipped=tuple(f"{pictures.names[i]}: {reason}" for i, reason in sorted(stored.skipped.items()))
         + pictures.notes,
+        preparation=options,
         made=made,
         duplicates=stored.duplicates,
         names={name: tuple(np.array(pictures.names, object)[stored.rows[name]]) for name in SPLITS},

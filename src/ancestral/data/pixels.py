@@ -66,7 +66,8 @@ def decode(image: Image.Image, target: Target) -> NDArray[np.uint8]:
             )  # twice the size wanted: decodes photos several times faster and cannot be seen
             image.draft(None, (side, side))  # None keeps the mode
         if isinstance(image, ImageFile.ImageFile):
-            image.filename = ""  # keeps Pillow from mapping the file, which misreads TIFF with an orientation (Pillow 13.0)
+            # Keeps Pillow from mapping the file, which misreads TIFF with an orientation (Pillow 13.0).
+            image.filename = ""
         image.load()
     upright = _eight_bits(image if image.format == "TIFF" else ImageOps.exif_transpose(image))
     upright = upright.convert("L" if target.channels == 1 else "RGB")
@@ -123,7 +124,7 @@ def _is_gray(image: Image.Image) -> bool:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """The image in a mode that converts to L and RGB without loss of range, on white where it is transparent."""
+    """The image in a mode that converts to L and RGB without loss of range, on white where transparent."""
     if image.mode == "I" or image.mode.startswith("I;16"):
         x = np.asarray(image).astype(np.int64)
         if x.size and (x.min() < 0 or x.max() > 65535):

@@ -1,14 +1,15 @@
-"""Share examples out among train, validation and test by their content alone, so that nothing leaks from one into another."""
+"""Share examples out among the splits by their content alone, so that nothing leaks from one into another."""
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ancestral.data.options import ImageOptions
-from ancestral.data.pictures import SPLITS, TEST, TRAIN, VALIDATION, Pictures
+from ancestral.data.pictures import SPLITS, TEST, TRAIN, VALIDATION
+from ancestral.data.preparation import Preparation
 from ancestral.errors import UserError
 
 DROPPED = -1
@@ -19,12 +20,13 @@ class Assignment:
     """Which examples of the source form which split."""
 
     rows: Mapping[str, NDArray[np.int64]]
-    """Positions in the source, in the order of each split; those of train are in place wherever the place exists (see ``_compacted``)."""
+    """Positions in the source, in the order of each split; those of train are in place wherever the place
+    exists (see ``_compacted``)."""
     duplicates: int
-    """Examples left out because the same pixels stand in a held-out split of the source's own."""
+    """Examples left out because the same values stand in a held-out split of the source's own."""
 
 
-def content_hashes(x: NDArray[np.uint8]) -> NDArray[np.uint64]:
+def content_hashes(x: NDArray[Any]) -> NDArray[np.uint64]:
     """A hash ``(N,)`` of each row's values; the key makes its order a permutation that is always the same."""
     rows = np.ascontiguousarray(x).reshape(len(x), -1)
     return np.frombuffer(
@@ -34,32 +36,45 @@ def content_hashes(x: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 def assign(
-    pictures: Pictures, hashes: NDArray[np.uint64], usable: NDArray[np.bool_], options: ImageOptions
+    source: str,
+    hashes: NDArray[np.uint64],
+    given: NDArray[np.int8],
+    usable: NDArray[np.bool_],
+    preparation: Preparation,
+    *,
+    remedy: str,
 ) -> Assignment:
     """Assign each usable example to a split.
 
-    Splits of the source's own are kept: test whole, the others without the examples that a more held-out split has too. Other splits are
-    taken from train, in the order of the content's hash, and equal images together.
+    Splits of the source's own are kept: test whole, the others without the examples that a more held-out
+    split has too. Other splits are taken from train, in the order of the content's hash, and equal examples
+    together.
+
+    Args:
+        source: what the source is called.
+        hashes: of the content of each example, ``(N,)``.
+        given: the split ``(N,)`` that the source puts each example in; TRAIN where it has none.
+        usable: which examples are not to be left out, ``(N,)``.
+        preparation: the shares of the splits that the source does not have.
+        remedy: what to do where there are too few examples.
 
     Raises:
         UserError: a split would be empty.
     """
-    split = np.where(usable, pictures.given, DROPPED)
+    split = np.where(usable, given, DROPPED)
     held_out = (split == TEST) | (split == VALIDATION)
     leaks = (split == TRAIN) & np.isin(hashes, hashes[held_out])
     leaks |= (split == VALIDATION) & np.isin(hashes, hashes[split == TEST])
     split[leaks] = DROPPED
-    if not pictures.has(TEST):
-        _hold_out(split, hashes, TEST, options.test)
-    if not pictures.has(VALIDATION):
-        _hold_out(split, hashes, VALIDATION, options.validation)
+    for code, share in ((TEST, preparation.test), (VALIDATION, preparation.validation)):
+        if not (given == code).any():
+            _hold_out(split, hashes, code, share)
 
     sizes = [int((split == code).sum()) for code in range(len(SPLITS))]
     if 0 in sizes:
         got = ", ".join(f"{size} for {name}" for name, size in zip(SPLITS, sizes, strict=True))
         raise UserError(
-            f"expected examples in every split of {pictures.source}, got {got}, so one would be empty",
-            "give more images that differ: images with the same pixels never stand in two splits",
+            f"expected examples in every split of {source}, got {got}, so one would be empty", remedy
         )
     rows = {name: np.flatnonzero(split == code) for code, name in enumerate(SPLITS)}
     rows["train"] = _compacted(rows["train"])
@@ -67,7 +82,10 @@ def assign(
 
 
 def _hold_out(split: NDArray[np.int8], hashes: NDArray[np.uint64], code: int, share: float) -> None:
-    """Move groups of equal images from train to split ``code``: at most ``share`` of train, but one group if there is one to spare."""
+    """Move groups of equal examples from train to split ``code``.
+
+    They are at most ``share`` of train, but one group if there is one to spare.
+    """
     candidates = split == TRAIN
     n = int(candidates.sum())
     wanted = min(max(1, round(share * n)), n - 1)
@@ -87,7 +105,8 @@ def _hold_out(split: NDArray[np.int8], hashes: NDArray[np.uint64], code: int, sh
 def _compacted(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """The same rows, those at positions beyond ``len(rows)`` in the places of those that are missing.
 
-    So the rows can be brought together inside their own array or file: nothing that is still to be read is ever overwritten.
+    So the rows can be brought together inside their own array or file: nothing that is still to be read is
+    ever overwritten.
     """
     order = np.arange(len(rows))
     order[np.setdiff1d(order, rows, assume_unique=True)] = rows[rows >= len(rows)]

@@ -1,8 +1,9 @@
 """Decode images once: into memory if they fit, else into files that are mapped.
 
-Files are written so that a build can be killed at any time and goes on where it was. Rows are decoded in the order of the source into
-``train.npy.partial``, and ``journal.jsonl`` tells how many are safely there. Then the held-out rows are copied to files of their own, and
-train is brought together in place: no row that is still to be read is overwritten, so each of these moves may be done again.
+Files are written so that a build can be killed at any time and goes on where it was. Rows are decoded in the
+order of the source into ``train.npy.partial``, and ``journal.jsonl`` tells how many are safely there. Then
+the held-out rows are copied to files of their own, and train is brought together in place: no row that is
+still to be read is overwritten, so each of these moves may be done again.
 """
 
 import errno
@@ -23,14 +24,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ancestral.data.dataset import Split, fingerprint
-from ancestral.data.options import ImageOptions
+from ancestral.batch import Batch
+from ancestral.data.dataset import fingerprint
 from ancestral.data.pictures import SPLITS, TEST, TRAIN, VALIDATION, Pictures
 from ancestral.data.pixels import Target, UnusableError, decode, opened, quantize
+from ancestral.data.preparation import ImageOptions
 from ancestral.data.progress import in_chunks
 from ancestral.data.splits import Assignment, assign, content_hashes
 from ancestral.data.survey import survey, unreadable
 from ancestral.errors import UserError
+from ancestral.files import read_json, replacing, write_json
 
 CHUNK = 2**26
 """Bytes that are decoded, and noted in the journal, at once."""
@@ -41,7 +44,7 @@ FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 class Stored:
     """Decoded examples and where in the source they come from."""
 
-    splits: Mapping[str, Split]
+    splits: Mapping[str, Batch]
     rows: Mapping[str, NDArray[np.int64]]
     levels: int
     duplicates: int
@@ -83,7 +86,9 @@ def is_built(folder: Path) -> bool:
 
 
 def build(folder: Path, pictures: Pictures, options: ImageOptions, target: Target | None = None) -> None:
-    """Decode everything into files of the folder; goes on with a build that was killed, waits for one that another process is at.
+    """Decode everything into files of the folder.
+
+    Goes on with a build that was killed, and waits for one that another process is at.
 
     Raises:
         UserError: the disk is too small, a split would be empty, or no image can be read.
@@ -98,7 +103,7 @@ def build(folder: Path, pictures: Pictures, options: ImageOptions, target: Targe
 
 def mapped(folder: Path, pictures: Pictures) -> Stored:
     """The finished build of a folder."""
-    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    meta = read_json(folder / "meta.json")
     with np.load(folder / "rows.npz") as saved:
         rows = {name: saved[name] for name in SPLITS}
     splits = _splits(pictures, rows, {name: _tensor(folder / f"{name}.npy") for name in SPLITS})
@@ -129,6 +134,8 @@ class _Build:
         return int(np.prod(self.target.shape))
 
     def run(self) -> None:
+        for torn in self.folder.glob(".*.tmp"):  # of a killed process: the lock says that nobody writes it
+            torn.unlink()
         there = sum(file.stat().st_size for file in self.folder.iterdir())
         if (free := shutil.disk_usage(self.folder).free) + there < self.needed:
             raise self._too_full(f"{free:,} bytes free")
@@ -147,10 +154,9 @@ class _Build:
                 "skipped": skipped,
                 "fingerprint": fingerprint(splits, self.target.levels, self.pictures.classes),
             }
-            with (self.folder / "rows.npz").open("wb") as file:
+            with replacing(self.folder / "rows.npz") as whole, whole.open("wb") as file:
                 np.savez(file, **assignment.rows)  # type: ignore[arg-type]  # mypy takes the names for allow_pickle
-            with _renamed(self.folder / "meta.json") as whole:
-                whole.write(json.dumps(meta).encode())
+            write_json(self.folder / "meta.json", meta)
         except OSError as error:
             if error.errno in FULL:
                 raise self._too_full("a full disk") from error
@@ -159,8 +165,10 @@ class _Build:
 
     def _too_full(self, got: str) -> UserError:
         return UserError(
-            f"expected {self.needed:,} bytes free in {self.folder} for {len(self.pictures):,} images of {self.target.shape}, got {got}",
-            "free some space, choose another cache folder or a smaller --images.size; the same command then goes on",
+            f"expected {self.needed:,} bytes free in {self.folder} for {len(self.pictures):,} images of "
+            f"{self.target.shape}, got {got}",
+            "free some space, choose another cache folder or a smaller --images.size; "
+            "the same command then goes on",
         )
 
     def _decode(self) -> tuple[NDArray[np.uint64], dict[int, str]]:
@@ -217,7 +225,7 @@ class _Build:
             for name in ("validation", "test"):
                 if not (self.folder / f"{name}.npy").exists():
                     rows = assignment.rows[name]
-                    with _renamed(self.folder / f"{name}.npy") as file:
+                    with replacing(self.folder / f"{name}.npy") as whole, whole.open("wb") as file:
                         file.write(_header((len(rows), *self.target.shape)))
                         for row in rows:
                             file.write(raw[row].data)
@@ -265,28 +273,30 @@ def _assign(
         raise unreadable(pictures, f"{pictures.names[i]}: {reason}")
     usable = np.ones(len(pictures), np.bool_)
     usable[list(skipped)] = False
-    return assign(pictures, hashes, usable, options)
+    remedy = "give more images that differ: images with the same pixels never stand in two splits"
+    return assign(pictures.source, hashes, pictures.given, usable, options, remedy=remedy)
 
 
 def _splits(
     pictures: Pictures, rows: Mapping[str, NDArray[np.int64]], x: Mapping[str, Tensor]
-) -> dict[str, Split]:
+) -> dict[str, Batch]:
     labels = {name: pictures.labels_of(rows[name]) for name in SPLITS}
     return {
-        name: Split(x[name], None if (values := labels[name]) is None else torch.from_numpy(values))
+        name: Batch(x[name], None if (values := labels[name]) is None else torch.from_numpy(values))
         for name in SPLITS
     }
 
 
 def _tensor(path: Path) -> Tensor:
-    # Read-only, since a private writable map would have to fit into memory and swap; nobody writes to it, so the warning is of no use.
+    # Read-only, since a private writable map would have to fit into memory and swap; nobody writes to it, so
+    # the warning is of no use.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(np.load(path, mmap_mode="r"))
 
 
 def _header(shape: tuple[int, ...]) -> bytes:
-    """The header of a .npy file of unsigned bytes: as long for any number of rows (NumPy leaves room for it to grow)."""
+    """The header of a .npy file of bytes, as long for any number of rows (NumPy leaves room in it)."""
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
     return file.getvalue()
@@ -300,16 +310,6 @@ def _write(file: IO[bytes], data: Any, offset: int) -> None:
 def _sync(file: IO[Any]) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-@contextmanager
-def _renamed(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name only when it is complete."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        yield file
-        _sync(file)
-    partial.replace(path)
 
 
 @contextmanager

@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-from ancestral.data.options import ImageOptions
 from ancestral.data.pictures import Pictures
 from ancestral.data.pixels import Target, UnusableError, header, opened
+from ancestral.data.preparation import ImageOptions
 from ancestral.data.progress import in_chunks
 from ancestral.errors import UserError
 
@@ -27,7 +27,8 @@ def survey(pictures: Pictures, options: ImageOptions) -> Target:
             )
             h, w = sizes.most_common(1)[0][0]
             raise UserError(
-                f"expected images of one size in {pictures.source}, got {len(sizes)} sizes (height x width): {found}",
+                f"expected images of one size in {pictures.source}, "
+                f"got {len(sizes)} sizes (height x width): {found}",
                 f"pass --images.size H W to bring them to one, such as --images.size {h} {w}",
             )
         size = size or next(iter(sizes))

@@ -1,43 +1,30 @@
 """Distributions over the integers 0 .. levels-1: what every likelihood of this library is made of."""
 
-import math
 from abc import abstractmethod
 
 import torch
 from torch import Generator, Size, Tensor
 from torch.distributions import Distribution
 
-from ancestral.errors import UserError
-
 Index = int | slice | tuple[int | slice, ...]
 """Selects a part of a batch shape."""
 
 _CHUNK = 1 << 21
-"""Most numbers that a table of probabilities is computed from at once: larger blocks of memory would go back to the system each time."""
-
-
-def check_sampling(
-    temperature: float, top_k: int | None = None, top_p: float | None = None, levels: int | None = None
-) -> None:
-    """Raise UserError unless the arguments of ``Discrete.quantile`` are in their ranges."""
-    if not 0 < temperature < math.inf:
-        raise UserError(
-            f"expected a temperature above 0, got {temperature}",
-            "1 samples the model, 0.01 is nearly its mode",
-        )
-    if top_k is not None and not (top_k >= 1 and (levels is None or top_k <= levels)):
-        raise UserError(
-            f"expected top-k of 1..{levels or 'levels'}, got {top_k}", "leave it out to draw from all levels"
-        )
-    if top_p is not None and not 0 < top_p <= 1:
-        raise UserError(f"expected top-p in (0, 1], got {top_p}", "1 draws from all levels")
+"""Most numbers that a table of probabilities is computed from at once: larger blocks of memory would go back
+to the system each time."""
 
 
 class Discrete(Distribution):
     """Independent distributions over 0..levels-1, one for each element of ``batch_shape``.
 
-    A subclass has ``log_prob``; sampling inverts the cumulative distribution at given uniforms, so that the same noise gives the
-    same integers however the probabilities were computed.
+    A subclass has ``log_prob``; sampling inverts the cumulative distribution at given uniforms, so that the
+    same noise gives the same integers however the probabilities were computed.
+
+    >>> d = Categorical(torch.tensor([[0.1, 0.4, 0.2, 0.3]]).log())
+    >>> d.quantile(torch.tensor([0.55])), d.quantile(torch.tensor([0.99]), top_k=2)
+    (tensor([2]), tensor([3]))
+    >>> round(float(d.mean), 4)
+    1.7
     """
 
     levels: int
@@ -69,7 +56,7 @@ class Discrete(Distribution):
         return self[:1].log_pmf().device
 
     def _parts(self) -> list["Discrete"]:
-        """The distribution cut along the first dimension into pieces whose table of probabilities fits in memory."""
+        """The distribution cut along the first dimension, so that a piece's table of probabilities fits in memory."""
         n = self.batch_shape[0]
         step = max(1, _CHUNK // max(1, self.batch_shape.numel() // max(n, 1) * self.levels * self._terms))
         return [self[i : i + step] for i in range(0, max(n, 1), step)]
@@ -82,10 +69,11 @@ class Discrete(Distribution):
     def quantile(
         self, uniforms: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
     ) -> Tensor:
-        """The integers at which the cumulative distribution passes ``uniforms`` in [0, 1), int64 ``batch_shape``.
+        """The integers at which the cumulative distribution passes ``uniforms`` in [0, 1), ``batch_shape``.
 
-        ``temperature`` sharpens the distribution to P(x)^(1/temperature), renormalized; at 0 the likeliest level is left. ``top_k`` keeps
-        the k likeliest levels, ``top_p`` the fewest likeliest ones that reach probability p; of equally likely ones the first.
+        ``temperature`` sharpens the distribution to P(x)^(1/temperature), renormalized; at 0 the likeliest
+        level is left. ``top_k`` keeps the k likeliest levels, ``top_p`` the fewest likeliest ones that reach
+        probability p; of equally likely ones the first.
         """
         parts = self._parts()
         pieces = uniforms.split([part.batch_shape[0] for part in parts])
@@ -139,6 +127,9 @@ def _truncate(probability: Tensor, top_k: int | None, top_p: float | None) -> Te
 class Categorical(Discrete):
     """A softmax over the levels.
 
+    >>> Categorical(torch.zeros(2, 4)).log_prob(torch.tensor([0, 3])).exp()
+    tensor([0.2500, 0.2500])
+
     Args:
         logits: ``(*batch_shape, levels)``, unnormalized.
     """
@@ -161,6 +152,10 @@ class Categorical(Discrete):
 
 class Bernoulli(Discrete):
     """Two levels, 0 and 1.
+
+    >>> Bernoulli(torch.tensor([0.0, 2.0])).log_pmf().exp()
+    tensor([[0.5000, 0.5000],
+            [0.1192, 0.8808]])
 
     Args:
         logits: log-odds of 1, ``batch_shape``.

@@ -1,7 +1,8 @@
 """Continuous distributions integrated over the bins of the levels: logistic mixtures and the normal.
 
-The levels 0..L-1 stand at L equidistant points of [-1, 1]; a level's probability is the mass of its bin, and the first and the last
-bin take the tails (Salimans et al., PixelCNN++, 2017, https://arxiv.org/abs/1701.05517, equation 2). So the mass sums to one.
+The levels 0..L-1 stand at L equidistant points of [-1, 1]; a level's probability is the mass of its bin, and
+the first and the last bin take the tails (Salimans et al., PixelCNN++, 2017,
+https://arxiv.org/abs/1701.05517, equation 2). So the mass sums to one.
 """
 
 import math
@@ -18,7 +19,8 @@ from ancestral.distributions.discrete import Discrete, Index
 def min_log_scale(levels: int) -> float:
     """Where log-scales are clamped from below, in the loss and in the sampler alike.
 
-    -7 as in the code of Salimans et al., 2017: a ninth of a bin of 256 levels; as small a part of the bins of more levels.
+    -7 as in the code of Salimans et al., 2017: a ninth of a bin of 256 levels; as small a part of the bins of
+    more levels.
     """
     return -7.0 - max(0.0, math.log((levels - 1) / 255))
 
@@ -38,7 +40,8 @@ def log1mexp(x: Tensor) -> Tensor:
 def log_ndtr(x: Tensor) -> Tensor:
     """Log of the standard normal's cumulative distribution, with gradients that hold far out on the left.
 
-    Those of torch.special.log_ndtr are exp of a difference of squares: in float32 28 % off at -2,000, and NaN from about -50,000 on.
+    Those of torch.special.log_ndtr are exp of a difference of squares: in float32 28 % off at -2,000, and NaN
+    from about -50,000 on.
     """
     split = -1.0
     left = x.clamp(max=split)
@@ -85,6 +88,10 @@ class _Binned(Discrete):
 class DiscretizedLogisticMixture(_Binned):
     """A mixture of K logistic distributions, integrated over the bins of the levels.
 
+    >>> d = DiscretizedLogisticMixture(torch.zeros(1, 2), torch.tensor([[-1.0, 1.0]]), torch.full((1, 2), -9.0), 3)
+    >>> d.log_pmf().exp()  # half of the mass at each end
+    tensor([[0.5000, 0.0000, 0.5000]])
+
     Args:
         logits: unnormalized log weights of the components, ``(*batch_shape, K)``.
         loc: locations in [-1, 1], same shape.
@@ -124,8 +131,8 @@ class DiscretizedLogisticMixture(_Binned):
         """Log P(value) under each component, ``(*batch_shape, K)`` nats."""
         value = value.unsqueeze(-1)
         upper, lower, width = self._standardize(value, self.loc, self.log_scale)
-        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)): each factor's logarithm is stable everywhere,
-        # and the last one depends on the scale alone.
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)): each factor's logarithm is stable
+        # everywhere, and the last one depends on the scale alone.
         log_cdf, log_survival = -softplus(-upper), -softplus(lower)
         first, last = value == 0, value == self.levels - 1
         inner = log_cdf + log_survival + log1mexp(width)
@@ -134,7 +141,10 @@ class DiscretizedLogisticMixture(_Binned):
     def quantile(
         self, uniforms: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
     ) -> Tensor:
-        """See ``Discrete.quantile``. Without a change of the distribution no table of the levels is made: the quantile is bracketed."""
+        """See ``Discrete.quantile``.
+
+        Without a change of the distribution no table of the levels is made: the quantile is bracketed.
+        """
         if temperature != 1 or top_k is not None or top_p is not None:
             return super().quantile(uniforms, temperature, top_k, top_p)
         target = 1 - uniforms.to(self.loc.dtype)
@@ -151,17 +161,19 @@ class DiscretizedLogisticMixture(_Binned):
 def coupled_logistic_mixture(
     logits: Tensor, loc: Tensor, log_scale: Tensor, coefficients: Tensor, value: Tensor, *, levels: int
 ) -> DiscretizedLogisticMixture:
-    """The channels' conditionals under a mixture of K components that the channels share (Salimans et al., 2017, section 2.2).
+    """The channels' conditionals under a mixture of K components that they share (Salimans et al., 2017, 2.2).
 
-    Within a component, a channel's location depends linearly on the values of the channels before it (equation 3, for any number of
-    channels). Given those values, a channel is again a mixture: each component has the weight that they leave it. So the sum of the
-    channels' log-probabilities is that of the joint distribution.
+    Within a component, a channel's location depends linearly on the values of the channels before it
+    (equation 3, for any number of channels). Given those values, a channel is again a mixture: each component
+    has the weight that they leave it. So the sum of the channels' log-probabilities is that of the joint
+    distribution.
 
     Args:
         logits: ``(N, 1, *grid, K)``, unnormalized.
         loc: ``(N, C, *grid, K)``.
         log_scale: same shape.
-        coefficients: tanh's arguments, ``(N, C (C-1) / 2, *grid, K)``: of channel 0 for channel 1; of 0 and 1 for 2; and so on.
+        coefficients: tanh's arguments, ``(N, C (C-1) / 2, *grid, K)``: of channel 0 for channel 1; of 0 and 1
+            for 2; and so on.
         value: integers ``(N, C, *grid)``; channel c's conditional depends on the channels before c alone.
         levels: L.
     """
@@ -181,6 +193,9 @@ def coupled_logistic_mixture(
 
 class DiscretizedNormal(_Binned):
     """A normal distribution integrated over the bins of the levels.
+
+    >>> DiscretizedNormal(torch.zeros(1), torch.zeros(1), 3).log_pmf().exp()  # bins end at -1/2 and 1/2
+    tensor([[0.3085, 0.3829, 0.3085]])
 
     Args:
         loc: locations in [-1, 1], ``batch_shape``.
@@ -205,7 +220,8 @@ class DiscretizedNormal(_Binned):
         mirrored = upper + lower > 0
         a, b = torch.where(mirrored, -lower, upper), torch.where(mirrored, -upper, lower)
         log_a = log_ndtr(a)
-        # The difference of two logarithms loses its digits in a narrow bin, where it is the slope at the middle times the width.
+        # The difference of two logarithms loses its digits in a narrow bin, where it is the slope at the
+        # middle times the width.
         slope = math.sqrt(2 / math.pi) / torch.special.erfcx((upper + lower).abs() / math.sqrt(8))
         narrow = width < torch.finfo(a.dtype).eps ** (1 / 3)
         inner = log_a + log1mexp(torch.where(narrow, width * slope, log_a - log_ndtr(b)))

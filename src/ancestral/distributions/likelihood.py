@@ -20,12 +20,19 @@ LikelihoodKind = Literal[
 
 
 class Likelihood:
-    """Turns a network's output ``(N, channels, *grid)`` into independent distributions over integers ``(N, C, *grid)``.
+    """A network's output ``(N, channels, *grid)`` as independent distributions over integers ``(N, C, *grid)``.
+
+    >>> likelihood = Likelihood("logistic-mixture", Spec(shape=(3, 8, 8)), components=5)
+    >>> likelihood.channels  # a weight, a location and a scale of each component, for each of three values
+    45
+    >>> likelihood(torch.zeros(2, 45, 8, 8)).batch_shape
+    torch.Size([2, 3, 8, 8])
 
     Args:
-        kind: ``bernoulli`` (2 levels), ``categorical`` (a softmax over the levels), ``logistic`` or ``logistic-mixture``
-            (discretized, ``components`` of them), ``coupled-logistic-mixture`` (the channels share components, and each depends on the
-            values of those before it), ``gaussian`` (discretized normal).
+        kind: ``bernoulli`` (2 levels), ``categorical`` (a softmax over the levels), ``logistic`` or
+            ``logistic-mixture`` (discretized, ``components`` of them), ``coupled-logistic-mixture`` (the
+            channels share components, and each depends on the values of those before it), ``gaussian``
+            (discretized normal).
         spec: what the integers are; their first dimension is C.
         components: of a mixture.
 
@@ -66,9 +73,10 @@ class Likelihood:
         return self.values * per_value[self.kind]
 
     def __call__(self, output: Tensor, x: Tensor | None = None) -> Discrete:
-        """The distributions that ``output`` describes. Channels are grouped by value: all of the first value's come first.
+        """The distributions that ``output`` describes.
 
-        Coupled ones are the conditionals given the values ``x`` ``(N, C, *grid)`` of the channels before.
+        Channels are grouped by value: all of the first value's come first. Coupled ones are the conditionals
+        given the values ``x`` ``(N, C, *grid)`` of the channels before.
         """
         if self.coupled:
             assert x is not None
@@ -98,7 +106,7 @@ class Likelihood:
         return coupled_logistic_mixture(logits, loc, log_scale, coefficients, x, levels=self.levels)
 
     def initialize(self, layer: nn.Module) -> None:
-        """Set the bias of the output layer so that training starts from broad components spread over the levels."""
+        """Set the output layer's bias so that training starts from broad components spread over the levels."""
         bias = layer.bias
         if not isinstance(bias, Tensor) or self.kind in ("bernoulli", "categorical"):
             return

@@ -1,9 +1,9 @@
 """Evaluation: likelihood, reconstruction, codes, samples."""
 
+from ancestral.evaluation.evaluation import evaluate
 from ancestral.evaluation.figures import Codebook, Evaluation, Figure
-from ancestral.evaluation.measure import evaluate
 from ancestral.evaluation.reconstruction import reconstruct
-from ancestral.evaluation.sampling import complete, sample, write_images
+from ancestral.evaluation.sampling import complete, sample
 from ancestral.evaluation.tokens import detokenize, read_codes, tokenize, write_codes
 
 __all__ = [
@@ -18,5 +18,4 @@ __all__ = [
     "sample",
     "tokenize",
     "write_codes",
-    "write_images",
 ]

@@ -1,8 +1,9 @@
-"""A certificate of causality: what an autoregressive network sees, found by changing its input and looking at its output.
+"""A certificate of causality: what a network sees, found by changing its input and looking at its output.
 
-A network with random weights in float64 is given examples, as integers. Each value of the input is changed in turn, and every output that
-moves has seen it. So a certificate holds for any network, whatever it is made of: a leak is an output that sees itself or the future, a
-blind spot one that does not see a part of the past that it should.
+A network with random weights in float64 is given examples, as integers. Each value of the input is changed in
+turn, and every output that moves has seen it. So a certificate holds for any network, whatever it is made of:
+a leak is an output that sees itself or the future, a blind spot one that does not see a part of the past that
+it should.
 """
 
 import copy
@@ -14,24 +15,25 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ancestral.data.sheets import with_key, write_png
 from ancestral.distributions.discrete import Discrete
 from ancestral.errors import UserError
+from ancestral.media import with_key, write_png
 from ancestral.models.autoregressive.base import Autoregressive
 from ancestral.spec import Spec
 
 Network = Callable[[Tensor], Tensor | Discrete]
-"""Integers ``(N, *spec.shape)`` to the parameters of each value's distribution, ``(N, *spec.shape, P)`` (or ``(N, P, *grid)`` of a single
-channel), or to the distributions themselves."""
+"""Integers ``(N, *spec.shape)`` to the parameters of each value's distribution, ``(N, *spec.shape, P)`` (or
+``(N, P, *grid)`` of a single channel), or to the distributions themselves."""
 
 _BATCH = 64
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What a network sees. Outputs and inputs are numbered in raster order, channels in order within a position.
+    """What a network sees.
 
-    ``print`` it for the findings in words; ``picture`` draws them.
+    Outputs and inputs are numbered in raster order, channels in order within a position. ``print`` it for the
+    findings in words; ``picture`` draws them.
     """
 
     spec: Spec
@@ -48,13 +50,13 @@ class Certificate:
 
     @property
     def leaks(self) -> Tensor:
-        """Pairs (output, input) that are seen and must not be, ``(n, 2)``: the input is the output itself or comes later."""
+        """Pairs (output, input) that are seen and must not be, ``(n, 2)``: the input is no earlier."""
         later = torch.ones_like(self.seen).triu()
         return ((self.seen | self.seen_in_training) & later).nonzero()
 
     @property
     def undeclared(self) -> Tensor:
-        """Pairs of the past that are seen although they are not declared, ``(n, 2)``: the declared receptive field is too small."""
+        """Pairs of the past that are seen although they are not declared, ``(n, 2)``."""
         past = torch.ones_like(self.seen).tril(-1)
         return (self.seen & past & ~self.declared).nonzero()
 
@@ -83,11 +85,13 @@ class Certificate:
         past = torch.ones_like(self.seen).tril(-1)
         if len(hidden := (past & ~self.declared).nonzero()):
             lines.append(
-                f"declares less than the whole past of {int(past.sum()):,} pairs: {self._example(hidden, 'is not to see')}"
+                f"declares less than the whole past of {int(past.sum()):,} pairs: "
+                + self._example(hidden, "is not to see")
             )
         if unseen:
             lines.append(
-                f"BLIND SPOT (or dead units of a narrow network: raise trials): {self._example(self.blind, 'does not see')}"
+                "BLIND SPOT (or dead units of a narrow network: raise trials): "
+                + self._example(self.blind, "does not see")
             )
         if len(self.undeclared):
             lines.append(f"MORE THAN DECLARED: {self._example(self.undeclared, 'sees')}")
@@ -125,11 +129,12 @@ class Certificate:
         return f"({', '.join(map(str, place))})"
 
     def picture(self, path: str | Path, output: tuple[int, ...] | None = None) -> Path:
-        """Draw a map of what one output sees, one for each input channel side by side above a key of the colors, to a PNG file.
+        """Draw what one output sees to a PNG file: a map for each input channel, above a key of the colors.
 
         Args:
             path: where to.
-            output: ``(channel, row, column)`` (``(channel, time)``); the worst one if None: that with the most faults.
+            output: ``(channel, row, column)`` (``(channel, time)``); the worst one if None: that with the
+                most faults.
         """
         channels = self.spec.shape[0]
         index = self._worst() if output is None else self._index(output)
@@ -185,26 +190,35 @@ def certify(
     declared: Tensor | None = None,
     trials: int = 8,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Certificate:
     """Find what an autoregressive network sees.
 
-    Every value of an example is changed in turn, in float64, for several weights at random (of a module), in evaluation mode and, where
-    it makes a difference, in training mode. An output that moves is one that sees: what it does not see leaves it the same to the last
-    bit.
+    Every value of an example is changed in turn, in float64, for several weights at random (of a module), in
+    evaluation mode and, where it makes a difference, in training mode. An output that moves is one that sees:
+    what it does not see leaves it the same to the last bit.
+
+    >>> print(certify(lambda x: x.double().cumsum(-1), Spec(shape=(1, 1, 4), levels=4)))
+    sees 6 of the 6 pairs (output, input) of the past that it declares
+    LEAK: output (0, 0, 2) sees input (0, 0, 2), and 3 more
+    examples of a batch are independent of each other
+    training mode gives the same outputs
 
     Args:
-        subject: a model of the library, or any network (see ``Network``); of a module a copy with random weights is examined.
+        subject: a model of the library, or any network (see ``Network``); of a module a copy with random
+            weights is examined.
         spec: of the data; of a model of the library its own.
-        declared: whether output i should see input j, ``(D, D)`` boolean, numbered in raster order with channels in order within a
-            position; by default what the model declares, and the whole past for other networks.
-        trials: networks with other weights (for a function: other examples) whose views are joined, since a dead unit looks like a blind
-            spot.
+        declared: whether output i should see input j, ``(D, D)`` boolean, numbered in raster order with
+            channels in order within a position; by default what the model declares, and the whole past for
+            other networks.
+        trials: networks with other weights (for a function: other examples) whose views are joined, since a
+            dead unit looks like a blind spot.
         seed: of weights and examples.
-        progress: called with the number of trials done and of all.
+        progress: called with the share of the trials that is done.
 
     Raises:
-        UserError: a network whose output is not one of those that ``Network`` names, or a declaration of another shape.
+        UserError: a network whose output is not one of those that ``Network`` names, or a declaration of
+            another shape.
     """
     if trials < 1:
         raise UserError(f"expected at least 1 trial, got {trials}", "try 4")
@@ -239,7 +253,7 @@ def certify(
     for trial in range(trials):
         generator = torch.Generator().manual_seed(seed + trial)
         network = _randomized(subject, generator) if isinstance(subject, nn.Module) else subject
-        probe = _Probe(network, spec, _conditions(subject, generator))
+        probe = _Probe(network, spec, *_conditions(subject, generator))
         x = torch.randint(spec.discrete_levels, (_BATCH, *spec.shape), generator=generator)
         outputs: dict[str, Tensor] = {}
         for mode in modes:
@@ -247,14 +261,15 @@ def certify(
                 network.train(mode == "training")
             outputs[mode] = probe(x)
             across[mode] |= _leaks_across(probe, x, spec, generator)
-            # Normalization in another order of sums is no other function: rounding is below 1e-9 of the outputs.
+            # Normalization in another order of sums is no other function: rounding is below 1e-9 of the
+            # outputs.
             difference = (outputs[mode] - outputs["evaluation"]).abs().max()
             differs = bool(difference > 1e-9 * outputs["evaluation"].abs().max())
             mode_matters |= differs
             if mode == "evaluation" or differs:
                 seen[mode] |= probe.sees(x[:1], generator)
         if progress:
-            progress(trial + 1, trials)
+            progress((trial + 1) / trials)
     return Certificate(
         spec=spec,
         seen=seen["evaluation"],
@@ -266,18 +281,21 @@ def certify(
 
 
 class _Probe:
-    """A network as a function of integers in the order of the factorization: ``(N, *shape)`` to ``(N, D, P)`` in float64."""
+    """A network as a function of integers ``(N, *shape)`` to ``(N, D, P)`` in float64, in the order of the factorization."""
 
-    def __init__(self, network: nn.Module | Network, spec: Spec, given: dict[str, Tensor]) -> None:
-        self.network, self.spec, self.given = network, spec, given
+    def __init__(
+        self, network: nn.Module | Network, spec: Spec, label: Tensor | None, contexts: list[Tensor]
+    ) -> None:
+        self.network, self.spec, self.label, self.contexts = network, spec, label, contexts
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(0)  # of whatever noise the network adds: the same for each pass
             if isinstance(self.network, Autoregressive):
-                given = {name: value.expand(len(x), *value.shape[1:]) for name, value in self.given.items()}
-                output: object = self.network.conditionals(x, **given)
+                labels = None if self.label is None else self.label.expand(len(x))
+                contexts = [context.expand(len(x), *context.shape[1:]) for context in self.contexts]
+                output: object = self.network.conditionals(x, labels, contexts)
             else:
                 output = self.network(x)
         return self._flatten(output, len(x))
@@ -321,7 +339,8 @@ class _Probe:
             changed, rows = same.clone(), torch.arange(len(inputs))
             by = torch.randint(1, levels, (len(inputs),), generator=generator)
             changed[rows, inputs] = (changed[rows, inputs] + by) % levels
-            # The same place of a batch of the same size is computed in the same order: what is not seen stays the same to the last bit.
+            # The same place of a batch of the same size is computed in the same order: what is not seen stays
+            # the same to the last bit.
             seen[:, inputs] = (before != self._flat(changed)).any(-1)[: len(inputs)].T
         return seen
 
@@ -332,7 +351,7 @@ class _Probe:
 
 
 def _parameters(d: Discrete) -> Tensor:
-    """All that a distribution depends on, ``(*batch_shape, P)``; its probabilities if it is of another kind."""
+    """All that a distribution depends on, ``(*batch_shape, P)``; of another kind its probabilities."""
     parts = [
         getattr(d, name)
         for name in ("logits", "loc", "log_scale")
@@ -351,21 +370,21 @@ def _leaks_across(run: _Probe, x: Tensor, spec: Spec, generator: torch.Generator
     return bool((before - after).abs().max() > 1e-9 * before.abs().max())
 
 
-def _conditions(subject: object, generator: torch.Generator) -> dict[str, Tensor]:
-    """A label and a context for a model of the library that takes them, ``(1, ...)``."""
-    given: dict[str, Tensor] = {}
-    if isinstance(subject, Autoregressive):
-        if subject.sample_classes:
-            given["labels"] = torch.randint(subject.sample_classes, (1,), generator=generator)
-        if (context := subject.spec.context) is not None:
-            shape = (1, *context.shape)
-            levels = context.levels
-            given["context"] = (
-                torch.randn(shape, generator=generator)
-                if levels is None
-                else torch.randint(levels, shape, generator=generator)
-            )
-    return given
+def _conditions(subject: object, generator: torch.Generator) -> tuple[Tensor | None, list[Tensor]]:
+    """A label ``(1,)`` and contexts ``(1, ...)`` for a model of the library that takes them."""
+    if not isinstance(subject, Autoregressive):
+        return None, []
+    classes = subject.sample_classes
+    label = torch.randint(classes, (1,), generator=generator) if classes else None
+    contexts = []
+    for spec in subject.spec.contexts:
+        shape = (1, *spec.shape)
+        contexts.append(
+            torch.randn(shape, generator=generator)
+            if spec.levels is None
+            else torch.randint(spec.levels, shape, generator=generator)
+        )
+    return label, contexts
 
 
 def _randomized(module: nn.Module, generator: torch.Generator) -> nn.Module:

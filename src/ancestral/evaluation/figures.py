@@ -1,4 +1,4 @@
-"""A figure: a number with its unit, and whether it is exact, a bound or a measurement."""
+"""A figure: a number with its unit, whether it is exact, a bound or a measurement, and which is better."""
 
 import json
 import math
@@ -10,36 +10,60 @@ from rich.table import Table
 from torch import Tensor
 
 from ancestral import units
+from ancestral.spec import Spec
+
+Kind = Literal["exact", "bound", "estimate", "measure"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One number of an evaluation."""
+    """One number of an evaluation.
 
+    >>> Figure(id="psnr", name="reconstruction PSNR", value=23.9, quantity="PSNR", unit="dB").kind
+    'measure'
+    """
+
+    id: str
+    """What programs call it; it never changes."""
     name: str
+    """What people read."""
     value: float
-    unit: str
-    kind: Literal["exact", "bound", "estimate", "measure"]
-    """exact or bound on the negative log-likelihood, an estimate of it, or a measure of something else."""
+    quantity: str
+    """What it is a number of; figures of one quantity and unit can be compared."""
+    unit: str = ""
+    kind: Kind = "measure"
+    """Exact, a bound on or an estimate of a negative log-likelihood; or a measure of something else."""
+    better: Literal["lower", "higher"] | None = None
+    """Which of two values is the better one; None where that depends."""
     note: str = ""
     standard_error: float | None = None
     """Of the mean over the examples."""
 
     @classmethod
-    def bits_per_dim(
-        cls,
-        name: str,
-        nats: Tensor,
-        dims: int,
-        *,
-        kind: Literal["exact", "bound", "estimate", "measure"],
-        note: str = "",
+    def of_nats(
+        cls, id: str, name: str, nats: Tensor, spec: Spec, *, quantity: str, kind: Kind, note: str = ""
     ) -> "Figure":
-        """The mean of negative log-likelihoods ``(N,)`` nats, in bits/dim of ``dims`` values."""
-        values = units.bits_per_dim(nats.double(), dims)
+        """The mean of costs ``(N,)`` nats of examples, in bits/dim; of continuous data in nats.
+
+        >>> import torch
+        >>> costs = torch.tensor([3.0, 5.0]) * math.log(2)
+        >>> spec = Spec(shape=(1, 2, 2))
+        >>> figure = Figure.of_nats("nll", "NLL", costs, spec, quantity="NLL", kind="exact")
+        >>> round(figure.value, 4), figure.unit, round(figure.standard_error, 4), figure.better
+        (1.0, 'bits/dim', 0.25, 'lower')
+        """
+        values = nats.double() if spec.levels is None else units.bits_per_dim(nats.double(), spec.dims)
         error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
         return cls(
-            name=name, value=float(values.mean()), unit="bits/dim", kind=kind, note=note, standard_error=error
+            id=id,
+            name=name,
+            value=float(values.mean()),
+            quantity=quantity,
+            unit="nats" if spec.levels is None else "bits/dim",
+            kind=kind,
+            better="lower",
+            note=note,
+            standard_error=error,
         )
 
 
@@ -57,7 +81,20 @@ class Codebook:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The figures of a model on a split of data."""
+    """The figures of a model on a split of data.
+
+    >>> nll = Figure(
+    ...     id="nll", name="negative log-likelihood", value=2.868, quantity="NLL", unit="bits/dim"
+    ... )
+    >>> result = Evaluation(model="PixelCNN", data="digits", split="test", examples=180, figures=[nll])
+    >>> result["nll"], result["negative log-likelihood"]
+    (2.868, 2.868)
+    >>> print(result)
+    PixelCNN on digits, test split, 180 examples
+    <BLANKLINE>
+    figure                    value  unit      kind     note
+    negative log-likelihood  2.8680  bits/dim  measure
+    """
 
     model: str
     data: str
@@ -69,11 +106,11 @@ class Evaluation:
     command: str = ""
 
     def __getitem__(self, name: str) -> float:
-        """The value of a figure by its name. Raises KeyError, with the names that there are."""
-        values = {figure.name: figure.value for figure in self.figures}
-        if name not in values:
-            raise KeyError(f"no figure {name!r}, but {', '.join(values)}")
-        return values[name]
+        """The value of a figure by its id or its name. Raises KeyError, with the ids that there are."""
+        for figure in self.figures:
+            if name in (figure.id, figure.name):
+                return figure.value
+        raise KeyError(f"no figure {name!r}, but {', '.join(figure.id for figure in self.figures)}")
 
     def to_json(self) -> dict[str, Any]:
         """For ``evaluation.json``."""
@@ -90,7 +127,7 @@ class Evaluation:
             value = f"{f.value:.4g}" if abs(f.value) >= 100 else f"{f.value:.4f}"
             error = f" ± {f.standard_error:.4f}" if f.standard_error is not None else ""
             table.add_row(f.name, value + error, f.unit, f.kind, f.note)
-        console = Console(width=100, color_system=None)
+        console = Console(width=80, color_system=None)
         with console.capture() as capture:
             console.print(table)
         lines = [line.rstrip() for line in capture.get().splitlines() if line.strip()]

@@ -3,21 +3,22 @@
 import torch
 from torch import Tensor
 
-from ancestral.data import Dataset, ImageOptions
+from ancestral.batch import Batch
+from ancestral.capabilities import Reconstructs
+from ancestral.data import Dataset, Preparation
 from ancestral.errors import UserError
 from ancestral.evaluation.batches import batches
 from ancestral.evaluation.subject import Subject, Trained
-from ancestral.model import Reconstructs
 
 
 @torch.no_grad()
 def reconstruct(
     model: Trained,
-    data: Dataset | Tensor | str | None = None,
+    data: Dataset | Batch | Tensor | str | None = None,
     *,
     split: str = "test",
     n: int | None = 32,
-    images: ImageOptions | None = None,
+    preparation: Preparation | None = None,
     device: str | torch.device | None = None,
     progress: bool = False,
 ) -> tuple[Tensor, Tensor]:
@@ -28,7 +29,7 @@ def reconstruct(
         data: a data set, its source, or examples ``(N, *shape)``; a run's own data if None.
         split: ``train``, ``validation``, ``test`` or ``all``.
         n: how many examples, from the first on; all if None.
-        images: how the images of a source are prepared; as in the run, and to the model's spec, if None.
+        preparation: how a source's data are prepared; as in the run, and to the model's spec, if None.
         device: where to compute; where a model is, else on the CPU, if None.
         progress: show a progress bar.
 
@@ -41,6 +42,6 @@ def reconstruct(
         raise UserError(
             f"expected a model that reconstructs, got {type(network).__name__}", "use sample instead"
         )
-    x = subject.examples(data, split, n, images).x
-    parts = batches(x, what="reconstructing", device=network.device, show=progress)
-    return x, torch.cat([network.reconstruct(part).cpu() for (part,) in parts])
+    x = subject.examples(data, split, n, preparation).x
+    parts = batches(len(x), "reconstructing", device=network.device, show=progress)
+    return x, torch.cat([network.reconstruct(x[part].to(network.device)).cpu() for part in parts])

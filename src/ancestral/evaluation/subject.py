@@ -1,13 +1,13 @@
 """What is evaluated: a trained model, however it is given, and the data that are meant."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ancestral.data import Dataset, ImageOptions, Split, load_data
-from ancestral.data.pictures import SPLITS
+from ancestral.batch import Batch
+from ancestral.data import Dataset, Preparation, load_data, preparation_of
 from ancestral.errors import UserError, check_type
 from ancestral.model import Model
 from ancestral.runs import Run, load
@@ -39,24 +39,23 @@ class Subject:
         run = Run.open(path) if (Path(path) / "run.json").is_file() else None
         return cls(load(path, device or "cpu"), run)
 
-    def dataset(self, data: Dataset | str | None, images: ImageOptions | None = None) -> Dataset:
+    def dataset(self, data: Dataset | str | None, preparation: Preparation | None = None) -> Dataset:
         """The data set or the source ``data``, else the run's own.
 
-        Images of a source are brought to what the model takes: prepared as ``images`` say, else as in the run, and what these leave open
-        (size, mode, levels) as the model's spec says.
+        A source's data are brought to what the model takes: prepared as ``preparation`` says, else as in the
+        run, and what it leaves open (of images size, mode, levels) as the model's spec says.
 
         Raises:
             UserError: no data are named and there is no run, or the data do not fit the model.
         """
-        if images is not None and not isinstance(data, str):
+        if preparation is not None and not isinstance(data, str):
             raise UserError(
-                "expected the source of the images to prepare, got none",
-                "name it with data, or leave images out",
+                "expected the source of the data to prepare, got none",
+                "name it with data, or leave preparation out",
             )
         if isinstance(data, str):
-            dataset = load_data(
-                data, (images or (self.run.images if self.run else ImageOptions())).fitted(self.model.spec)
-            )
+            chosen = preparation or (self.run.preparation if self.run else preparation_of(data)())
+            dataset = load_data(data, chosen.fitted(self.model.spec))
         elif data is not None:
             dataset = data
         elif self.run is not None:
@@ -71,54 +70,46 @@ class Subject:
 
     def examples(
         self,
-        data: Dataset | Tensor | str | None,
+        data: Dataset | Batch | Tensor | str | None,
         split: str,
         limit: int | None = None,
-        images: ImageOptions | None = None,
-    ) -> Split:
-        """The first ``limit`` examples of a split of ``data``, or of the examples ``(N, *shape)`` themselves. Raises like ``dataset``."""
-        if not isinstance(data, Tensor):
-            return take_split(self.dataset(data, images), split, limit)
-        self.model.spec.check(data)
-        if not len(data):
+        preparation: Preparation | None = None,
+    ) -> Batch:
+        """The first ``limit`` examples of a split of ``data``, or of the examples ``(N, *shape)`` themselves.
+
+        Raises like ``dataset``.
+        """
+        if not isinstance(data, Batch | Tensor):
+            return self.dataset(data, preparation).split(split, limit)
+        batch = data if isinstance(data, Batch) else Batch(data)
+        self.model.spec.check(batch.x, batch.labels, batch.contexts)
+        if not len(batch):
             raise UserError("expected at least 1 example, got none", "give some")
-        return _first(Split(data, None), limit)
+        if limit is not None and limit < 1:
+            raise UserError(f"expected at least 1 example, got {limit}", "ask for more")
+        return batch if limit is None else batch[:limit]
+
+    def with_own_labels(self, examples: Batch, dataset: Dataset) -> Batch:
+        """Examples of a data set, with labels only if they mean to the model what they mean there."""
+        own = dataset.spec.classes == self.model.spec.classes
+        if own and self.run is not None:  # other data may mean other things by the same numbers
+            own = list(dataset.classes) == self.run.manifest["data"].get("classes")
+        return examples if own else replace(examples, labels=None)
 
 
 def check_fit(spec: Spec, data: Dataset) -> None:
     """Raise UserError unless examples of ``data`` are what a model of ``spec`` was built for."""
     if (data.spec.shape, data.spec.levels) != (spec.shape, spec.levels):
         raise UserError(
-            f"expected examples of shape {spec.shape} with {spec.levels} levels, got {data.source} with {data.spec.shape} and "
-            f"{data.spec.levels}",
+            f"expected examples of shape {spec.shape} with {spec.levels} levels, got {data.source} with "
+            f"{data.spec.shape} and {data.spec.levels}",
             "use data like those of the training",
         )
-
-
-def take_split(dataset: Dataset, name: str, limit: int | None = None) -> Split:
-    """A split (``all``: one after another), or its first ``limit`` examples. Raises UserError for an unknown name or a limit below 1."""
-    if name == "all":
-        parts, left = [], limit
-        for part in SPLITS:  # cut before they are joined, which brings what is mapped from files into memory
-            parts.append(
-                getattr(dataset, part) if left is None else _first(getattr(dataset, part), max(left, 1))
-            )
-            left = None if left is None else left - len(parts[-1])
-        labels = [part.labels for part in parts if part.labels is not None]  # a split may have none
-        joined = Split(
-            torch.cat([part.x for part in parts]), torch.cat(labels) if len(labels) == len(parts) else None
-        )
-        return _first(joined, limit)
-    if name not in SPLITS:
-        raise UserError(f"expected a split, got {name}", f"choose from {', '.join(SPLITS)}, all")
-    return _first(getattr(dataset, name), limit)
-
-
-def _first(split: Split, limit: int | None) -> Split:
-    if limit is not None and limit < 1:
-        raise UserError(f"expected at least 1 example, got {limit}", "ask for more")
-    return (
-        split
-        if limit is None
-        else Split(split.x[:limit], None if split.labels is None else split.labels[:limit])
+    expected, got = (
+        tuple((context.shape, context.levels) for context in s.contexts) for s in (spec, data.spec)
     )
+    if expected != got:
+        raise UserError(
+            f"expected contexts {expected or 'of no kind'}, got {data.source} with {got or 'none'}",
+            "use data like those of the training",
+        )

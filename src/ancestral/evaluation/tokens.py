@@ -6,12 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ancestral.data import Dataset, ImageOptions
+from ancestral.batch import Batch
+from ancestral.capabilities import Tokenizer
+from ancestral.data import Dataset, Preparation
 from ancestral.errors import UserError
 from ancestral.evaluation.batches import batches
 from ancestral.evaluation.subject import Subject, Trained
 from ancestral.files import read_tensors, replacing, write_tensors
-from ancestral.model import Model, Tokenizer
+from ancestral.model import Model
 
 
 def as_tokenizer(model: Model) -> Tokenizer:
@@ -27,20 +29,20 @@ def as_tokenizer(model: Model) -> Tokenizer:
 @torch.no_grad()
 def tokenize(
     model: Trained,
-    data: Dataset | Tensor | str | None = None,
+    data: Dataset | Batch | Tensor | str | None = None,
     *,
     split: str = "train",
-    images: ImageOptions | None = None,
+    preparation: Preparation | None = None,
     device: str | torch.device | None = None,
     progress: bool = False,
 ) -> tuple[tuple[Tensor, ...], Tensor | None]:
-    """The code maps of a split, one ``(N, M, h, w)`` for each level, and the examples' labels ``(N,)`` if they have any.
+    """The code maps of a split, ``(N, M, h, w)`` for each level, and their labels ``(N,)`` if there are any.
 
     Args:
         model: a model, a run or its directory, or a Hub name.
         data: a data set, its source, or examples ``(N, *shape)``; a run's own data if None.
         split: ``train``, ``validation``, ``test`` or ``all``.
-        images: how the images of a source are prepared; as in the run, and to the model's spec, if None.
+        preparation: how a source's data are prepared; as in the run, and to the model's spec, if None.
         device: where to compute; where a model is, else on the CPU, if None.
         progress: show a progress bar.
 
@@ -49,13 +51,16 @@ def tokenize(
     """
     subject = Subject.find(model, device)
     tokenizer = as_tokenizer(subject.model)
-    examples = subject.examples(data, split, None, images)
-    parts = batches(examples.x, what="tokenizing", device=subject.model.device, show=progress)
-    levels = zip(*(tokenizer.tokenize(x) for (x,) in parts), strict=True)
+    examples = subject.examples(data, split, None, preparation)
+    return encode(tokenizer, examples.x, show=progress), examples.labels
+
+
+def encode(tokenizer: Tokenizer, x: Tensor, *, show: bool) -> tuple[Tensor, ...]:
+    """The code maps of examples ``(N, *shape)``: ``(N, M, h, w)`` of each level's dtype, on the CPU."""
+    parts = batches(len(x), "tokenizing", device=tokenizer.device, show=show)
+    levels = zip(*(tokenizer.tokenize(x[part].to(tokenizer.device)) for part in parts), strict=True)
     specs = tokenizer.code_specs()
-    return tuple(
-        torch.cat(maps).cpu().to(spec.dtype) for maps, spec in zip(levels, specs, strict=True)
-    ), examples.labels
+    return tuple(torch.cat(maps).cpu().to(spec.dtype) for maps, spec in zip(levels, specs, strict=True))
 
 
 @torch.no_grad()
@@ -77,11 +82,15 @@ def detokenize(
     Raises:
         UserError: the model has no code maps, or the codes are not of this model's shape and range.
     """
-    network = Subject.find(model, device).model
-    tokenizer = as_tokenizer(network)
+    tokenizer = as_tokenizer(Subject.find(model, device).model)
     tokenizer.check_codes(codes)
-    parts = batches(*codes, what="decoding", device=network.device, show=progress)
-    return torch.cat([tokenizer.detokenize(tuple(level.long() for level in part)).cpu() for part in parts])
+    parts = batches(len(codes[0]), "decoding", device=tokenizer.device, show=progress)
+    return torch.cat(
+        [
+            tokenizer.detokenize(tuple(level[part].to(tokenizer.device).long() for level in codes)).cpu()
+            for part in parts
+        ]
+    )
 
 
 def check_codes_path(path: Path) -> None:
@@ -91,7 +100,7 @@ def check_codes_path(path: Path) -> None:
 
 
 def write_codes(path: str | Path, codes: tuple[Tensor, ...], labels: Tensor | None = None) -> None:
-    """Write code maps: ``.npy`` (one level, the array alone) or ``.safetensors`` (``level0``, ``level1``, … and ``labels``)."""
+    """Write code maps: ``.npy`` (one level alone) or ``.safetensors`` (``level0``, …, ``labels``)."""
     path = Path(path)
     check_codes_path(path)
     if path.suffix == ".safetensors":
@@ -105,7 +114,10 @@ def write_codes(path: str | Path, codes: tuple[Tensor, ...], labels: Tensor | No
 
 
 def read_codes(path: str | Path, limit: int | None = None) -> tuple[Tensor, ...]:
-    """Read what ``write_codes`` wrote, or its first ``limit`` examples; nothing is unpickled. Raises UserError for anything else."""
+    """Read what ``write_codes`` wrote, or its first ``limit`` examples; nothing is unpickled.
+
+    Raises UserError for anything else.
+    """
     path = Path(path)
     if limit is not None and limit < 1:
         raise UserError(f"expected at least 1 example, got {limit}", "ask for more")

@@ -20,11 +20,17 @@ class _Cache:
 class CausalAttention(nn.Module):
     """Multi-head attention of each position to those before it, and to itself unless ``strict``.
 
-    With ``strict``, a position's content is kept for the positions after it, and the first position, which has nothing to see, receives
-    zeros. The keys and values given at a position are then those of the position before (``streaming.Shift``), as at that time those of
-    the position itself are not known yet.
+    With ``strict``, a position's content is kept for the positions after it, and the first position, which
+    has nothing to see, receives zeros. The keys and values given at a position are then those of the position
+    before (``streaming.Shift``), as at that time those of the position itself are not known yet.
 
-    Shapes: queries and keys ``(N, heads * key, H, W)``, values ``(N, heads * value, H, W)``, to the shape of the values.
+    Shapes: queries and keys ``(N, heads * key, H, W)``, values ``(N, heads * value, H, W)``, to the shape of
+    the values.
+
+    >>> attention = CausalAttention(1, strict=False)
+    >>> nothing_asked = torch.zeros(1, 1, 1, 4)
+    >>> attention(nothing_asked, nothing_asked, torch.tensor([0.0, 2.0, 4.0, 6.0]).view(1, 1, 1, 4)).flatten()  # running means
+    tensor([0., 1., 2., 3.])
     """
 
     def __init__(self, heads: int, *, strict: bool) -> None:
@@ -73,9 +79,10 @@ class CausalAttention(nn.Module):
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention of ``(N, heads, L, size)``, laid out as the kernels that never build the L x L weights want it.
+    """Causal attention of ``(N, heads, L, size)``, laid out for the kernels that never build the L x L weights.
 
-    They take heads of one size with their features side by side; anything else costs three times as much on a CPU.
+    They take heads of one size with their features side by side; anything else costs three times as much on a
+    CPU.
     """
     scale, kept = q.shape[-1] ** -0.5, v.shape[-1]
     size = max(q.shape[-1], kept)

@@ -13,7 +13,11 @@ from ancestral.nn.streaming import Cursor, Streaming
 
 
 def channel_groups(width: int, groups: int) -> Tensor:
-    """The group of each of ``width`` channels, ``(width,)``: as even as can be, in order, also where ``groups`` does not divide."""
+    """The group of each of ``width`` channels, ``(width,)``: in order, and as even as can be for any width.
+
+    >>> channel_groups(8, 3)
+    tensor([0, 0, 0, 1, 1, 1, 2, 2])
+    """
     if width < groups:
         raise UserError(
             f"expected a width of at least the {groups} channels of the data, got {width}", "raise the width"
@@ -21,11 +25,26 @@ def channel_groups(width: int, groups: int) -> Tensor:
     return torch.arange(width) * groups // width
 
 
-class VerticalConv2d(Streaming):
-    """Sees its own row and the ``up`` rows above, ``side`` columns to each side: ``(N, C, H, W)`` to ``(N, out, H, W)``.
+def check_odd(**kernels: int) -> None:
+    """Raise UserError, naming the first, unless every kernel's size is odd and at least 3."""
+    for name, size in kernels.items():
+        if size % 2 == 0 or size < 3:
+            raise UserError(f"expected an odd {name} of at least 3, got {size}", "try 3 or 5")
 
-    On an input that is shifted down by a row it sees only rows above. In a stream it computes a row at a time. With ``stride`` 2 an
-    output row stands for two input rows and sees the first of them; sizes are rounded up.
+
+class VerticalConv2d(Streaming):
+    """Sees its own row and ``up`` rows above, ``side`` columns to each side: ``(N, C, H, W)`` to ``(N, out, H, W)``.
+
+    On an input that is shifted down by a row it sees only rows above. In a stream it computes a row at a
+    time. With ``stride`` 2 an output row stands for two input rows and sees the first of them; sizes are
+    rounded up.
+
+    >>> layer = VerticalConv2d(1, 4, up=1, side=1)
+    >>> layer(torch.zeros(2, 1, 5, 7)).shape
+    torch.Size([2, 4, 5, 7])
+    >>> layer.receptive_field((2, 3))[4].view(2, 3).int()  # what the middle of the second row sees
+    tensor([[1, 1, 1],
+            [1, 1, 1]], dtype=torch.int32)
     """
 
     def __init__(
@@ -51,13 +70,16 @@ class VerticalConv2d(Streaming):
         return window(grid, offsets, stride=self.stride)
 
     def start(self, cursor: Cursor) -> "_VerticalState":
-        """No rows yet; the weights as they are now, channels last, so that a column of the result is one piece of memory."""
+        """No rows yet; the weights as they are now.
+
+        They are channels last, so that a column of the result is one piece of memory.
+        """
         return _VerticalState(
             self.weight.detach().to(cursor.dtype).contiguous(memory_format=torch.channels_last)
         )
 
     def step(self, x: Tensor, kept: "_VerticalState", cursor: Cursor) -> Tensor:
-        """A row ``(N, C, 1, W)``, each given once and in order; with a stride the result is empty between the coarser rows."""
+        """A row ``(N, C, 1, W)``, each given once and in order; with a stride empty between the coarser rows."""
         kept.rows.insert(0, x)
         del kept.rows[self.up * self.dilation + 1 :]
         if cursor.row % self.stride:
@@ -99,9 +121,14 @@ class _RasterState:
 class RasterConv2d(Streaming):
     """Sees a rectangle of the past: ``(N, C, H, W)`` to ``(N, out, ceil(H/stride), ceil(W/stride))``.
 
-    Of its own row, the position itself and ``left`` positions before it; of each of the ``up`` rows above, ``left`` positions to the
-    left and ``right`` to the right. At its own position, an output channel of group g sees input channels of groups < g (mask A) or
-    <= g (mask B) (van den Oord et al., 2016, https://arxiv.org/abs/1601.06759, section 3.4).
+    Of its own row, the position itself and ``left`` positions before it; of each of the ``up`` rows above,
+    ``left`` positions to the left and ``right`` to the right. At its own position, an output channel of group
+    g sees input channels of groups < g (mask A) or <= g (mask B) (van den Oord et al., 2016,
+    https://arxiv.org/abs/1601.06759, section 3.4).
+
+    >>> RasterConv2d(1, 1, up=1, left=1, right=1, mask="A").seen[0, 0]
+    tensor([[1., 1., 1.],
+            [1., 0., 0.]])
 
     Args:
         in_groups: number of input channels, or the group of each, ``(in,)``.
@@ -151,7 +178,7 @@ class RasterConv2d(Streaming):
         return conv2d(padded, self.effective_weight, self.bias, stride=self.stride, dilation=d)
 
     def receptive_field(self, grid: Grid, *, own: bool = True) -> Tensor:
-        """See ``ancestral.nn.receptive_field``; ``own``: whether a position sees itself (mask A hides some channels, or all)."""
+        """See ``ancestral.nn.receptive_field``; ``own``: whether a position sees itself, which mask A hides in part."""
         d = self.dilation
         offsets = {(-i * d, j * d) for i in range(1, self.up + 1) for j in range(-self.left, self.right + 1)}
         return window(
@@ -173,7 +200,7 @@ class RasterConv2d(Streaming):
         )
 
     def step(self, x: Tensor, kept: _RasterState, cursor: Cursor) -> Tensor:
-        """A position ``(N, in)`` to ``(N, out)``; with a stride the result is empty between the coarser positions."""
+        """A position ``(N, in)`` to ``(N, out)``; with a stride empty between the coarser positions."""
         row, column = cursor.row, cursor.column
         assert column is not None
         if self.up == self.left == 0 and self.stride == 1:
@@ -218,11 +245,12 @@ class RasterConv2d(Streaming):
 
 
 class Upsample2d(Streaming):
-    """A transposed convolution of stride 2: position (i, j) reaches rows 2i, 2i + 1 and columns 2j - ``side`` .. 2j + 1.
+    """A transposed convolution of stride 2.
 
-    With ``side`` 1 it belongs to a vertical stack and computes rows in a stream, with 0 to a raster one and computes positions. The map
-    of a stream's cursor is the finer one; between the places of the coarser map the layer repeats what it computed at the last of them,
-    whatever it is given.
+    Position (i, j) is seen in rows 2i, 2i + 1 and columns 2j - ``side`` .. 2j + 1. With ``side`` 1 it belongs
+    to a vertical stack and computes rows in a stream, with 0 to a raster one and computes positions. The map
+    of a stream's cursor is the finer one; between the places of the coarser map the layer repeats what it
+    computed at the last of them, whatever it is given.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, side: int) -> None:
@@ -239,13 +267,13 @@ class Upsample2d(Streaming):
         """See ``ancestral.nn.receptive_field``; ``grid`` is that of the finer map."""
         height, width = grid
         coarse = (-(-height // 2), -(-width // 2))
-        reach = torch.zeros(height * width, coarse[0] * coarse[1], dtype=torch.bool)
+        field = torch.zeros(height * width, coarse[0] * coarse[1], dtype=torch.bool)
         for i in range(coarse[0]):
             for j in range(coarse[1]):
                 for row in range(2 * i, min(2 * i + 2, height)):
                     for column in range(max(2 * j - self.side, 0), min(2 * j + 2, width)):
-                        reach[row * width + column, i * coarse[1] + j] = True
-        return reach
+                        field[row * width + column, i * coarse[1] + j] = True
+        return field
 
     def start(self, cursor: Cursor) -> dict[str, Tensor]:
         """The computed rows or positions that are still to come."""

@@ -10,7 +10,7 @@ from ancestral.nn.normalization import BatchNorm
 
 
 class ResidualBlock(nn.Module):
-    """ReLU, 3x3 convolution, ReLU, 1x1 convolution, added to the input ``(N, width, H, W)`` (van den Oord et al., 2017, section 4.1).
+    """ReLU, 3x3 convolution, ReLU, 1x1 convolution, added to the input (van den Oord et al., 2017, 4.1).
 
     With ``normalize``, batch normalization follows the 3x3 convolution.
     """
@@ -44,13 +44,16 @@ def check_stride(stride: int, grid: tuple[int, ...]) -> None:
 
 
 def _widths(width: int, stride: int) -> list[int]:
-    """Channels at each resolution, from the finest to the coarsest: they double on the way, up to ``width``."""
+    """Channels at each resolution, from the finest to the coarsest: they double, up to ``width``."""
     levels = int(math.log2(stride))
     return [max(width >> (levels - i), min(width, 32)) for i in range(levels + 1)]
 
 
 class Encoder(nn.Sequential):
-    """``(N, in_channels, H, W)`` to ``(N, out_channels, H/stride, W/stride)``: 4x4 convolutions of stride 2, then residual blocks."""
+    """``(N, in_channels, H, W)`` to ``(N, out_channels, H/stride, W/stride)``.
+
+    4x4 convolutions of stride 2, then residual blocks.
+    """
 
     def __init__(
         self,
@@ -79,9 +82,10 @@ class Encoder(nn.Sequential):
 
 
 class Decoder(nn.Sequential):
-    """``(N, in_channels, h, w)`` to ``(N, out_channels, stride h, stride w)``: residual blocks, then transposed 4x4 convolutions.
+    """``(N, in_channels, h, w)`` to ``(N, out_channels, stride h, stride w)``.
 
-    ``fine_blocks`` more residual blocks follow each doubling of the resolution.
+    Residual blocks, then transposed 4x4 convolutions. ``fine_blocks`` more residual blocks follow each
+    doubling of the resolution.
     """
 
     def __init__(

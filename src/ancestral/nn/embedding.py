@@ -9,8 +9,14 @@ from ancestral.spec import Spec
 class Embedding(nn.Module):
     """Integers as features: scaled intensities, or a learned vector for each index that has no order.
 
-    Shapes: ``(N, C, H, W)`` integers to ``(N, C * width, H, W)``, the features of a channel side by side. ``groups`` is the channel that
+    Shapes: ``(N, C, H, W)`` integers to ``(N, C * width, H, W)``, the features of a channel side by side.
+    ``groups`` is the channel that
     each feature comes from, ``(C * width,)``.
+
+    >>> Embedding(Spec(shape=(1, 1, 3), levels=3), 8)(torch.tensor([0, 1, 2]).view(1, 1, 1, 3), torch.float32).flatten()
+    tensor([-1.,  0.,  1.])
+    >>> Embedding(Spec(shape=(1, 1, 3), domain="codes"), 8)(torch.tensor([0, 1, 2]).view(1, 1, 1, 3), torch.float32).shape
+    torch.Size([1, 8, 1, 3])
     """
 
     groups: Tensor

@@ -1,4 +1,4 @@
-"""The gated residual block of PixelCNN++ and PixelSNAIL, and the weight normalization that they start from data."""
+"""The gated residual block of PixelCNN++ and PixelSNAIL, and the weight normalization that starts from data."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -25,7 +25,7 @@ def concat_elu(x: Tensor) -> Tensor:
 
 
 class GatedResidual(nn.Module):
-    """``x + a * sigmoid(b)``, with (a, b) two convolutions of ``x``, joined by an aside (Salimans et al., 2017, figure 2 and code).
+    """``x + a * sigmoid(b)``, (a, b) two convolutions of ``x`` and an aside (Salimans et al., 2017, and its code).
 
     Args:
         width: channels of ``x``.
@@ -52,7 +52,7 @@ class GatedResidual(nn.Module):
         self, x: Tensor, *, aside: Tensor | None = None, link: Tensor | None = None, condition: Tensor | None = None,
         cursor: Cursor | None = None,
     ) -> Tensor:  # fmt: skip
-        """``(N, width, H, W)`` to the same shape. ``link`` ``(N, hidden, H, W)`` is a whole row in a stream."""
+        """``(N, width, H, W)`` to the same shape. A ``link`` ``(N, hidden, H, W)`` is a whole row in a stream."""
         h = _apply(self.first, concat_elu(x), cursor)
         if self.aside is not None:
             assert aside is not None
@@ -66,15 +66,15 @@ class GatedResidual(nn.Module):
         return x + a * b.sigmoid()
 
     def receptive_field(self, grid: Grid, before: Tensor, *joined: Tensor) -> Tensor:
-        """The reach after the block (see ``ancestral.nn.receptive_field``) from those of its input, and of asides and links."""
-        first, second = (_reach(layer, grid) for layer in (self.first, self.second))
+        """The receptive field after the block from those of its input, and of asides and links."""
+        first, second = (_receptive_field(layer, grid) for layer in (self.first, self.second))
         hidden = through(first, before)
         for other in joined:
             hidden = hidden | other
         return before | through(second, hidden)
 
 
-def _reach(layer: nn.Module, grid: Grid) -> Tensor:
+def _receptive_field(layer: nn.Module, grid: Grid) -> Tensor:
     return (
         layer.receptive_field(grid)
         if isinstance(layer, RasterConv2d | VerticalConv2d)
@@ -87,54 +87,49 @@ def _apply(layer: nn.Module, x: Tensor, cursor: Cursor | None) -> Tensor:
     return result
 
 
-class WeightNormalization(nn.Module):
-    """Weight normalization (Salimans & Kingma, 2016, https://arxiv.org/abs/1602.07868) of every convolution in some parts of a model.
+def normalize_weights(parts: Iterable[nn.Module]) -> None:
+    """Weight normalization (Salimans & Kingma, 2016, arXiv 1602.07868) of every convolution in parts of a model.
 
     The projections of conditions (``Injection``) are left as they are.
 
-    Before the first step of a training, one pass over its batch sets gains and biases so that each convolution gives mean 0 and
-    variance 1 (section 3), and 0.1 for the second ones of residual blocks, so that these start small.
+    >>> layer = RasterConv2d(1, 2, left=1)
+    >>> normalize_weights([layer])
+    >>> sorted(name for name, _ in layer.named_parameters())
+    ['bias', 'parametrizations.weight.original0', 'parametrizations.weight.original1']
     """
+    layers = [layer for part in parts for layer in part.modules()]
+    # Of a condition, a batch may hold one value alone, which has no variance to set.
+    plain = {layer.project for layer in layers if isinstance(layer, Injection)}
+    for layer in layers:
+        if layer in plain:
+            continue
+        if isinstance(layer, RasterConv2d | VerticalConv2d | Pointwise):
+            weight_norm(layer, "weight", dim=0)
+        elif isinstance(layer, Upsample2d):
+            weight_norm(layer, "weight", dim=1)
 
-    started: Tensor
 
-    def __init__(self, parts: Iterable[nn.Module]) -> None:
-        super().__init__()
-        self.register_buffer("started", torch.tensor(False))
-        self._known_started = False
-        layers = [layer for part in parts for layer in part.modules()]
-        # Of a condition, a batch may hold one value alone, which has no variance to set.
-        plain = {layer.project for layer in layers if isinstance(layer, Injection)}
-        for layer in layers:
-            if layer in plain:
-                continue
-            if isinstance(layer, RasterConv2d | VerticalConv2d | Pointwise):
-                weight_norm(layer, "weight", dim=0)
-            elif isinstance(layer, Upsample2d):
-                weight_norm(layer, "weight", dim=1)
+def start_from_data(model: nn.Module, run: Callable[[], object]) -> None:
+    """Set gains and biases of normalized weights from what passes through ``model`` in ``run``.
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    @torch.no_grad()
-    def start(self, model: nn.Module, run: Callable[[], object]) -> None:
-        """Once in a training: set the weights of ``model`` from what passes through it in ``run``."""
-        if self._known_started:
-            return
-        if not self.started:
-            small = {block.second for block in model.modules() if isinstance(block, GatedResidual)}
-            layers = [m for m in model.modules() if is_parametrized(m, "weight")]
-            handles = [
-                layer.register_forward_hook(partial(_standardize, 0.1 if layer in small else 1.0))
-                for layer in layers
-            ]
-            run()
-            for handle in handles:
-                handle.remove()
-            self.started.fill_(True)
-        self._known_started = True
+    Each convolution gives mean 0 and variance 1 afterwards (Salimans & Kingma, 2016, section 3), and 0.1 for
+    the second ones of residual blocks, so that these start small.
+    """
+    small = {block.second for block in model.modules() if isinstance(block, GatedResidual)}
+    layers = [m for m in model.modules() if is_parametrized(m, "weight")]
+    handles = [
+        layer.register_forward_hook(partial(_standardize, 0.1 if layer in small else 1.0)) for layer in layers
+    ]
+    run()
+    for handle in handles:
+        handle.remove()
 
 
 def _standardize(deviation: float, layer: Any, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    """Set a layer's gain and bias so that its output has mean 0 (if it has a bias) and a standard deviation; the output as it is then."""
+    """Set a layer's gain and bias so that its output has a standard deviation; the output as it is then.
+
+    With a bias it has mean 0 too.
+    """
     dims = [0, *range(2, output.dim())]
     wide = output.double()  # the difference below would be noise in float32
     moments = torch.stack([wide.mean(dims), wide.square().mean(dims)])

@@ -10,8 +10,8 @@ _GROUP = 32
 def nearest_codes(rows: Tensor, codebook: Tensor) -> Tensor:
     """Index of the nearest code of each row in Euclidean distance, ``(n,)`` int64; the first of equally near ones.
 
-    The distances are worked through in blocks of rows, so that memory beyond the result is bounded. They are exact within the rounding of
-    the dtype relative to the squared norms of the codes.
+    The distances are worked through in blocks of rows, so that memory beyond the result is bounded. They are
+    exact within the rounding of the dtype relative to the squared norms of the codes.
 
     Args:
         rows: ``(n, D)``.
@@ -33,7 +33,8 @@ def _nearest_codes(rows: Tensor, codebook: Tensor) -> Tensor:
         codebook = torch.cat([codebook, codebook.new_zeros(missing, codebook.shape[1])])
         half_norms = torch.cat([half_norms, half_norms.new_full((missing,), torch.inf)])
     width = len(codebook)
-    # On a CPU the block stays in the cache between its product and its minima, yet is large enough to keep every thread busy.
+    # On a CPU the block stays in the cache between its product and its minima, yet is large enough to keep
+    # every thread busy.
     block = max(64, min(1024, 2**21 // width) if on_cpu else 2**26 // width)
     buffer = rows.new_empty(min(n, block), width)
     result = torch.empty(n, dtype=torch.int64, device=rows.device)

@@ -6,10 +6,14 @@ from torch import Tensor, nn
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalization (Ioffe & Szegedy, 2015, https://arxiv.org/abs/1502.03167) of ``(N, C, *grid)``, synchronized.
+    """Batch normalization (Ioffe & Szegedy, 2015, arXiv 1502.03167) of ``(N, C, *grid)``, synchronized.
 
-    In training, means and variances are those of the batch of all processes, on any device (torch.nn.SyncBatchNorm is for GPUs alone),
-    so that two processes with half a batch each compute what one does with the whole.
+    In training, means and variances are those of the batch of all processes, on any device
+    (torch.nn.SyncBatchNorm is for GPUs alone), so that two processes with half a batch each compute what one
+    does with the whole.
+
+    >>> BatchNorm(1)(torch.tensor([[1.0], [3.0]])).flatten().tolist()
+    [-0.9999949932098389, 0.9999949932098389]
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """Quantizers: continuous features to maps of code indices and back, behind one interface.
 
-``VectorQuantizer`` (van den Oord et al., 2017, https://arxiv.org/abs/1711.00937), ``ResidualQuantizer`` (Zeghidour et al., 2021,
-https://arxiv.org/abs/2107.03312) and ``FiniteScalarQuantizer`` (Mentzer et al., 2023, https://arxiv.org/abs/2309.15505). Each is usable
-alone: features ``(N, D, *grid)`` in, a ``Quantized`` out.
+``VectorQuantizer`` (van den Oord et al., 2017, https://arxiv.org/abs/1711.00937), ``ResidualQuantizer``
+(Zeghidour et al., 2021, https://arxiv.org/abs/2107.03312) and ``FiniteScalarQuantizer`` (Mentzer et al.,
+2023, https://arxiv.org/abs/2309.15505). Each is usable alone: features ``(N, D, *grid)`` in, a ``Quantized``
+out.
 """
 
 import math
@@ -65,6 +66,12 @@ class Quantizer(nn.Module, ABC):
         with torch.no_grad():
             return self(z).codes
 
+    def start(self, z: Tensor) -> None:
+        """Set what is to start from data from features ``(N, D, *grid)`` of all processes, unless that was done before.
+
+        A quantizer in a training loop of one's own does so by itself in its first step.
+        """
+
     def _check(self, z: Tensor) -> None:
         if z.dim() < 2 or z.shape[1] != self.dim:
             raise UserError(
@@ -82,21 +89,24 @@ class Quantizer(nn.Module, ABC):
 class VectorQuantizer(Quantizer):
     """Nearest-neighbor quantization with one or several learned codebooks.
 
-    The D features of a position are cut into ``num_codebooks`` equal parts, each with a codebook of its own. The statistics of the codebook
-    are those of the whole batch of all processes, so that every process keeps the same codebook if all start from the same one and hold
-    equally many features. It draws no random numbers after construction.
+    The D features of a position are cut into ``num_codebooks`` equal parts, each with a codebook of its own.
+    The statistics of the codebook are those of the whole batch of all processes, so that every process keeps
+    the same codebook if all start from the same one and hold equally many features. It draws no random
+    numbers after construction.
 
     Args:
         dim: D.
         codebook_size: K, at least 2.
         num_codebooks: M, a divisor of D.
-        update: ``ema`` moves codes to the running mean of their features (appendix A.1 of the paper); ``gradient`` learns them by the
-            codebook term of equation 3.
+        update: ``ema`` moves codes to the running mean of their features (appendix A.1 of the paper);
+            ``gradient`` learns them by the codebook term of equation 3.
         commitment_weight: beta of equation 3; weighs the encoder's term only.
         decay: gamma of the running means; step t = 0, 1, … uses (t + 1)/(t + 10) while that is less.
         kmeans_start: set the codebook to the k-means centers of the first batch.
-        revive_below: codes used less than this share of an even use (by running mean) are moved to features of the batch; 0 never does.
-        cosine: normalize features and codes to length 1 (in each part). Gradients pass straight through to the normalized features.
+        revive_below: codes used less than this share of an even use (by running mean) are moved to features
+            of the batch; 0 never does.
+        cosine: normalize features and codes to length 1 (in each part). Gradients pass straight through to
+            the normalized features.
 
     Raises:
         UserError: K < 2, M does not divide D, or an option is out of range.
@@ -163,10 +173,8 @@ class VectorQuantizer(Quantizer):
         self._check(z)
         learns = self.training and torch.is_grad_enabled()
         with torch.autocast(z.device.type, enabled=False):
-            rows = _widen(z).movedim(1, -1).reshape(-1, self.num_codebooks, self.dim // self.num_codebooks)
-            if self.cosine:
-                rows = normalize(rows, dim=-1)
-            if learns and not self._has_started():
+            rows = self._rows(z)
+            if learns:
                 self._start(rows.detach())
             # A single part is a view in the backward pass too, where an index would copy it into zeros.
             inputs = rows.unbind(1) if self.num_codebooks > 1 else (rows.squeeze(1),)
@@ -197,7 +205,8 @@ class VectorQuantizer(Quantizer):
     def _table(self, m: int) -> Tensor:
         """Codebook ``m`` as it quantizes, ``(K, width)``."""
         if self.update == "gradient" and self.cosine:
-            # Cloned: the gradient of the norm needs these values after a revival has overwritten some of them.
+            # Cloned: the gradient of the norm needs these values after a revival has overwritten some of
+            # them.
             return normalize(self.codebook[m].clone(), dim=-1)
         return self.codebook[m]
 
@@ -212,10 +221,17 @@ class VectorQuantizer(Quantizer):
             loss = loss + mse_loss(chosen, rows.detach())
         return codes, quantized, loss
 
-    def _has_started(self) -> bool:
-        if not self._known_started:
-            self._known_started = bool(self.started)  # reads the device until it is true, never after
-        return self._known_started
+    def _rows(self, z: Tensor) -> Tensor:
+        """What is quantized: ``(n, M, D / M)`` in at least float32."""
+        rows = _widen(z).movedim(1, -1).reshape(-1, self.num_codebooks, self.dim // self.num_codebooks)
+        return normalize(rows, dim=-1) if self.cosine else rows
+
+    @torch.no_grad()
+    def start(self, z: Tensor) -> None:
+        """See ``Quantizer.start``: k-means."""
+        self._check(z)
+        with torch.autocast(z.device.type, enabled=False):
+            self._start(self._rows(z))
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
@@ -223,7 +239,11 @@ class VectorQuantizer(Quantizer):
 
     @torch.no_grad()
     def _start(self, rows: Tensor) -> None:
-        """k-means on the rows of all processes; the running sums become center x count."""
+        """k-means on the rows of all processes, once; the running sums become center x count."""
+        if not self._known_started:
+            self._known_started = bool(self.started)  # reads the device until it is true, never after
+        if self._known_started:
+            return
         rows = _gather(rows)
         for m in range(self.num_codebooks):
             centers, counts = kmeans(rows[:, m], self.codebook_size, cosine=self.cosine)
@@ -248,7 +268,8 @@ class VectorQuantizer(Quantizer):
             news["candidates"] = self._candidates(rows)
         news = _sum_over_processes(news)
 
-        # Young means forget faster: at first the encoder moves quickly, and codes that followed slowly would be left behind.
+        # Young means forget faster: at first the encoder moves quickly, and codes that followed slowly would
+        # be left behind.
         weight = (9 / (self.updates + 10).to(self.counts.dtype)).clamp(min=1 - self.decay)
         self.counts.lerp_(news["usage"], weight)
         if self.update == "ema":
@@ -265,7 +286,8 @@ class VectorQuantizer(Quantizer):
 
     def _candidates(self, rows: Tensor) -> Tensor:
         """A row of the batch of all processes for each code, ``(M, K, width)``; zero where another process holds the row."""
-        # A function of code and update number: the same on every process and after a resume, and no host synchronization.
+        # A function of code and update number: the same on every process and after a resume, and no host
+        # synchronization.
         picks = _spread(self.codebook_size, len(rows) * _processes(), self.updates) - _rank() * len(rows)
         candidates = rows[picks.clamp(0, len(rows) - 1)].transpose(0, 1)
         if _processes() == 1:
@@ -275,7 +297,8 @@ class VectorQuantizer(Quantizer):
 
     def _revive(self, candidates: Tensor) -> None:
         """Move dead codes to ``candidates`` with the count of an even use, sums included, else the next mean would undo it."""
-        # The mean of the running counts is what even use would give each code, also while the running means are young.
+        # The mean of the running counts is what even use would give each code, also while the running means
+        # are young.
         even = self.counts.mean(-1, keepdim=True)
         dead = self.counts < self.revive_below * even
         self.counts.copy_(torch.where(dead, even, self.counts))
@@ -295,7 +318,8 @@ class ResidualQuantizer(Quantizer):
         options: passed to each ``VectorQuantizer``.
 
     Raises:
-        UserError: no codebook, ``cosine`` (what a unit vector leaves over of a unit vector is none), or what ``VectorQuantizer`` refuses.
+        UserError: no codebook, ``cosine`` (what a unit vector leaves over of a unit vector is none), or what
+            ``VectorQuantizer`` refuses.
     """
 
     def __init__(self, dim: int, codebook_size: int, *, num_codebooks: int = 4, **options: Any) -> None:
@@ -320,8 +344,8 @@ class ResidualQuantizer(Quantizer):
         for quantizer in self._steps():
             parts.append(quantizer(residual))
             residual = residual - parts[-1].z.detach()
-        # Straight through the first step alone, whose gradient is the identity: the others would count it again. What reaches z of every
-        # step is its commitment term.
+        # Straight through the first step alone, whose gradient is the identity: the others would count it
+        # again. What reaches z of every step is its commitment term.
         quantized = sum((part.z.detach() for part in parts[1:]), parts[0].z)
         return Quantized(
             quantized.to(z.dtype),
@@ -329,6 +353,15 @@ class ResidualQuantizer(Quantizer):
             torch.stack([part.loss for part in parts]).sum(),
             torch.cat([part.usage for part in parts]),
         )
+
+    @torch.no_grad()
+    def start(self, z: Tensor) -> None:
+        """See ``Quantizer.start``: each step from what the ones before leave over."""
+        self._check(z)
+        residual = _widen(z)
+        for quantizer in self._steps():
+            quantizer.start(residual)
+            residual = residual - quantizer(residual).z
 
     def decode(self, codes: Tensor) -> Tensor:
         """See ``Quantizer.decode``. Fewer code maps than quantizers give a coarser result."""
@@ -349,10 +382,12 @@ class ResidualQuantizer(Quantizer):
 class FiniteScalarQuantizer(Quantizer):
     """Each feature bounded and rounded to a few levels; a code is the combination (Mentzer et al., 2023, section 3).
 
-    There is no codebook to learn, and so none to collapse. ``dim`` is the number of levels given, and the codebook size their product.
+    There is no codebook to learn, and so none to collapse. ``dim`` is the number of levels given, and the
+    codebook size their product.
 
     Args:
-        levels: number of levels of each feature; the paper's table 1 suggests (8, 6, 5) for 240 and (8, 5, 5, 5) for 1,000 codes.
+        levels: number of levels of each feature; the paper's table 1 suggests (8, 6, 5) for 240 and (8, 5, 5,
+            5) for 1,000 codes.
     """
 
     levels: Tensor
@@ -381,7 +416,8 @@ class FiniteScalarQuantizer(Quantizer):
             width = self.levels // 2
             # In integers: float32 would merge codes above 2^24.
             codes = ((rounded.long() + width) * self.basis).sum(-1)
-            # Straight through the rounding. Adding a zero that carries the gradient leaves the value exactly that of ``decode``.
+            # Straight through the rounding. Adding a zero that carries the gradient leaves the value exactly
+            # that of ``decode``.
             quantized = (rounded + (bounded - bounded.detach())) / width
         usage = _histogram(codes.flatten(), self.codebook_size).to(rows.dtype).unsqueeze(0)
         if self.training and torch.is_grad_enabled():
@@ -441,8 +477,8 @@ def _widen(z: Tensor) -> Tensor:
 
 def _spread(count: int, total: int, turn: int | Tensor, device: torch.device | None = None) -> Tensor:
     """``count`` of the places 0 ... total - 1, spread over all, none twice while count <= total; others at every ``turn``."""
-    # A stride without a common factor meets every place once before any twice; one near the golden section of the total also keeps the
-    # places apart and off the columns of an image.
+    # A stride without a common factor meets every place once before any twice; one near the golden section of
+    # the total also keeps the places apart and off the columns of an image.
     stride = next(
         stride
         for stride in range(max(1, round(total * 0.618)), 2 * total + 1)
@@ -462,7 +498,8 @@ def _sum_by_code(rows: Tensor, codes: Tensor, size: int) -> Tensor:
     """The sum of the rows of each code, ``(size, D)``, always added in the same order."""
     if rows.device.type == "cpu":
         return rows.new_zeros(size, rows.shape[1]).scatter_add_(0, codes.unsqueeze(-1).expand_as(rows), rows)
-    # A scatter on CUDA adds in the order in which its threads happen to arrive; the gradient of an embedding sorts the codes first.
+    # A scatter on CUDA adds in the order in which its threads happen to arrive; the gradient of an embedding
+    # sorts the codes first.
     total: Tensor = torch.ops.aten.embedding_dense_backward(rows, codes, size, -1, False)
     return total
 

@@ -1,6 +1,6 @@
-"""Receptive fields on paper: which positions of a map a layer sees, as boolean matrices, composed as the layers are.
+"""Receptive fields on paper: which positions a layer sees, as boolean matrices, composed as layers are.
 
-A reach is a boolean matrix ``(output positions, input positions)`` on the CPU, positions in raster order.
+A receptive field is a matrix ``(output positions, input positions)`` on the CPU, positions in raster order.
 """
 
 import torch
@@ -10,7 +10,12 @@ Grid = tuple[int, int]
 
 
 def window(grid: Grid, offsets: set[tuple[int, int]], *, stride: int = 1) -> Tensor:
-    """The reach of a layer whose output at (i, j) sees the inputs at (stride i + row, stride j + column) that lie on the map.
+    """The receptive field of a layer whose output at (i, j) sees the inputs at (stride i + row, stride j + column).
+
+    >>> window((1, 3), {(0, -1), (0, 0)}).int()
+    tensor([[1, 0, 0],
+            [1, 1, 0],
+            [0, 1, 1]], dtype=torch.int32)
 
     Args:
         grid: height and width of the input.
@@ -18,25 +23,25 @@ def window(grid: Grid, offsets: set[tuple[int, int]], *, stride: int = 1) -> Ten
         stride: of the output, which is ``ceil(size / stride)`` large.
     """
     height, width = grid
-    rows = [(r, c) for r in range(0, height, stride) for c in range(0, width, stride)]
-    reach = torch.zeros(len(rows), height * width, dtype=torch.bool)
-    for i, (r, c) in enumerate(rows):
+    places = [(r, c) for r in range(0, height, stride) for c in range(0, width, stride)]
+    field = torch.zeros(len(places), height * width, dtype=torch.bool)
+    for i, (r, c) in enumerate(places):
         for down, right in offsets:
             if 0 <= r + down < height and 0 <= c + right < width:
-                reach[i, (r + down) * width + c + right] = True
-    return reach
+                field[i, (r + down) * width + c + right] = True
+    return field
 
 
 def through(layer: Tensor, before: Tensor) -> Tensor:
-    """The reach of a layer after others."""
+    """The receptive field of a layer after others."""
     return layer.float() @ before.float() > 0
 
 
 def shifted_down(grid: Grid) -> Tensor:
-    """The reach of a shift by a row."""
+    """The receptive field of a shift by a row."""
     return window(grid, {(-1, 0)})
 
 
 def shifted_right(grid: Grid) -> Tensor:
-    """The reach of a shift by a column."""
+    """The receptive field of a shift by a column."""
     return window(grid, {(0, -1)})

@@ -1,4 +1,4 @@
-"""The two-dimensional LSTMs of PixelRNN (van den Oord et al., 2016, https://arxiv.org/abs/1601.06759, sections 3.1 and 3.2)."""
+"""The two-dimensional LSTMs of PixelRNN (van den Oord et al., 2016), https://arxiv.org/abs/1601.06759."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from ancestral.nn.streaming import Cursor, Streaming, shift_down
 
 
 def _lstm(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """Equation 3: hidden and cell state from the gates (output, forget, input, content), channels in dimension 1."""
+    """Equation 3: hidden and cell state from the gates (output, forget, input, content) in dimension 1."""
     output, forget, admit, content = gates.chunk(4, dim=1)
     cell = forget.sigmoid() * cell + admit.sigmoid() * content.tanh()
     return output.sigmoid() * cell.tanh(), cell
@@ -20,7 +20,7 @@ def _lstm(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass
 class _Row:
-    """States of the row above and of this one so far, and what the row above adds to the gates: ``(W, N, channels)``."""
+    """States of the row above and of this one so far, and what the former adds to the gates: ``(W, N, channels)``."""
 
     hidden: Tensor
     cell: Tensor
@@ -31,9 +31,10 @@ class _Row:
 
 
 class RowLSTM(Streaming):
-    """An LSTM down the rows: the state of a position comes from three of the row above. ``(N, in, H, W)`` to ``(N, hidden, H, W)``.
+    """An LSTM down the rows (section 3.1): ``(N, in, H, W)`` to ``(N, hidden, H, W)``.
 
-    What a position receives is a triangle above it and, by the masked input-to-state convolution, its neighbor to the left.
+    The state of a position comes from three of the row above. What a position receives is a triangle above it
+    and, by the masked input-to-state convolution, its neighbor to the left.
 
     Args:
         in_groups: the data's channel that each input channel belongs to.
@@ -92,11 +93,11 @@ class RowLSTM(Streaming):
 
 
 class DiagonalBiLSTM(nn.Module):
-    """Two LSTMs along the diagonals, from the upper left and the upper right: ``(N, in, H, W)`` to ``(N, hidden, H, W)``.
+    """Two LSTMs along the diagonals, from both upper corners (section 3.2): ``(N, in, H, W)`` to ``(N, hidden, H, W)``.
 
-    The one from the right is shifted down by a row, as it would see the future otherwise. Together they see every position above and to
-    the left; but behind a first layer that sees none of a position's own value, the last value of the row above stays unseen from the
-    far left of a row.
+    The one from the right is shifted down by a row, as it would see the future otherwise. Together they see
+    every position above and to the left; but behind a first layer that sees none of a position's own value,
+    the last value of the row above stays unseen from the far left of a row.
     """
 
     def __init__(self, in_groups: Tensor, hidden_groups: Tensor) -> None:
@@ -119,7 +120,8 @@ class DiagonalBiLSTM(nn.Module):
 def _diagonal(gates: Tensor, weight: Tensor) -> Tensor:
     """The LSTM from the upper left over inputs of the gates ``(N, 4 hidden, H, W)``: ``(N, hidden, H, W)``.
 
-    The map is skewed (each row one further to the right), so that a diagonal is a column; states outside the map are zero.
+    The map is skewed (each row one further to the right), so that a diagonal is a column; states outside the
+    map are zero.
     """
     n, channels, height, width = gates.shape
     span = height + width - 1
@@ -144,7 +146,7 @@ def _diagonal(gates: Tensor, weight: Tensor) -> Tensor:
 
 @dataclass
 class _Diagonal:
-    """States of this row, ``(W + 1, N, hidden)`` beginning with the zeros left of the map, and of the one above."""
+    """States of this row, ``(W + 1, N, hidden)`` beginning with the zeros left of the map, and of the row above."""
 
     hidden: Tensor
     cell: Tensor

@@ -1,11 +1,13 @@
-"""Streaming: a network of causal layers evaluated one position after another, each at the cost of that position alone.
+"""Streaming: causal layers evaluated one position after another, each at the cost of that position alone.
 
-A causal layer is written once, as a function of whole maps. In training it sees them whole. In a stream, the same code of a model runs
-with a ``Cursor``, and each layer computes only what the cursor's place needs, from what it has kept of the places before. What is kept
-lives in the cursor, never in a layer. So a network made of such layers can be sampled at the cost of one forward pass, and no second
-implementation of it exists. A row of a map that depends on the rows above alone is computed as a whole when its row begins.
+A causal layer is written once, as a function of whole maps. In training it sees them whole. In a stream, the
+same code of a model runs with a ``Cursor``, and each layer computes only what the cursor's place needs, from
+what it has kept of the places before. What is kept lives in the cursor, never in a layer. So a network made
+of such layers can be sampled at the cost of one forward pass, and no second implementation of it exists. A
+row of a map that depends on the rows above alone is computed as a whole when its row begins.
 
-Values have these shapes: the whole map ``(N, C, H, W)``; in a stream one row ``(N, C, 1, W)`` or one position ``(N, C)``.
+Values have these shapes: the whole map ``(N, C, H, W)``; in a stream one row ``(N, C, 1, W)`` or one position
+``(N, C)``.
 """
 
 from abc import ABC, abstractmethod
@@ -22,8 +24,16 @@ from ancestral.errors import UserError
 class Cursor:
     """A place in a stream, and what every layer has kept of the places before it.
 
-    Places are visited in raster order; a place may be visited again before the next one (a channel more is known), and then the last
-    visit counts.
+    Places are visited in raster order; a place may be visited again before the next one (a channel more is
+    known), and then the last visit counts.
+
+    >>> shift, cursor = Shift(), Cursor(1, (1, 3), torch.device("cpu"), torch.float32)
+    >>> for column, value in enumerate((5.0, 6.0, 7.0)):
+    ...     cursor.column = column
+    ...     print(shift(torch.tensor([[value]]), cursor).item())
+    0.0
+    5.0
+    6.0
 
     Args:
         n: examples in the batch.
@@ -38,7 +48,8 @@ class Cursor:
         self.column: int | None = None
         """None while a row is computed as a whole."""
         self.previous: Tensor | None = None
-        """The input at the position before this one, ``(N, C)``, now that it is known; None at the first position."""
+        """The input at the position before this one, ``(N, C)``, now that it is known; None at the first
+        position."""
         self._kept: dict[nn.Module, Any] = {}
 
     @property
@@ -48,7 +59,10 @@ class Cursor:
         return self.row * self.grid[1] + self.column
 
     def kept(self, layer: nn.Module, start: Callable[[], Any]) -> Any:
-        """What ``layer`` has kept; what ``start`` gives at the first place. Raises UserError for a layer that was not there then."""
+        """What ``layer`` has kept; what ``start`` gives at the first place.
+
+        Raises UserError for a layer that was not there then.
+        """
         if layer not in self._kept:
             if self.row > 0 or self.column:
                 raise UserError(
@@ -59,14 +73,14 @@ class Cursor:
         return self._kept[layer]
 
     def once(self, model: nn.Module, compute: Callable[[], Tensor]) -> Tensor:
-        """What ``compute`` gives at the first visit of this place: for what does not depend on the position's own values."""
+        """What ``compute`` gives at the first visit of this place: it must not depend on the position's own values."""
         if model not in self._kept or self._kept[model][0] != self.index:
             self._kept[model] = self.index, compute()
         found: Tensor = self._kept[model][1]
         return found
 
     def check(self, x: Tensor) -> None:
-        """Raise UserError unless ``x`` has as many examples as this stream (or is empty: between the places of a coarser map)."""
+        """Raise UserError unless ``x`` has as many examples as this stream, or none (between coarser places)."""
         if x.shape[0] not in (self.n, 0):
             raise UserError(
                 f"expected {self.n} examples in this stream, got {x.shape[0]}",
@@ -121,11 +135,14 @@ class Streaming(nn.Module, ABC):
 
     @abstractmethod
     def start(self, cursor: Cursor) -> Any:
-        """What the layer keeps before the first place. Weights are prepared here, when a stream starts, so that they are never stale."""
+        """What the layer keeps before the first place.
+
+        Weights are prepared here, when a stream starts, so that they are never stale.
+        """
 
     @abstractmethod
     def step(self, x: Tensor, kept: Any, cursor: Cursor) -> Tensor:
-        """One place. Changes ``kept`` in place, to the same whether the place is visited once or more often."""
+        """One place. Changes ``kept``, to the same whether the place is visited once or more often."""
 
 
 class Chain(nn.Sequential):
@@ -171,7 +188,10 @@ def _shift_on(x: Tensor) -> Tensor:
 
 
 class InputShift(nn.Module):
-    """``Shift`` of the network's input, whose values become known only after a step. Without ``wrap``, rows begin with zeros."""
+    """``Shift`` of the network's input, whose values become known only after a step.
+
+    Without ``wrap``, rows begin with zeros.
+    """
 
     def __init__(self, *, wrap: bool) -> None:
         super().__init__()
@@ -192,7 +212,7 @@ def shift_down(x: Tensor) -> Tensor:
 
 
 class Injection(Streaming):
-    """A linear map of what a model is conditioned on: ``(N, E, H, W)``, with sizes of 1 where it is the same everywhere.
+    """A linear map of what a model is conditioned on, ``(N, E, H, W)``; sizes of 1 mean the same everywhere.
 
     In a stream the condition stays the whole map, and each row of it is projected once.
     """

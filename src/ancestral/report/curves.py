@@ -1,7 +1,7 @@
 """Charts as inline SVG: lines over training steps, and how often the codes of a codebook are used.
 
-The charts carry classes and no colors: the page's style sheet gives those, for light, dark and paper. Hovering or touching a chart shows
-the values there, without a script.
+The charts carry classes and no colors: the page's style sheet gives those, for light, dark and paper.
+Hovering or touching a chart shows the values there, without a script.
 """
 
 import math
@@ -61,8 +61,9 @@ class _Axis:
 def line_chart(splits: Mapping[str, Points], *, title: str, unit: str, from_zero: bool = False) -> Markup:
     """Lines of one term over the steps, one for each split.
 
-    Long series are drawn as means of neighboring points. Values that are not finite leave a gap and a mark on the lower edge.
-    A peak in the first steps that would flatten the rest runs out of the chart; more than two decades get a logarithmic axis.
+    Long series are drawn as means of neighboring points. Values that are not finite leave a gap and a mark
+    on the lower edge. A peak in the first steps that would flatten the rest runs out of the chart; more than
+    two decades get a logarithmic axis.
     """
     series = {split: _grouped(points) for split, points in splits.items() if points}
     steps = [p.step for points in series.values() for p in points]
@@ -92,7 +93,7 @@ def line_chart(splits: Mapping[str, Points], *, title: str, unit: str, from_zero
 
 
 def usage_chart(counts: Sequence[float], perplexity: float | None, *, title: str) -> Markup:
-    """How often each code is used, the codes sorted by that, on a logarithmic axis, with the perplexity marked."""
+    """How often each code is used, the most used first, on a logarithmic axis, with the perplexity marked."""
     ordered = sorted((float(count) for count in counts), reverse=True)
     used = [count for count in ordered if count > 0]
     if not used:
@@ -109,7 +110,8 @@ def usage_chart(counts: Sequence[float], perplexity: float | None, *, title: str
     if len(used) < len(ordered):
         parts.append(
             Markup(
-                '<rect class="unused" x="{:.1f}" y="{}" width="{:.1f}" height="{}"><title>{:,} codes are never used</title></rect>'
+                '<rect class="unused" x="{:.1f}" y="{}" width="{:.1f}" height="{}">'
+                "<title>{:,} codes are never used</title></rect>"
             ).format(
                 x(len(used)),
                 _TOP,
@@ -123,7 +125,8 @@ def usage_chart(counts: Sequence[float], perplexity: float | None, *, title: str
         left = at > (WIDTH + _LEFT) / 2
         parts.append(
             Markup(
-                '<path class="mark" d="M{0:.1f} {1}V{2}"/><text class="marked" x="{3:.1f}" y="{4}" text-anchor="{5}">{6}</text>'
+                '<path class="mark" d="M{0:.1f} {1}V{2}"/>'
+                '<text class="marked" x="{3:.1f}" y="{4}" text-anchor="{5}">{6}</text>'
             ).format(
                 at,
                 _TOP,
@@ -160,7 +163,7 @@ def _grouped(points: Points) -> list[_Point]:
 
 
 def _settled(series: Mapping[str, list[_Point]]) -> list[float]:
-    """The finite values that decide the axis: without a peak of the first steps if that would flatten the rest."""
+    """The finite values that decide the axis: without an early peak if that would flatten the rest."""
     every = [p.value for points in series.values() for p in points if math.isfinite(p.value)]
     later = [
         p.value
@@ -272,6 +275,16 @@ def _frame(x: _Axis, y: _Axis, content: Markup, *, x_label: str, y_label: str, t
         '<text class="unit" x="{edge}" y="12">{y_label}</text>'
         '<text class="unit" x="{right}" y="{below}" text-anchor="end">{x_label}</text>{content}</svg>'
     ).format(
-        w=WIDTH, h=HEIGHT, title=title, parts=Markup("").join(parts), left=_LEFT, right=WIDTH - _RIGHT, base=HEIGHT - _BOTTOM, edge=2,
-        y_label=y_label, below=HEIGHT - 5, x_label=x_label, content=content,
-    )  # fmt: skip
+        w=WIDTH,
+        h=HEIGHT,
+        title=title,
+        parts=Markup("").join(parts),
+        left=_LEFT,
+        right=WIDTH - _RIGHT,
+        base=HEIGHT - _BOTTOM,
+        edge=2,
+        y_label=y_label,
+        below=HEIGHT - 5,
+        x_label=x_label,
+        content=content,
+    )

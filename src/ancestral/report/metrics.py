@@ -48,8 +48,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def by_stage(lines: Iterable[dict[str, Any]]) -> dict[str, list[Term]]:
-    """Every numeric term of every stage, what matters first. Of a step that was logged twice (a resumed run) the later line counts.
+    """Every numeric term of every stage, what matters first.
 
+    Of a step that was logged twice (a resumed run) the later line counts.
     A value logged as null or as "NaN" is kept, as NaN: that a figure could not be computed is news.
     """
     stages: dict[str, dict[str, dict[str, Points]]] = {}

@@ -28,13 +28,17 @@ _TERMS = {
     "steps_per_second": ("Speed", "steps/s"),
     "examples_per_second": ("Speed", "examples/s"),
     "bits_per_dim": ("Code length", "bits/dim"),
-    "bits_per_code": ("Codes", "bits/code"),
+    "bits_per_code": ("Rate of a code", "bits/code"),
     "grad_norm": ("Gradient norm", ""),
 }
 
 
 def term(name: str) -> tuple[str, str]:
-    """The title and the unit ("" if it has none) of a term: ``decoder_bits_per_dim`` is ``("Decoder", "bits/dim")``."""
+    """The title and the unit ("" if it has none) of a term.
+
+    >>> term("decoder_bits_per_dim"), term("prior_bits_per_code")
+    (('Decoder', 'bits/dim'), ('Prior', 'bits/code'))
+    """
     if name in _TERMS:
         return _TERMS[name]
     for ending, unit in _UNITS.items():
@@ -49,7 +53,11 @@ def _words(name: str) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """``digits`` significant digits, thousands set apart, powers of ten where plain figures are hard to read."""
+    """``digits`` significant digits, thousands set apart, powers of ten where plain figures are hard to read.
+
+    >>> number(1234567.0), number(3e-5)
+    ('1,234,567', '3 × 10⁻⁵')
+    """
     if value is None or math.isnan(value):
         return "not a number"
     if value == 0 or math.isinf(value):
@@ -67,7 +75,7 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def with_error(value: float | None, standard_error: float | None) -> tuple[str, str]:
-    """A value and its standard error to two digits, both to the same place; the error is "" if there is none."""
+    """A value and its standard error to two digits, both to the same place; "" where there is no error."""
     if (
         value is None
         or not math.isfinite(value)

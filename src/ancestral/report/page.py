@@ -1,32 +1,38 @@
 """What the page of a run says, gathered from the files of its directory alone."""
 
-import json
 import math
-import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ancestral.errors import UserError
+from ancestral.files import read_json, replacing
 from ancestral.report import metrics, notation
 from ancestral.report.curves import line_chart, usage_chart
 from ancestral.report.metrics import Term
 from ancestral.report.pictures import Picture, latest, newest, over_time, picture, progression
 from ancestral.taxonomy import FAMILIES, TAXONOMY
 
+if TYPE_CHECKING:
+    from ancestral.runs import Run
+
 KINDS = {
-    "exact": ("=", "the model’s own likelihood of these data, computed in full"),
-    "bound": ("≤", "what can be guaranteed: the model’s true figure is this good or better"),
-    "estimate": ("≈", "computed from random draws: the true figure may lie on either side"),
-    "measure": ("", "a measurement of something other than likelihood"),
+    "exact": "the model’s own likelihood of these data, computed in full",
+    "bound": "what can be guaranteed: the model’s true figure is this good or better",
+    "estimate": "computed from random draws: the true figure may lie on either side",
+    "measure": "a measurement of something other than likelihood",
 }
-"""What each kind of figure means, and the sign before its value."""
+"""What each kind of figure means."""
+
+_SIGNS = {"exact": "=", "estimate": "≈"}
+_BOUNDS = {"lower": "≤", "higher": "≥"}
+"""The sign before a bound, by which of two values is the better one."""
 
 _LIKELIHOOD = {
     "exact": "Its likelihood is exact.",
@@ -94,13 +100,18 @@ class Entry:
     value: str | None
 
 
-def write_report(run: Path) -> Path:
-    """Write ``run/report.html`` from the files of the run directory, finished or not, and return its path.
+def write_report(run: "Run | Path | str") -> Path:
+    """Write ``report.html`` into a run's directory from the files there, finished or not; its path.
 
-    The page is one file: its pictures and curves are inside it, and it asks nothing of a network. Raises UserError if ``run`` is no run
-    directory, or if one of its files is damaged.
+    The page is one file: its pictures and curves are inside it, and it asks nothing of a network.
+
+    Args:
+        run: a run, or its directory.
+
+    Raises:
+        UserError: the directory is that of no run, or one of its files is damaged.
     """
-    run = Path(run)
+    run = Path(run) if isinstance(run, str | Path) else run.path
     if not (run / "run.json").is_file():
         raise UserError(
             f"expected a run directory, got {run} without run.json",
@@ -113,12 +124,9 @@ def write_report(run: Path) -> Path:
         (resources.files("ancestral.report") / "report.html.jinja").read_text(encoding="utf-8")
     )
     page = run / "report.html"
-    unfinished = run / f".report-{os.getpid()}.html"
-    try:
-        unfinished.write_text(template.render(_context(run)), encoding="utf-8")
-        unfinished.replace(page)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    text = template.render(_context(run))
+    with replacing(page) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return page
 
 
@@ -139,7 +147,7 @@ def _context(run: Path) -> dict[str, Any]:
         "facts": _facts(about, spec, data, stages, lines),
         "behind": [stage for stage in stages if stage.behind and (lines or not evaluation)],
         "figures": figures,
-        "kinds": {kind: KINDS[kind][1] for kind in KINDS if any(figure.kind == kind for figure in figures)},
+        "kinds": {kind: meaning for kind, meaning in KINDS.items() if any(f.kind == kind for f in figures)},
         "evaluation": evaluation,
         "evaluation_time": notation.duration(seconds) if (seconds := evaluation.get("seconds")) else "",
         "raw_bits": _raw_bits(spec, figures),
@@ -152,7 +160,7 @@ def _context(run: Path) -> dict[str, Any]:
         "stages": stages,
         "config": list(_entries(about.get("config") or {})),
         "optimization": _side_by_side(about.get("stages") or {}),
-        "options": list(_entries({key: about[key] for key in ("options", "images") if about.get(key)})),
+        "options": list(_entries({key: about[key] for key in ("options", "preparation") if about.get(key)})),
         "source": _short(str(data.get("source") or "")),
         "data": data,
         "data_rest": list(
@@ -169,12 +177,7 @@ def _context(run: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(
-            f"expected JSON in {path}, got {error}", "the file is damaged: restore it, or make it again"
-        ) from None
+    content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(
             f"expected a JSON object in {path}, got a {type(content).__name__}",
@@ -244,12 +247,10 @@ def _figure(figure: Mapping[str, Any]) -> Figure:
     value, error = notation.with_error(
         None if number is None else float(number), figure.get("standard_error")
     )
-    sign = KINDS.get(kind, ("", ""))[0]
-    if kind == "bound" and not unit.startswith("bits/"):
-        sign = ""  # whether more or less is better depends on the quantity; of code lengths, less is
+    bound = _BOUNDS.get(str(figure.get("better")), "") if kind == "bound" else ""
     return Figure(
         name=str(figure.get("name") or ""),
-        sign=sign,
+        sign=bound or _SIGNS.get(kind, ""),
         value=value,
         error=error,
         unit=unit,
@@ -332,7 +333,7 @@ def _chart(term: Term) -> Chart:
 
 
 def _ends(term: Term) -> str:
-    """Where the lines end; for validation also where it was least, if that was earlier and less is better; how much is not finite."""
+    """Where the lines end and how much is not finite; where validation was least, if less is better."""
     words = []
     for split, points in sorted(term.splits.items(), reverse=True):  # validation first
         finite = {step: value for step, value in points.items() if math.isfinite(value)}

@@ -1,7 +1,7 @@
 """Training: options, the loop, checkpoints, averaging of weights."""
 
 from ancestral.training.begin import train
-from ancestral.training.loop import Interrupted
+from ancestral.training.interruption import Interrupted
 from ancestral.training.options import TrainingOptions
 from ancestral.training.work import Diverged
 

@@ -1,6 +1,6 @@
-"""A moving average of the weights, which samples and evaluations use in their place."""
+"""A moving average of weights, which samples and evaluations use in their place."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 
 import torch
@@ -8,51 +8,62 @@ from torch import Tensor, nn
 
 
 class Average:
-    """Exponential moving average of the trained weights and of statistics; it starts from the weights, not from 0.
+    """Exponential moving average of parameters and of statistics; it starts from the weights, not from 0.
 
     The statistics of batch normalization and of codebooks belong to the weights, and are averaged with them.
 
     Args:
-        model: whose parameters that require gradients, and floating-point buffers, are averaged.
+        model: whose tensors are averaged.
+        names: which of ``model.state_dict()``; those that are not floating-point stay as they are in
+            training.
         decay: weight of the past in each update.
+        values: averages so far; a tensor that has none starts from the model's.
+        updates: updates so far.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self._parameters: dict[str, Tensor] = {
-            name: p for name, p in model.named_parameters() if p.requires_grad
-        }
-        saved = model.state_dict().keys()
-        self._parameters |= {
-            name: b for name, b in model.named_buffers() if b.is_floating_point() and name in saved
-        }
-        self.values = {name: p.detach().clone() for name, p in self._parameters.items()}
+    def __init__(
+        self,
+        model: nn.Module,
+        names: Set[str],
+        decay: float,
+        values: Mapping[str, Tensor] | None = None,
+        updates: int = 0,
+    ) -> None:
+        self.decay, self.updates = decay, updates
+        tensors = {n: t for n, t in model.state_dict(keep_vars=True).items() if n in names}
+        self._weights = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+        self.values = {name: tensor.detach().clone() for name, tensor in self._weights.items()}
+        for name, value in (values or {}).items():
+            if name in self.values:
+                self.values[name].copy_(value)
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Move towards the weights after ``step`` steps; quickly at first, so that the first weights are soon forgotten."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.values.values()), list(self._parameters.values()), 1 - decay)
-
-    def load(self, values: Mapping[str, Tensor]) -> None:
-        """Take up averages that were saved."""
-        for name, value in self.values.items():
-            value.copy_(values[name])
+    def update(self) -> None:
+        """Move towards the weights; quickly at first, so that the first weights are soon forgotten."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(list(self.values.values()), [w.detach() for w in self._weights.values()], 1 - decay)
+        self.updates += 1
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The model with the averages for weights, inside the block."""
-        kept = {name: p.detach().clone() for name, p in self._parameters.items()}
-        self.replace_weights()
+        kept = {name: weight.detach().clone() for name, weight in self._weights.items()}
+        self._set(self.values)
         try:
             yield
         finally:
-            with torch.no_grad():
-                for name, p in self._parameters.items():
-                    p.copy_(kept[name])
+            self._set(kept)
 
     @torch.no_grad()
-    def replace_weights(self) -> None:
-        """Make the averages the model's weights."""
-        for name, p in self._parameters.items():
-            p.copy_(self.values[name])
+    def _set(self, values: Mapping[str, Tensor]) -> None:
+        for name, weight in self._weights.items():
+            weight.copy_(values[name])
+
+
+@torch.no_grad()
+def settle(model: nn.Module, averages: Mapping[str, Tensor], training: Set[str]) -> dict[str, Tensor]:
+    """Make averages the model's weights where training goes on with other tensors (``training``); the averages that go on."""
+    state = model.state_dict()
+    for name in averages.keys() - training:
+        state[name].copy_(averages[name])
+    return {name: value for name, value in averages.items() if name in training}

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ancestral.model import Batch
+from ancestral.batch import Batch
 from ancestral.training.randomness import derive
 
 _RESIDENT_BYTES = 4 << 30
@@ -43,7 +44,7 @@ class Batches:
             device.type != "cpu"
             and sum(t.numel() * t.element_size() for t in data.tensors().values()) <= _RESIDENT_BYTES
         )
-        self._data = data.map(lambda t: t.to(device)) if resident else data
+        self._data = data.to(device) if resident else data
         self._size, self._seed, self._stage, self._device = size, seed, stage, device
         self._part = slice(rank * size // processes, (rank + 1) * size // processes)
         self._augment = augment
@@ -77,17 +78,14 @@ class Batches:
             self._worker.shutdown(cancel_futures=True)
 
     def _load(self, k: int) -> Batch:
-        index = self.indices(k)[self._part]
-        pinned = self._device.type == "cuda" and self._data.x.device.type == "cpu"
-        batch = self._data.map(lambda t: t[index])
+        batch = self._data[self.indices(k)[self._part]]
         if self._augment is not None:
-            generator = torch.Generator(batch.x.device).manual_seed(
-                derive(self._seed, self._stage, "augment", k, self._part.start)
-            )
-            batch = Batch(self._augment(batch.x, generator), batch.labels, batch.context)
-        if pinned:
+            seed = derive(self._seed, self._stage, "augment", k, self._part.start)
+            generator = torch.Generator(batch.x.device).manual_seed(seed)
+            batch = replace(batch, x=self._augment(batch.x, generator))
+        if self._device.type == "cuda" and self._data.x.device.type == "cpu":
             batch = batch.map(lambda t: t.pin_memory())
-        return batch.map(lambda t: t.to(self._device, non_blocking=True))
+        return batch.to(self._device, non_blocking=True)
 
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self._orders:

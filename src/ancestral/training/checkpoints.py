@@ -22,8 +22,10 @@ class Checkpoint:
     step: int
     weights: dict[str, Tensor]
     optimizers: dict[str, dict[str, Tensor]]
-    """By phase: the optimizer's state, flattened to ``INDEX.NAME``."""
+    """By phase: the state of the optimizer that it owns, flattened to ``INDEX.NAME``."""
     averages: dict[str, Tensor]
+    updates: int
+    """Updates of the averages so far."""
     seconds: float
     """Time spent training so far."""
 
@@ -43,6 +45,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
             "step": checkpoint.step,
             "seconds": checkpoint.seconds,
             "phases": list(checkpoint.optimizers),
+            "updates": checkpoint.updates,
         }
         (temporary / _STATE).write_text(
             json.dumps(description | {"averages": bool(checkpoint.averages)}), encoding="utf-8"
@@ -98,6 +101,7 @@ def read(path: Path) -> Checkpoint:
             phase: read_tensors(path / f"optimizer-{phase}.safetensors") for phase in state["phases"]
         },
         averages=read_tensors(path / "averages.safetensors") if state["averages"] else {},
+        updates=state["updates"],
         seconds=state["seconds"],
     )
 
@@ -120,7 +124,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor])
     for key, value in flat.items():
         index, _, name = key.partition(".")
         parameter = parameters[int(index)]
-        # Fused optimizers walk through parameter and state side by side in memory: the layout must be the parameter's.
+        # Fused optimizers walk through parameter and state side by side in memory: the layout must be the
+        # parameter's.
         laid_out = (
             torch.empty_like(parameter, dtype=value.dtype).copy_(value)
             if value.shape == parameter.shape

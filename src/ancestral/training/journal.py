@@ -101,7 +101,7 @@ class Journal:
 
     def _show(self, stage: str, step: int, split: str, values: Mapping[str, float], steps: int) -> None:
         hidden = ("seconds", "learning_rate", "steps_per_second", "loss")
-        terms = "  ".join(_readable(name, value) for name, value in values.items() if name not in hidden)
+        terms = "  ".join(_readable(name, value) for name, value in values.items() if not name.endswith(hidden))
         if split != "train":
             self.say(f"{stage} {step}/{steps}  {split}: {terms}")
             return

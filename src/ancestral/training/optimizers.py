@@ -6,10 +6,10 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from ancestral.recipe import Optimization
+from ancestral.recipe import Updates
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], options: Optimization) -> torch.optim.Optimizer:
+def build_optimizer(parameters: Iterable[nn.Parameter], options: Updates) -> torch.optim.Optimizer:
     """The optimizer, in its fused form where there is one."""
     parameters = list(parameters)
     rate, decay = options.learning_rate, options.weight_decay
@@ -24,13 +24,17 @@ def build_optimizer(parameters: Iterable[nn.Parameter], options: Optimization) -
     return torch.optim.SGD(parameters, rate, weight_decay=decay, momentum=0.0)
 
 
-def learning_rate(options: Optimization, step: int) -> float:
-    """The learning rate of ``step``, counted from 0."""
+def learning_rate(options: Updates, step: int, steps: int) -> float:
+    """The learning rate of ``step``, counted from 0, of ``steps``.
+
+    >>> learning_rate(Updates(warmup=10, learning_rate=1.0), 4, 100), learning_rate(Updates(warmup=0), 100, 100)
+    (0.5, 0.0)
+    """
     rate = options.learning_rate
     if step < options.warmup:
         return rate * (step + 1) / options.warmup
     if options.schedule == "cosine":
-        progress = (step - options.warmup) / max(1, options.steps - options.warmup)
+        progress = (step - options.warmup) / max(1, steps - options.warmup)
         return rate * 0.5 * (1 + math.cos(math.pi * progress))
     if options.schedule == "exponential":
         return rate * options.decay ** (step - options.warmup)

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ancestral.errors import UserError
+from ancestral.configuration import Configuration, Count, Natural
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
+class TrainingOptions(Configuration):
     """Options of a training."""
 
-    seed: int = 0
+    seed: Natural = 0
     """Start of all randomness: batches, noise, initial weights."""
     precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
     """Arithmetic of a step. bf16-mixed pays on recent GPUs and slows CPUs down."""
@@ -18,24 +18,16 @@ class TrainingOptions:
     """Where to train; auto takes a GPU where there is one."""
     channels_last: bool = True
     """Keep images channels-last in memory, which makes convolutions faster on most machines."""
-    log_every: int = 50
+    log_every: Count = 50
     """Steps between entries of metrics.jsonl and TensorBoard."""
-    evaluate_every: int = 500
+    evaluate_every: Natural = 500
     """Steps between evaluations on the validation split; 0 evaluates at the end of a stage only."""
-    sample_every: int = 1000
+    sample_every: Natural = 1000
     """Steps between sheets of samples or reconstructions; 0 makes them at the end of a stage only."""
-    checkpoint_every: int = 500
+    checkpoint_every: Natural = 500
     """Steps between checkpoints; 0 writes them at the end of a stage only."""
-    keep: int = 2
+    keep: Count = 2
     """Checkpoints to keep of the stage in progress."""
-
-    def __post_init__(self) -> None:
-        for name in ("log_every", "keep"):
-            if getattr(self, name) < 1:
-                raise UserError(f"expected {name} of at least 1, got {getattr(self, name)}", f"raise {name}")
-        for name in ("seed", "evaluate_every", "sample_every", "checkpoint_every"):
-            if getattr(self, name) < 0:
-                raise UserError(f"expected {name} of at least 0, got {getattr(self, name)}", f"raise {name}")
 
 
 RESULT_OPTIONS = ("seed", "precision", "channels_last")

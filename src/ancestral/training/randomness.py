@@ -14,8 +14,8 @@ def derive(*parts: int | str) -> int:
 def seed_step(device: torch.device, *parts: int | str) -> None:
     """Seed the CPU's generator and the device's from ``parts``.
 
-    Speaks to the generators themselves: ``torch.manual_seed`` would also queue seeds for devices that are not in use, which costs more
-    than a small step.
+    Speaks to the generators themselves: ``torch.manual_seed`` would also queue seeds for devices that are not
+    in use, which costs more than a small step.
     """
     seed = derive(*parts)
     torch.default_generator.manual_seed(seed)

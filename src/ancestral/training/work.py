@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ancestral.batch import Batch
 from ancestral.errors import UserError
-from ancestral.model import Batch, Model, Phase, Stage
-from ancestral.recipe import Optimization
+from ancestral.model import Model
+from ancestral.recipe import Optimization, Updates
+from ancestral.stages import Phase, Progress, Stage
 from ancestral.training.averaging import Average
 from ancestral.training.batches import Batches
 
@@ -27,15 +29,13 @@ class Diverged(UserError):
 class PhaseLoss(nn.Module):
     """The loss of a phase as a forward pass, which is what Fabric, DDP and torch.compile wrap."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, steps: int) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.steps = model, steps
 
-    def forward(
-        self, x: Tensor, labels: Tensor | None, context: Tensor | None, phase: str
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to minimize, and the terms to watch."""
-        loss = self.model.loss(Batch(x, labels, context), phase)
+    def forward(self, tensors: dict[str, Tensor], phase: str, step: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar to minimize, and the terms to watch, of a batch as ``Batch.tensors`` gives it."""
+        loss = self.model.loss(Batch.of(tensors), phase, Progress(step, self.steps))
         return loss.total, dict(loss.terms)
 
 
@@ -60,13 +60,24 @@ class Work:
     validation: Batch
     module: Any
     optimizers: Mapping[str, Any]
+    """By the name of the phase that owns it."""
     average: Average | None
+    progress: Progress
+    """Its step is one tensor that each step fills anew, so that nothing waits for a copy to the device."""
     pending: list[_Pending] = field(default_factory=list)
     sums: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
     """Sum of each term since the last entry of the journal, and how many were added."""
     steps: int = 0
     """Steps since then."""
     clock: float = 0.0
+
+    def optimizer(self, phase: Phase) -> Any:
+        """What updates the weights of a phase: its own optimizer or the one that it shares."""
+        return self.optimizers[phase.optimizer or phase.name]
+
+    def updates(self, phase: Phase) -> Updates:
+        """How a phase is updated."""
+        return self.optimization.of(phase.optimizer or phase.name)
 
     def term(self, phase: Phase, name: str) -> str:
         """What a term is called in the journal."""

@@ -1,82 +1,102 @@
-r"""What all factorized models share: :math:`p(x \mid c) = \prod_i p(x_i \mid x_{<i}, c)`, one network for training and for a stream.
+r"""What all autoregressive models share: :math:`p(x \mid c) = \prod_i p(x_i \mid x_{<i}, c)`.
 
-The order is raster order, channels in order within a position. A model defines two functions of features of the input. ``rows`` sees the
-rows above each row and is computed a row at a time; ``positions`` sees the past of each position and what ``rows`` made of it. Whole maps
-go through both in training; a ``Stream`` asks for one place after another (see ``ancestral.nn.streaming``).
+One network serves training and a stream. The order is raster order, channels in order within a position. A
+model defines two functions of features of the input. ``rows`` sees the rows above each row and is computed a
+row at a time; ``positions`` sees the past of each position and what ``rows`` made of it. Whole maps go
+through both in training; a ``Stream`` asks for one place after another (see ``ancestral.nn.streaming``).
 """
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.functional import elu
 from torch.nn.utils import parametrize
 
-from ancestral.distributions.discrete import Discrete, check_sampling
+from ancestral.batch import Batch
+from ancestral.capabilities import Completes, broadcast_known
+from ancestral.configuration import Count, Natural, Share
+from ancestral.distributions.discrete import Discrete
 from ancestral.distributions.likelihood import Likelihood
-from ancestral.errors import UserError, check_at_least
-from ancestral.model import Batch, Completes, ExactLikelihood, Loss, Model, broadcast_known
+from ancestral.errors import UserError
+from ancestral.model import LikelihoodKind, Model, Sampling
+from ancestral.models.autoregressive.heads import ChannelHead
 from ancestral.models.autoregressive.stream import Stream
 from ancestral.nn.conditioning import Conditioner
 from ancestral.nn.embedding import Embedding
 from ancestral.nn.streaming import Cursor, shift_down
 from ancestral.spec import Spec
+from ancestral.stages import Loss, Progress
 from ancestral.units import bits_per_dim
 
+_PLAIN = Sampling()
 
-class Autoregressive(Model, ExactLikelihood, Completes):
+
+class Autoregressive(Completes):
     """Base of the autoregressive models.
 
-    Shapes: x ``(N, C, H, W)`` integers, of images or of maps of codes, or sequences ``(N, C, T)``. Likelihood figures are exact, in nats
+    Shapes: x ``(N, C, H, W)`` integers, of images or of maps of codes, or sequences ``(N, C, T)``. Likelihood
+    figures are exact, in nats
     for each example. A class-conditional model without labels is the even mixture of its classes.
+
+    >>> from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
+    >>> model = GatedPixelCNN(GatedPixelCNN.Config.tiny(), Spec(shape=(1, 2, 2), levels=2)).eval()
+    >>> every = torch.cartesian_prod(*[torch.arange(2)] * 4).view(16, 1, 2, 2)
+    >>> torch.allclose(model.log_likelihood(Batch(every)).exp().sum(), torch.tensor(1.0))
+    True
+    >>> x = model.quantile(torch.full((1, 1, 2, 2), 0.5))  # the median of each value given those before
+    >>> stream = model.stream(1)
+    >>> bool(stream.conditional().quantile(torch.tensor([0.5])) == x[:, 0, 0, 0])
+    True
     """
 
-    dims: Literal[1, 2] = 2
-    """Whether the network runs over sequences, to which it unrolls images and code maps in raster order, or over maps."""
+    takes_contexts = True
+    sampling_options = frozenset({"temperature", "top_k", "top_p"})
+    dims: ClassVar[Literal[1, 2]] = 2
+    """Whether the network runs over sequences, to which it unrolls images and code maps in raster order, or
+    over maps."""
 
     @dataclass(frozen=True, kw_only=True)
-    class Config:
-        """Options of every factorized model."""
+    class Config(Model.Config):
+        """Options of every autoregressive model."""
 
         likelihood: Literal["categorical", "logistic-mixture", "coupled-logistic-mixture"] = "categorical"
-        """Distribution of a value given the past; code maps take categorical. Coupled: channels share components and shift each other."""
-        components: int = 10
+        """Distribution of a value given the past; code maps take categorical. Coupled: channels share
+        components and shift each other."""
+        components: Count = 10
         """Components of the logistic mixture."""
         class_conditional: bool = True
         """Condition on the class where the data have classes."""
-        condition_width: int = 64
-        """Features of what the model is conditioned on: class and context."""
-        context_blocks: int = 2
+        condition_width: Count = 64
+        """Features of what the model is conditioned on: class and contexts."""
+        context_blocks: Natural = 2
         """Residual blocks that a context passes before it conditions the model."""
-        dropout: float = 0.0
+        dropout: Share = 0.0
         """Share of the features dropped in training."""
-
-        def __post_init__(self) -> None:
-            check_at_least(1, condition_width=self.condition_width, components=self.components)
-            check_at_least(0, context_blocks=self.context_blocks)
-            if not 0 <= self.dropout < 1:
-                raise UserError(f"expected a dropout in [0, 1), got {self.dropout}", "try 0.1")
 
     def __init__(
         self, config: Config, spec: Spec, *, embedding_width: int = 1, table: bool | None = None
     ) -> None:
         super().__init__(config, spec)
+        self.likelihood_of = Likelihood(config.likelihood, spec, config.components)
         if len(spec.shape) != 3 and len(spec.shape) != self.dims + 1:
+            sequences = " or sequences (C, T)" if self.dims == 1 else ""
             raise UserError(
-                f"expected images or code maps (C, H, W){' or sequences (C, T)' if self.dims == 1 else ''}, got shape {spec.shape}",
+                f"expected images or code maps (C, H, W){sequences}, got shape {spec.shape}",
                 "use wavenet for sequences (C, T)",
             )
         self.grid: tuple[int, int] = (
             (1, math.prod(spec.shape[1:])) if self.dims == 1 else (spec.shape[1], spec.shape[2])
         )
         """Height and width of what the network runs over."""
-        self.likelihood_of = Likelihood(config.likelihood, spec, config.components)
         self.embedding = Embedding(spec, embedding_width, table=table)
         self.groups = 1 if self.likelihood_of.coupled else spec.shape[0]
-        """Channels that the network keeps in order; a coupled likelihood does that itself, and the network sees none of a position."""
+        """Channels that the network keeps in order; a coupled likelihood does that itself, and the network
+        sees none of a position."""
         self.input_groups = (
             self.embedding.groups if self.groups > 1 else torch.zeros_like(self.embedding.groups)
         )
@@ -90,7 +110,7 @@ class Autoregressive(Model, ExactLikelihood, Completes):
     @property
     def condition_width(self) -> int:
         """Features of what the network is conditioned on; 0 for a model without conditions."""
-        return self.config.condition_width if self.sample_classes or self.spec.context is not None else 0
+        return self.config.condition_width if self.sample_classes or self.spec.contexts else 0
 
     @property
     def sample_classes(self) -> int:
@@ -101,7 +121,8 @@ class Autoregressive(Model, ExactLikelihood, Completes):
         """What the rows above say about each row, for ``positions``.
 
         Args:
-            above: features ``(N, F, H, W)`` shifted down by a row; in a stream the row above ``(N, F, 1, W)``.
+            above: features ``(N, F, H, W)`` shifted down by a row; in a stream the row above ``(N, F, 1,
+                W)``.
             condition: what ``condition`` returned, whole in a stream too.
             cursor: the place in a stream.
         """
@@ -109,10 +130,11 @@ class Autoregressive(Model, ExactLikelihood, Completes):
 
     @abstractmethod
     def positions(self, x: Tensor, rows: Any, condition: Any, cursor: Cursor | None = None) -> Tensor:
-        """The network's output ``(N, likelihood_of.channels, H, W)``, or ``(N, channels)`` at the cursor's place.
+        """The output ``(N, likelihood_of.channels, H, W)``, or ``(N, channels)`` at the cursor's place.
 
         Args:
-            x: features ``(N, F, H, W)``; in a stream ``(N, F)``, of which only channels before the current one are known.
+            x: features ``(N, F, H, W)``; in a stream ``(N, F)``, of which only channels before the current
+                one are known.
             rows: what ``rows`` returned, for the cursor's row in a stream.
             condition: what ``condition`` returned, whole in a stream too.
             cursor: the place in a stream.
@@ -122,22 +144,22 @@ class Autoregressive(Model, ExactLikelihood, Completes):
         """Integers ``(N, C, H, W)`` as the network's input, ``(N, F, H, W)``."""
         return self.embedding(x, self.dtype)
 
-    def condition(self, labels: Tensor | None, context: Tensor | None) -> Any:
-        """What ``rows`` and ``positions`` are conditioned on, whole: a map ``(N, condition_width, H, W)`` or None."""
-        condition = self.conditioner(labels if self.sample_classes else None, context, self.dtype)
-        return condition if self.spec.context is None else self.on_grid(condition)
+    def condition(self, labels: Tensor | None, contexts: Sequence[Tensor]) -> Any:
+        """What ``rows`` and ``positions`` are conditioned on: a map ``(N, condition_width, H, W)`` or None."""
+        condition = self.conditioner(labels if self.sample_classes else None, contexts, self.dtype)
+        return self.on_grid(condition) if self.spec.contexts else condition
 
     def on_grid(self, x: Tensor) -> Tensor:
-        """``(N, C, ...)`` of the data's shape as what the network runs over, ``(N, C, H, W)``: a view where it can be one."""
+        """``(N, C, ...)`` of the data's shape as what the network runs over, ``(N, C, H, W)``: a view if it can be."""
         return x.reshape(*x.shape[:2], *self.grid)
 
     def conditionals(
-        self, x: Tensor, labels: Tensor | None = None, context: Tensor | None = None
+        self, x: Tensor, labels: Tensor | None = None, contexts: Sequence[Tensor] = ()
     ) -> Discrete:
         """p(x_i | x_<i, c) at every position at once, batch shape that of ``x``.
 
         Raises:
-            UserError: examples of another shape, or no labels for a model with classes.
+            UserError: examples or contexts of another shape, or no labels for a model with classes.
         """
         if tuple(x.shape[1:]) != self.spec.shape:
             raise UserError(
@@ -147,117 +169,142 @@ class Autoregressive(Model, ExactLikelihood, Completes):
         if self.sample_classes and labels is None:
             raise UserError(
                 "expected labels for a class-conditional model, got none",
-                "log_prob alone averages over the classes",
+                "log_likelihood alone averages over the classes",
             )
         features = self.features(self.on_grid(x))
-        condition = self.condition(labels, context)
+        condition = self.condition(labels, contexts)
         rows = self.rows(shift_down(features), condition)
         output = self.positions(features, rows, condition)
         return self.likelihood_of(output.reshape(*output.shape[:2], *x.shape[2:]), x)
 
-    def log_prob(self, batch: Batch) -> Tensor:
+    @property
+    def likelihood(self) -> LikelihoodKind:
+        """See ``Model.likelihood``."""
+        return "exact"
+
+    def log_likelihood(self, batch: Batch, k: int = 1) -> Tensor:
         """Log p(x|c), or without labels log of the mean of p(x|c) over the classes; ``(N,)`` nats."""
+        self.check_importance_samples(k)
         if self.sample_classes and batch.labels is None:
             by_class = []
             for c in range(self.sample_classes):
                 labels = torch.full((len(batch),), c, device=batch.x.device)
-                by_class.append(self.log_prob(Batch(batch.x, labels, batch.context)))
+                by_class.append(self.log_likelihood(replace(batch, labels=labels)))
             return torch.stack(by_class).logsumexp(0) - math.log(self.sample_classes)
-        return self.conditionals(batch.x, batch.labels, batch.context).log_prob(batch.x).flatten(1).sum(1)
+        return self.conditionals(batch.x, batch.labels, batch.contexts).log_prob(batch.x).flatten(1).sum(1)
 
-    def loss(self, batch: Batch, phase: str) -> Loss:
+    def loss(self, batch: Batch, phase: str, progress: Progress) -> Loss:
         """Negative log-likelihood, in bits/dim."""
-        nats = -self.log_prob(batch).mean()
+        nats = -self.log_likelihood(batch).mean()
         loss = bits_per_dim(nats, self.spec.dims)
         return Loss(loss, {"bits_per_dim": loss.detach()})
 
     def declared_past(self) -> Tensor:
-        """Whether output i may depend on input j, ``(D, D)`` boolean on the CPU, for ``ancestral.testing.certify``.
+        """Whether output i may depend on input j, ``(D, D)`` boolean on the CPU, for ``certify``.
 
-        Values are numbered in raster order, with channels in order within a position. The whole past unless ``receptive_field`` says less.
+        Values are numbered in raster order, with channels in order within a position. The whole past unless
+        ``receptive_field`` says less.
         """
         channels = self.spec.shape[0]
         past = torch.ones(self.spec.dims, self.spec.dims, dtype=torch.bool).tril(-1)
         positions = torch.eye(self.spec.dims // channels, dtype=torch.bool)
         for channel in range(channels):  # a position's features may know all of its values but the last
-            reach = self.receptive_field(own=channel < self.groups - 1)
-            if reach is not None:
-                past[:, channel::channels] &= (reach | positions).repeat_interleave(channels, 0)
+            field = self.receptive_field(own=channel < self.groups - 1)
+            if field is not None:
+                past[:, channel::channels] &= (field | positions).repeat_interleave(channels, 0)
         return past
 
     def receptive_field(self, *, own: bool) -> Tensor | None:
-        """Whether a position's output depends on another position's input, ``(H W, H W)`` boolean on the CPU; None for the whole past.
+        """Whether a position's output depends on another's input, ``(H W, H W)`` boolean; None for the whole past.
 
         Args:
-            own: of input channels that a position's features know, at the position itself; of the others otherwise.
+            own: of input channels that a position's features know, at the position itself; of the others
+                otherwise.
         """
         return None
 
-    def stream(self, n: int, labels: Tensor | None = None, context: Tensor | None = None) -> Stream:
+    def stream(self, n: int, labels: Tensor | None = None, contexts: Sequence[Tensor] = ()) -> Stream:
         """The conditionals of ``n`` examples, one value after another.
 
         Raises:
-            UserError: labels or a context that do not fit the model, or a model in training mode.
+            UserError: labels or contexts that do not fit the model, or a model in training mode.
         """
-        return Stream(self, n, labels, context)
+        return Stream(self, n, labels, contexts)
+
+    def check_sampling(self, options: Sampling) -> None:
+        """See ``Model.check_sampling``; no more levels can be kept than there are."""
+        super().check_sampling(options)
+        levels = self.spec.discrete_levels
+        if options.top_k is not None and options.top_k > levels:
+            raise UserError(
+                f"expected top-k of 1..{levels}, got {options.top_k}", "leave it out to draw from all levels"
+            )
+
+    def draw(
+        self, n: int, labels: Tensor | None, contexts: tuple[Tensor, ...], options: Sampling, *,
+        generator: Generator | None, progress: Callable[[float], None],
+    ) -> Tensor:  # fmt: skip
+        """See ``Model.draw``: one value after another, with the multiplications of one pass."""
+        uniforms = torch.rand((n, *self.spec.shape), device=self.device, generator=generator)
+        return self.quantile(uniforms, labels, contexts=contexts, options=options, progress=progress)
+
+    def fill(
+        self, x: Tensor, known: Tensor, labels: Tensor | None, contexts: tuple[Tensor, ...], options: Sampling,
+        *, generator: Generator | None, progress: Callable[[float], None],
+    ) -> Tensor:  # fmt: skip
+        """See ``Completes.fill``: each unknown value given all that come before it in raster order."""
+        uniforms = torch.rand(tuple(x.shape), device=self.device, generator=generator)
+        given: dict[str, Any] = {"contexts": contexts, "x": x, "known": known}
+        return self.quantile(uniforms, labels, **given, options=options, progress=progress)
 
     @torch.no_grad()
-    def sample(
-        self, n: int, labels: Tensor | None = None, *, temperature: float = 1.0, generator: Generator | None = None,
-        context: Tensor | None = None, top_k: int | None = None, top_p: float | None = None, uniforms: Tensor | None = None,
-        x: Tensor | None = None, known: Tensor | None = None, progress: Callable[[float], None] | None = None,
+    def quantile(
+        self, uniforms: Tensor, labels: Tensor | None = None, *, contexts: Sequence[Tensor] = (),
+        options: Sampling = _PLAIN, x: Tensor | None = None, known: Tensor | None = None,
+        progress: Callable[[float], None] | None = None,
     ) -> Tensor:  # fmt: skip
-        """Draw ``n`` examples, one value after another, with the multiplications of one pass: integers ``(n, *spec.shape)``.
+        """The integers at which each conditional's cumulative distribution passes the uniforms.
 
-        With ``x`` and ``known`` it continues or repairs examples: known values stay, each other value is drawn given all that come before
-        it in raster order (those that come later have no influence).
+        The same noise gives the same integers. With ``x`` and ``known``, known values stay and each other
+        value follows from all that come before it in raster order; those that come later have no influence.
 
         Args:
-            n: how many.
-            labels: classes ``(n,)``; None draws them at random where the model has classes.
-            temperature: sharpens each conditional to P^(1/temperature).
-            generator: source of all randomness, on the model's device.
-            context: what the model is conditioned on, ``(n, *spec.context.shape)``.
-            top_k: draw from the k likeliest levels.
-            top_p: draw from the likeliest levels that together reach probability p.
-            uniforms: noise in [0, 1), ``(n, *spec.shape)``, in place of the generator's: the same noise gives the same integers.
+            uniforms: noise in [0, 1), ``(n, *spec.shape)``.
+            labels: classes ``(n,)``, which a class-conditional model needs.
+            contexts: what the model is conditioned on.
+            options: how the conditionals are sharpened.
             x: examples to complete, ``(n, *spec.shape)``.
-            known: which values of ``x`` stay, boolean, broadcast to ``(n, *spec.shape)``.
+            known: which values of ``x`` stay, boolean, broadcast to ``x``.
             progress: called with the share of the values that is drawn, at most a hundred times.
 
         Raises:
             UserError: an argument out of its range or of another shape.
         """
-        check_at_least(1, n=n)
-        shape = (n, *self.spec.shape)
-        check_sampling(temperature, top_k, top_p, self.spec.discrete_levels)
-        if uniforms is not None:
-            if tuple(uniforms.shape) != shape:
-                raise UserError(
-                    f"expected noise of shape {shape}, got {tuple(uniforms.shape)}",
-                    "give one uniform number for each value",
-                )
-            if not bool(((uniforms >= 0) & (uniforms < 1)).all()):
-                raise UserError(
-                    "expected noise in [0, 1), got numbers outside it, or NaN",
-                    "give uniform numbers: torch.rand",
-                )
-            uniforms = uniforms.to(self.device)
+        self.check_sampling(options)
+        shape = (*uniforms.shape[:1], *self.spec.shape)
+        if tuple(uniforms.shape) != shape:
+            raise UserError(
+                f"expected noise of shape {shape}, got {tuple(uniforms.shape)}",
+                "give one uniform number for each value",
+            )
+        if not bool(((uniforms >= 0) & (uniforms < 1)).all()):
+            raise UserError(
+                "expected noise in [0, 1), got numbers outside it, or NaN", "give uniform numbers: torch.rand"
+            )
         if (x is None) != (known is None):
             raise UserError(
                 "expected x and known together, got one of them", "known says which values of x stay"
             )
         if x is not None and known is not None:
             self.spec.check(x)
-            if len(x) != n:
-                raise UserError(f"expected {n} examples to complete, got {len(x)}", "give as many as n")
+            if len(x) != len(uniforms):
+                raise UserError(
+                    f"expected {len(uniforms)} examples to complete, got {len(x)}", "give as many as uniforms"
+                )
             known = broadcast_known(known, shape).to(self.device)
             x = x.to(self.device).long()
-        if self.sample_classes and labels is None:
-            labels = torch.randint(self.sample_classes, (n,), device=self.device, generator=generator)
-        if uniforms is None:
-            uniforms = torch.rand(shape, device=self.device, generator=generator)
-        stream = self.stream(n, labels, context)
+        uniforms = uniforms.to(self.device)
+        stream = self.stream(len(uniforms), labels, contexts)
         last = self.spec.dims  # values until none is left to draw
         if known is not None:
             unknown = (~known).any(0).movedim(0, -1).flatten().nonzero()
@@ -268,7 +315,10 @@ class Autoregressive(Model, ExactLikelihood, Completes):
                 index = stream.index
                 assert index is not None
                 place: tuple[Any, ...] = (slice(None), *index)
-                values = stream.conditional().quantile(uniforms[place], temperature, top_k, top_p)
+                conditional = stream.conditional()
+                values = conditional.quantile(
+                    uniforms[place], options.temperature, options.top_k, options.top_p
+                )
                 if x is not None and known is not None:
                     values = torch.where(known[place], x[place], values)
                 stream.push(values, check=False)
@@ -279,16 +329,26 @@ class Autoregressive(Model, ExactLikelihood, Completes):
 
 
 class Shifted(Autoregressive):
-    """Base of the networks whose trunk sees the positions before alone: the channels of a position itself join at the head."""
+    """Base of the networks whose trunk sees the positions before alone.
 
-    head: nn.Module
+    The channels of a position itself join at the head.
+    """
+
+    head: ChannelHead
+
+    def channel_head(self, width: int, nonlinearity: Callable[[Tensor], Tensor] = elu) -> ChannelHead:
+        """The head of a trunk of ``width`` features, with new weights."""
+        return ChannelHead(
+            width, groups=self.groups, input_groups=self.input_groups, likelihood=self.likelihood_of,
+            nonlinearity=nonlinearity,
+        )  # fmt: skip
 
     @abstractmethod
     def trunk(self, x: Tensor, rows: Any, condition: Any, cursor: Cursor | None = None) -> Tensor:
-        """Features ``(N, width, H, W)``, or ``(N, width)`` at the cursor's place; the arguments are those of ``positions``."""
+        """Features ``(N, width, H, W)``, or ``(N, width)`` at the cursor's place, of the arguments of ``positions``."""
 
     def positions(self, x: Tensor, rows: Any, condition: Any, cursor: Cursor | None = None) -> Tensor:
-        """See ``Autoregressive.positions``. In a stream, all channels of a position share one pass through the trunk."""
+        """See ``Autoregressive.positions``; in a stream, all channels of a position share one pass of the trunk."""
 
         def compute() -> Tensor:
             return self.trunk(x, rows, condition, cursor)

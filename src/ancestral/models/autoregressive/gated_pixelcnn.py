@@ -6,10 +6,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ancestral.errors import UserError, check_at_least
+from ancestral.configuration import Count
+from ancestral.errors import UserError
 from ancestral.models.autoregressive.base import Autoregressive
 from ancestral.models.autoregressive.heads import masked_head
-from ancestral.nn.causal import RasterConv2d, VerticalConv2d, channel_groups
+from ancestral.nn.causal import RasterConv2d, VerticalConv2d, channel_groups, check_odd
 from ancestral.nn.receptive_field import shifted_down, through
 from ancestral.nn.streaming import Cursor, Injection, Pointwise, take
 from ancestral.recipe import Optimization, Recipe
@@ -17,9 +18,10 @@ from ancestral.spec import Spec
 
 
 class VerticalLayer(nn.Module):
-    r"""A layer of the vertical stack (figure 2, left): :math:`y = \tanh(W_f * x + V_f h) \odot \sigma(W_g * x + V_g h)` (equations 4, 5).
+    r"""A layer of the vertical stack (figure 2, left).
 
-    It sees the rows above, in a rectangle that widens with each layer, so that both stacks together have no blind spot.
+    :math:`y = \tanh(W_f * x + V_f h) \odot \sigma(W_g * x + V_g h)` (equations 4 and 5). It sees the rows
+    above, in a rectangle that widens with each layer, so that both stacks together have no blind spot.
     """
 
     def __init__(self, width: int, kernel: int, dilation: int, condition_width: int) -> None:
@@ -29,7 +31,7 @@ class VerticalLayer(nn.Module):
         self.condition = Injection(condition_width, 4 * width) if condition_width else None
 
     def forward(self, v: Tensor, condition: Tensor | None, cursor: Cursor | None) -> tuple[Tensor, Tensor]:
-        """Features ``(N, width, H, W)`` to the next ones, and what they tell the horizontal stack, ``(N, 2 width, H, W)``."""
+        """The next features ``(N, width, H, W)``, and what they tell the horizontal stack, ``(N, 2 width, H, W)``."""
         v = self.convolution(v, cursor)
         link = self.link(v)
         if self.condition is not None:
@@ -39,7 +41,10 @@ class VerticalLayer(nn.Module):
 
 
 class HorizontalLayer(nn.Module):
-    """A layer of the horizontal stack (figure 2, right): sees the row so far and, through the link, the vertical stack."""
+    """A layer of the horizontal stack (figure 2, right).
+
+    It sees the row so far and, through the link, the vertical stack.
+    """
 
     def __init__(self, group: Tensor, kernel: int, dilation: int, dropout: float) -> None:
         super().__init__()
@@ -59,34 +64,32 @@ def _gate(x: Tensor) -> Tensor:
 
 
 class GatedPixelCNN(Autoregressive):
-    """Two stacks of gated convolutions without a blind spot. See ``Autoregressive`` for shapes and figures."""
+    """Two stacks of gated convolutions without a blind spot.
+
+    See ``Autoregressive`` for shapes and figures.
+    """
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Autoregressive.Config):
         """Options of the Gated PixelCNN."""
 
-        width: int = 64
+        kind: ClassVar = "gated-pixelcnn"
+        width: Count = 64
         """Channels of each stack."""
-        layers: int = 8
+        layers: Count = 8
         """Gated layers."""
         kernel: int = 3
         """Size of the (masked) kernel, odd."""
-        dilations: tuple[int, ...] = (1,)
+        dilations: tuple[Count, ...] = (1,)
         """Dilation of each layer, repeated in turn."""
-        head: int = 128
+        head: Count = 128
         """Channels of the 1x1 convolution before the output."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            check_at_least(
-                1,
-                width=self.width,
-                layers=self.layers,
-                head=self.head,
-                dilations=min(self.dilations, default=0),
-            )
-            if self.kernel % 2 == 0 or self.kernel < 3:
-                raise UserError(f"expected an odd kernel of at least 3, got {self.kernel}", "try 3 or 5")
+            check_odd(kernel=self.kernel)
+            if not self.dilations:
+                raise UserError("expected at least one dilation, got none", "leave it at 1")
 
         @classmethod
         def tiny(cls) -> "GatedPixelCNN.Config":
@@ -123,9 +126,9 @@ class GatedPixelCNN(Autoregressive):
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__(config, spec, embedding_width=max(1, config.width // spec.shape[0]))
         group = channel_groups(config.width, self.groups)
-        reach = config.kernel // 2
-        self.first_vertical = VerticalConv2d(len(self.input_groups), config.width, reach, reach)
-        self.first_horizontal = RasterConv2d(self.input_groups, group, left=reach, mask="A")
+        half = config.kernel // 2
+        self.first_vertical = VerticalConv2d(len(self.input_groups), config.width, half, half)
+        self.first_horizontal = RasterConv2d(self.input_groups, group, left=half, mask="A")
         dilations = [config.dilations[i % len(config.dilations)] for i in range(config.layers)]
         self.vertical = nn.ModuleList(
             VerticalLayer(config.width, config.kernel, d, self.condition_width) for d in dilations
@@ -133,7 +136,9 @@ class GatedPixelCNN(Autoregressive):
         self.horizontal = nn.ModuleList(
             HorizontalLayer(group, config.kernel, d, config.dropout) for d in dilations
         )
-        self.head = masked_head(group, config.head, self)
+        self.head = masked_head(
+            group, config.head, groups=self.groups, likelihood=self.likelihood_of
+        )
 
     def receptive_field(self, *, own: bool) -> Tensor:
         """See ``Autoregressive.receptive_field``: rows above in a widening rectangle, and the row itself."""

@@ -1,21 +1,21 @@
-"""Outputs of factorized networks: features to the parameters of each value's distribution, channels in order."""
+"""Outputs of autoregressive networks: features to parameters of each value's distribution, channels in order."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import elu
 
+from ancestral.distributions.likelihood import Likelihood
 from ancestral.nn.causal import RasterConv2d, channel_groups
 from ancestral.nn.streaming import Chain, Cursor, Pointwise
 
-if TYPE_CHECKING:
-    from ancestral.models.autoregressive.base import Autoregressive
-
 
 class OutputConv2d(RasterConv2d):
-    """The last convolution, which autocast leaves alone: half precision would round the location of a level by half a level of 256."""
+    """The last convolution, which autocast leaves alone.
+
+    Half precision would round a level's location by half a level of 256.
+    """
 
     def forward(self, x: Tensor, cursor: Cursor | None = None) -> Tensor:
         """See ``RasterConv2d``."""
@@ -26,54 +26,58 @@ class OutputConv2d(RasterConv2d):
             return super().forward(x.to(self.weight.dtype), cursor)
 
 
-def masked_head(group: Tensor, hidden: int, model: "Autoregressive", layers: int = 1) -> Chain:
+def masked_head(group: Tensor, hidden: int, *, groups: int, likelihood: Likelihood, layers: int = 1) -> Chain:
     """Output of a network that keeps the channels in order: ReLU and 1x1 convolutions.
 
     Args:
         group: the data's channel that each input channel belongs to.
         hidden: channels between.
-        model: whose output it is.
+        groups: channels of the data that are kept in order.
+        likelihood: what the output parametrizes.
         layers: convolutions before the output.
     """
-    groups, likelihood = model.groups, model.likelihood_of
     between = channel_groups(max(hidden, groups), groups)
     chain: list[nn.Module] = []
     for _ in range(layers):
         chain += [nn.ReLU(), RasterConv2d(group, between)]
         group = between
-    output = OutputConv2d(group, torch.arange(groups).repeat_interleave(likelihood.channels // groups))
-    likelihood.initialize(output)
-    return Chain(*chain, nn.ReLU(), output)
+    return Chain(*chain, nn.ReLU(), _output(group, groups, likelihood))
 
 
 class ChannelHead(nn.Module):
     """Output of a network that sees none of a position's own values: a nonlinearity and a 1x1 convolution.
 
-    With several channels that are not coupled by the likelihood, a hidden layer joins the values of the channels before.
+    With several channels that are not coupled by the likelihood, a hidden layer joins the values of the
+    channels before.
 
     Args:
-        width: channels of the network's features.
-        hidden: channels of the hidden layer.
-        model: whose output it is.
+        width: channels of the network's features, and of the hidden layer.
+        groups: channels of the data that are kept in order.
+        input_groups: the one that each feature of the input comes from.
+        likelihood: what the output parametrizes.
         nonlinearity: what stands before each convolution.
     """
 
     def __init__(
-        self, width: int, hidden: int, model: "Autoregressive", nonlinearity: Callable[[Tensor], Tensor] = elu
-    ) -> None:
+        self, width: int, *, groups: int, input_groups: Tensor, likelihood: Likelihood,
+        nonlinearity: Callable[[Tensor], Tensor] = elu,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.nonlinearity = nonlinearity
-        groups = model.groups
-        between = channel_groups(max(hidden, groups), groups)
+        between = channel_groups(max(width, groups), groups)
         self.trunk = Pointwise(width, len(between)) if groups > 1 else None
-        self.own = RasterConv2d(model.input_groups, between, mask="A") if groups > 1 else None
-        out_groups = torch.arange(groups).repeat_interleave(model.likelihood_of.channels // groups)
-        self.output = OutputConv2d(between if groups > 1 else width, out_groups)
-        model.likelihood_of.initialize(self.output)
+        self.own = RasterConv2d(input_groups, between, mask="A") if groups > 1 else None
+        self.output = _output(between if groups > 1 else width, groups, likelihood)
 
     def forward(self, h: Tensor, x: Tensor, cursor: Cursor | None = None) -> Tensor:
-        """Features ``(N, width, H, W)`` and the input ``(N, F, H, W)`` to the parameters of the likelihood."""
+        """Features ``(N, width, H, W)`` and input ``(N, F, H, W)`` to the parameters of the likelihood."""
         if self.trunk is not None and self.own is not None:
             h = self.trunk(self.nonlinearity(h)) + self.own(x, cursor)
         result: Tensor = self.output(self.nonlinearity(h), cursor)
         return result
+
+
+def _output(in_groups: int | Tensor, groups: int, likelihood: Likelihood) -> OutputConv2d:
+    layer = OutputConv2d(in_groups, torch.arange(groups).repeat_interleave(likelihood.channels // groups))
+    likelihood.initialize(layer)
+    return layer

@@ -5,66 +5,58 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ancestral.errors import UserError, check_at_least
-from ancestral.models.autoregressive.base import Autoregressive
-from ancestral.models.autoregressive.heads import masked_head
-from ancestral.nn.causal import RasterConv2d, channel_groups
-from ancestral.nn.receptive_field import through
+from ancestral.models.autoregressive.masked_stack import MaskedBlock, MaskedStack
+from ancestral.nn.causal import RasterConv2d, check_odd
+from ancestral.nn.receptive_field import Grid, through
 from ancestral.nn.streaming import Chain, Cursor, Injection
 from ancestral.recipe import Optimization, Recipe
-from ancestral.spec import Spec
 
 
-class ConvolutionalBlock(nn.Module):
-    """Residual block of masked convolutions (figure 5, left): ReLU and 1x1 to h channels, ReLU and kxk, ReLU and 1x1 back to 2h."""
+class ConvolutionalBlock(MaskedBlock):
+    """Residual block of masked convolutions (figure 5, left).
+
+    ReLU and 1x1 to h channels, ReLU and kxk, ReLU and 1x1 back to 2h.
+    """
 
     def __init__(
         self, group: Tensor, hidden_group: Tensor, kernel: int, condition_width: int, dropout: float
     ) -> None:
         super().__init__()
-        reach = kernel // 2
+        half = kernel // 2
         self.narrow = Chain(nn.ReLU(), RasterConv2d(group, hidden_group), nn.ReLU(), nn.Dropout(dropout))
-        self.masked = RasterConv2d(hidden_group, hidden_group, up=reach, left=reach, right=reach)
+        self.masked = RasterConv2d(hidden_group, hidden_group, up=half, left=half, right=half)
         self.condition = Injection(condition_width, len(hidden_group)) if condition_width else None
         self.widen = Chain(nn.ReLU(), RasterConv2d(hidden_group, group))
 
     def forward(self, h: Tensor, condition: Tensor | None, cursor: Cursor | None) -> Tensor:
-        """``(N, 2h, H, W)`` to the same shape."""
+        """See ``MaskedBlock``."""
         inner = self.masked(self.narrow(h, cursor), cursor)
         if self.condition is not None:
             inner = inner + self.condition(condition, cursor)
         return h + self.widen(inner, cursor)
 
+    def receptive_field(self, grid: Grid, before: Tensor) -> Tensor:
+        """See ``MaskedBlock``: of the rows above, as much to the right as left, so that the upper right stays unseen."""
+        return before | through(self.masked.receptive_field(grid), before)
 
-class PixelCNN(Autoregressive):
-    """One stack of masked convolutions: fast, with a blind spot up to the right. See ``Autoregressive`` for shapes and figures."""
+
+class PixelCNN(MaskedStack):
+    """One stack of masked convolutions: fast, with a blind spot up to the right.
+
+    See ``Autoregressive`` for shapes and figures.
+    """
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Autoregressive.Config):
+    class Config(MaskedStack.Config):
         """Options of the PixelCNN."""
 
-        hidden: int = 32
-        """h: the blocks work on h channels and add to 2h."""
-        layers: int = 15
-        """Residual blocks."""
-        first_kernel: int = 7
-        """Size of the first kernel (mask A), odd."""
+        kind: ClassVar = "pixelcnn"
         kernel: int = 3
         """Size of the blocks' kernel (mask B), odd."""
-        head: int = 128
-        """Channels of the 1x1 convolutions before the output."""
-        head_layers: int = 2
-        """1x1 convolutions before the output."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            check_at_least(1, hidden=self.hidden, layers=self.layers, head=self.head)
-            check_at_least(0, head_layers=self.head_layers)
-            for name in ("first_kernel", "kernel"):
-                if getattr(self, name) % 2 == 0 or getattr(self, name) < 3:
-                    raise UserError(
-                        f"expected an odd {name} of at least 3, got {getattr(self, name)}", "try 3 or 7"
-                    )
+            check_odd(kernel=self.kernel)
 
         @classmethod
         def tiny(cls) -> "PixelCNN.Config":
@@ -95,33 +87,7 @@ class PixelCNN(Autoregressive):
         ),
     }
 
-    def __init__(self, config: Config, spec: Spec) -> None:
-        super().__init__(config, spec, embedding_width=max(1, 2 * config.hidden // spec.shape[0]))
-        group, hidden_group = (
-            channel_groups(2 * config.hidden, self.groups),
-            channel_groups(config.hidden, self.groups),
-        )
-        reach = config.first_kernel // 2
-        self.first = RasterConv2d(self.input_groups, group, up=reach, left=reach, right=reach, mask="A")
-        self.layers = nn.ModuleList(
-            ConvolutionalBlock(group, hidden_group, config.kernel, self.condition_width, config.dropout)
-            for _ in range(config.layers)
-        )
-        self.head = masked_head(group, config.head, self, config.head_layers)
-
-    def receptive_field(self, *, own: bool) -> Tensor:
-        """See ``Autoregressive.receptive_field``: the rows above only as far to the right as left, so that the upper right stays unseen."""
-        reach = self.first.receptive_field(self.grid, own=own)
-        for block in self.layers:
-            assert isinstance(block, ConvolutionalBlock)
-            reach = reach | through(block.masked.receptive_field(self.grid), reach)
-        return reach
-
-    def positions(
-        self, x: Tensor, rows: None, condition: Tensor | None, cursor: Cursor | None = None
-    ) -> Tensor:
-        """See ``Autoregressive.positions``."""
-        h = self.first(x, cursor)
-        for layer in self.layers:
-            h = layer(h, condition, cursor)
-        return self.head(h, cursor)
+    def block(self, group: Tensor, hidden_group: Tensor) -> ConvolutionalBlock:
+        """See ``MaskedStack.block``."""
+        c = self.config
+        return ConvolutionalBlock(group, hidden_group, c.kernel, self.condition_width, c.dropout)

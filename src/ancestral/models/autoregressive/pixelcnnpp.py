@@ -1,16 +1,16 @@
 """PixelCNN++ (Salimans et al., 2017), https://arxiv.org/abs/1701.05517."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from ancestral.errors import check_at_least
-from ancestral.models.autoregressive.heads import ChannelHead
+from ancestral.configuration import Count
 from ancestral.models.autoregressive.weight_normalized import WeightNormalized
 from ancestral.nn.causal import RasterConv2d, Upsample2d, VerticalConv2d
-from ancestral.nn.gated_residual import GatedResidual, WeightNormalization, concat_elu
+from ancestral.nn.gated_residual import GatedResidual, concat_elu, normalize_weights
 from ancestral.nn.receptive_field import Grid, shifted_down, shifted_right, through
 from ancestral.nn.streaming import Cursor, InputShift, Pointwise, take
 from ancestral.recipe import Optimization, Recipe
@@ -22,7 +22,10 @@ Conditions = tuple[Tensor | None, ...]
 
 @dataclass
 class _Links:
-    """What the vertical stack tells the other one at one resolution, up and down, and at the coarser ones (None between their rows)."""
+    """What the vertical stack tells the other one at one resolution, up and down.
+
+    And at the coarser ones, None between their rows.
+    """
 
     up: list[Tensor]
     down: list[Tensor]
@@ -30,9 +33,10 @@ class _Links:
 
 
 class Level(nn.Module):
-    """Both stacks at one resolution, around the coarser ones (figure 2): blocks, half the resolution and back, blocks with skips.
+    """Both stacks at one resolution, around the coarser ones (figure 2).
 
-    The vertical stack u sees the rows above; the other one, ul, the row so far as well, and the vertical one through links.
+    Blocks, half the resolution and back, blocks with skips. The vertical stack u sees the rows above; the
+    other one, ul, the row so far as well, and the vertical one through links.
     """
 
     def __init__(self, width: int, blocks: int, levels: int, condition_width: int, dropout: float) -> None:
@@ -105,7 +109,7 @@ class Level(nn.Module):
         return ul
 
     def receptive_field(self, grid: Grid, u: Tensor, ul: Tensor) -> tuple[Tensor, Tensor]:
-        """What both stacks see after this resolution, of what they saw before it (see ``ancestral.nn.receptive_field``)."""
+        """What both stacks see after this resolution, of what they saw before it."""
         u_skips, ul_skips = [u], [ul]
         for u_block, ul_block in zip(self.u_up, self.ul_up, strict=True):
             assert isinstance(u_block, GatedResidual)
@@ -141,7 +145,7 @@ class Level(nn.Module):
 
 
 class PixelCNNpp(WeightNormalized):
-    """Two shifted stacks at several resolutions with skip connections, and logistic mixtures that couple the channels.
+    """Two shifted stacks at several resolutions with skips, and logistic mixtures that couple the channels.
 
     See ``Autoregressive`` for shapes and figures.
     """
@@ -150,16 +154,13 @@ class PixelCNNpp(WeightNormalized):
     class Config(WeightNormalized.Config):
         """Options of the PixelCNN++."""
 
-        width: int = 160
+        kind: ClassVar = "pixelcnnpp"
+        width: Count = 160
         """Filters of every layer."""
-        blocks: int = 5
+        blocks: Count = 5
         """Residual blocks at each resolution, each way."""
-        levels: int = 3
+        levels: Count = 3
         """Resolutions, each half the one before."""
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            check_at_least(1, width=self.width, blocks=self.blocks, levels=self.levels)
 
         @classmethod
         def tiny(cls) -> "PixelCNNpp.Config":
@@ -200,13 +201,13 @@ class PixelCNNpp(WeightNormalized):
         self.first_above = VerticalConv2d(inputs, width, 0, 1)
         self.first_left = RasterConv2d(inputs, width, up=1)
         self.level = Level(width, config.blocks, config.levels, self.condition_width, config.dropout)
-        self.head = ChannelHead(width, width, self)
-        parts = (self.first_u, self.first_above, self.first_left, self.level)
-        self.weight_norm = WeightNormalization(parts) if config.weight_norm else None
+        self.head = self.channel_head(width)
+        if config.weight_norm:
+            normalize_weights((self.first_u, self.first_above, self.first_left, self.level))
 
-    def condition(self, labels: Tensor | None, context: Tensor | None) -> Conditions:
+    def condition(self, labels: Tensor | None, contexts: Sequence[Tensor]) -> Conditions:
         """See ``Autoregressive.condition``: a map for each resolution."""
-        condition = super().condition(labels, context)
+        condition = super().condition(labels, contexts)
         conditions = [condition]
         for _ in range(self.config.levels - 1):
             spatial = condition is not None and condition.shape[2:] != (1, 1)

@@ -2,17 +2,16 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ancestral.errors import UserError, check_at_least
-from ancestral.models.autoregressive.heads import ChannelHead
+from ancestral.configuration import Count, Natural, Range
 from ancestral.models.autoregressive.weight_normalized import WeightNormalized
 from ancestral.nn.attention import CausalAttention
 from ancestral.nn.causal import RasterConv2d, VerticalConv2d
-from ancestral.nn.gated_residual import GatedResidual, WeightNormalization
+from ancestral.nn.gated_residual import GatedResidual, normalize_weights
 from ancestral.nn.receptive_field import shifted_down, shifted_right, through
 from ancestral.nn.streaming import Cursor, InputShift, Pointwise, Shift, take
 from ancestral.recipe import Optimization, Recipe
@@ -22,8 +21,8 @@ from ancestral.spec import Spec
 class AttentionBlock(nn.Module):
     """Residual blocks of causal convolutions, then attention to the content of all positions before (figure 3).
 
-    Queries come from the features and the background, keys and values from the input as well. In the paper's order of things a
-    position's content joins in after the position; here that is a shift by one position.
+    Queries come from the features and the background, keys and values from the input as well. In the paper's
+    order of things a position's content joins in after the position; here that is a shift by one position.
     """
 
     def __init__(self, config: "PixelSNAIL.Config", inputs: int, condition_width: int, attends: bool) -> None:
@@ -58,7 +57,7 @@ class AttentionBlock(nn.Module):
     def forward(
         self, h: Tensor, before: Tensor, background: Tensor, condition: Tensor | None, cursor: Cursor | None
     ) -> Tensor:  # fmt: skip
-        """``(N, width, H, W)`` to the same shape; ``before`` ``(N, F, H, W)`` is the input at the position before each."""
+        """``(N, width, H, W)`` to the same shape; ``before`` ``(N, F, H, W)`` is the input one position earlier."""
         for block in self.residual:
             h = block(h, condition=condition, cursor=cursor)
         if self.attention is None:
@@ -71,7 +70,10 @@ class AttentionBlock(nn.Module):
 
 
 class PixelSNAIL(WeightNormalized):
-    """Causal convolutions interleaved with attention over the whole past. See ``Autoregressive`` for shapes and figures."""
+    """Causal convolutions interleaved with attention over the whole past.
+
+    See ``Autoregressive`` for shapes and figures.
+    """
 
     background: Tensor
 
@@ -79,42 +81,28 @@ class PixelSNAIL(WeightNormalized):
     class Config(WeightNormalized.Config):
         """Options of the PixelSNAIL."""
 
-        width: int = 256
+        kind: ClassVar = "pixelsnail"
+        width: Count = 256
         """Filters of every layer."""
-        blocks: int = 12
+        blocks: Count = 12
         """Attention blocks."""
-        residual_blocks: int = 4
+        residual_blocks: Count = 4
         """Residual blocks in each attention block."""
-        residual_width: int = 256
+        residual_width: Count = 256
         """Hidden filters of a residual block."""
-        kernel: int = 2
-        """Size of the causal kernel: an even one sees the upper left, an odd one the rows above to both sides."""
-        attention_every: int = 1
+        kernel: Annotated[int, Range(least=2)] = 2
+        """Size of the causal kernel: an even one sees the upper left, an odd one the rows above to both
+        sides."""
+        attention_every: Natural = 1
         """Blocks from one that attends to the next; 0 for convolutions alone."""
-        heads: int = 1
+        heads: Count = 1
         """Heads of each attention."""
-        key: int = 16
+        key: Count = 16
         """Size of a head's keys."""
-        value: int = 128
+        value: Count = 128
         """Size of a head's values."""
-        output_blocks: int = 0
+        output_blocks: Natural = 0
         """Residual blocks of 1x1 convolutions before the output: the output stack of VQ-VAE-2's priors."""
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            check_at_least(
-                1,
-                width=self.width,
-                blocks=self.blocks,
-                residual_blocks=self.residual_blocks,
-                residual_width=self.residual_width,
-                heads=self.heads,
-                key=self.key,
-                value=self.value,
-            )
-            check_at_least(0, attention_every=self.attention_every, output_blocks=self.output_blocks)
-            if self.kernel < 2:
-                raise UserError(f"expected a kernel of at least 2, got {self.kernel}", "try 2 or 5")
 
         @classmethod
         def tiny(cls) -> "PixelSNAIL.Config":
@@ -171,10 +159,10 @@ class PixelSNAIL(WeightNormalized):
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__(config, spec, embedding_width=max(1, config.width // spec.shape[0]))
         width = config.width
-        inputs, reach = len(self.input_groups), max(1, config.kernel // 2)
+        inputs, half = len(self.input_groups), max(1, config.kernel // 2)
         self.shift, self.shift_on = InputShift(wrap=False), InputShift(wrap=True)
-        self.first_above = VerticalConv2d(inputs, width, reach - 1, reach)
-        self.first_left = RasterConv2d(inputs, width, up=reach, left=reach - 1)
+        self.first_above = VerticalConv2d(inputs, width, half - 1, half)
+        self.first_left = RasterConv2d(inputs, width, up=half, left=half - 1)
         every = config.attention_every
         self.blocks = nn.ModuleList(
             AttentionBlock(config, inputs, self.condition_width, attends=every > 0 and (i + 1) % every == 0)
@@ -184,9 +172,9 @@ class PixelSNAIL(WeightNormalized):
             GatedResidual(width, Pointwise, hidden=config.residual_width, dropout=config.dropout)
             for _ in range(config.output_blocks)
         )
-        self.head = ChannelHead(width, width, self)
-        normalized = (self.first_above, self.first_left, self.blocks, self.output_stack)
-        self.weight_norm = WeightNormalization(normalized) if config.weight_norm else None
+        self.head = self.channel_head(width)
+        if config.weight_norm:
+            normalize_weights((self.first_above, self.first_left, self.blocks, self.output_stack))
         height, columns = self.grid
         place = torch.stack(
             torch.meshgrid(
@@ -201,12 +189,12 @@ class PixelSNAIL(WeightNormalized):
         if any(block.attention for block in blocks):
             return None
         left = through(self.first_left.receptive_field(self.grid), shifted_right(self.grid))
-        reach = left | through(self.first_above.receptive_field(self.grid), shifted_down(self.grid))
+        field = left | through(self.first_above.receptive_field(self.grid), shifted_down(self.grid))
         for block in blocks:
             for residual in block.residual:
                 assert isinstance(residual, GatedResidual)
-                reach = residual.receptive_field(self.grid, reach)
-        return reach
+                field = residual.receptive_field(self.grid, field)
+        return field
 
     def rows(self, above: Tensor, condition: Tensor | None, cursor: Cursor | None = None) -> Tensor:
         """What the rows above add to the first features."""

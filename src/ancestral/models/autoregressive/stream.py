@@ -1,29 +1,57 @@
-"""The conditionals of a factorized model one value after another: what sampling, completion and a codec are made of."""
+"""The conditionals one value after another: what sampling, completion and a codec are made of."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ancestral.distributions.discrete import Discrete
+from ancestral.distributions.likelihood import Likelihood
 from ancestral.errors import UserError, check_type
 from ancestral.nn.streaming import Cursor
-from ancestral.spec import check_integers
+from ancestral.spec import Spec, check_integers
 
-if TYPE_CHECKING:
-    from ancestral.models.autoregressive.base import Autoregressive
+
+class Streamable(Protocol):
+    """What a stream asks of a model. ``Autoregressive`` says what each of these is."""
+
+    spec: Spec
+    grid: tuple[int, int]
+    groups: int
+    likelihood_of: Likelihood
+    training: bool
+
+    @property
+    def device(self) -> torch.device: ...  # noqa: D102
+    @property
+    def dtype(self) -> torch.dtype: ...  # noqa: D102
+    @property
+    def sample_classes(self) -> int: ...  # noqa: D102
+    def check_labels(self, labels: Tensor, n: int) -> None: ...  # noqa: D102
+    def on_grid(self, x: Tensor) -> Tensor: ...  # noqa: D102
+    def features(self, x: Tensor) -> Tensor: ...  # noqa: D102
+    def condition(self, labels: Tensor | None, contexts: Sequence[Tensor]) -> Any: ...  # noqa: D102
+    def rows(self, above: Tensor, condition: Any, cursor: Cursor | None) -> Any: ...  # noqa: D102
+    def positions(self, x: Tensor, rows: Any, condition: Any, cursor: Cursor | None) -> Tensor: ...  # noqa: D102
 
 
 class Stream:
-    """The conditionals of a model one value after another, in raster order: ask ``conditional``, then ``push`` the value.
+    """The conditionals of a model one value after another: ask ``conditional``, then ``push`` the value.
 
-    It takes the multiplications of one pass of the network in all (for each channel where a network sees a position's own channels). The
-    weights must stay as they are while it runs. A model with weight normalization is faster inside
-    ``torch.nn.utils.parametrize.cached()``.
+    It takes the multiplications of one pass of the network in all (for each channel where a network sees a
+    position's own channels). The weights must stay as they are while it runs. A model with weight
+    normalization is faster inside ``torch.nn.utils.parametrize.cached()``.
+
+    >>> from ancestral.models.autoregressive.pixelcnn import PixelCNN
+    >>> stream = PixelCNN(PixelCNN.Config.tiny(), Spec(shape=(3, 4, 4), levels=8)).eval().stream(n=2)
+    >>> stream.push(torch.tensor([7, 0]))
+    >>> stream.index, stream.conditional().log_pmf().shape
+    ((1, 0, 0), torch.Size([2, 8]))
     """
 
     def __init__(
-        self, model: "Autoregressive", n: int, labels: Tensor | None, context: Tensor | None
+        self, model: Streamable, n: int, labels: Tensor | None, contexts: Sequence[Tensor]
     ) -> None:
         if n < 1:
             raise UserError(f"expected at least 1 example, got {n}", "raise n")
@@ -38,13 +66,7 @@ class Stream:
                 "expected labels for a class-conditional model, got none",
                 f"give {n} classes 0..{model.sample_classes - 1}",
             )
-        if context is not None and model.spec.context is not None:
-            model.spec.context.check(context)
-            if len(context) != n:
-                raise UserError(
-                    f"expected a context of {n} examples, got {len(context)}", "give one for each example"
-                )
-            context = context.to(model.device)
+        model.spec.check_contexts(contexts, n)
         if labels is not None:
             labels = labels.to(model.device)
         self.model, self.n = model, n
@@ -55,7 +77,7 @@ class Stream:
         self._map = model.on_grid(self.x)
         self._cursor = Cursor(n, model.grid, model.device, model.dtype)
         with torch.no_grad():
-            self._condition = model.condition(labels, context)
+            self._condition = model.condition(labels, [context.to(model.device) for context in contexts])
         self._rows: Any = None
         self._here: Tensor | None = None
         self._output: Tensor | None = None
@@ -73,7 +95,7 @@ class Stream:
 
     @torch.no_grad()
     def conditional(self) -> Discrete:
-        """p(x_i | x_<i, c) of the next value, batch shape ``(n,)``. Raises UserError at the end of the stream."""
+        """p(x_i | x_<i, c) of the next value, batch shape ``(n,)``. Raises UserError at the stream's end."""
         if self._conditional is not None:
             return self._conditional
         index = self.index
@@ -97,7 +119,7 @@ class Stream:
         return self._conditional
 
     def _advance(self, row: int, column: int) -> None:
-        """Move the cursor to a position; at the beginning of a row, compute what the rows above say about it."""
+        """Move the cursor to a position; where a row begins, compute what the rows above say about it."""
         cursor, model = self._cursor, self.model
         if self.done:
             before_row, before = divmod(row * model.grid[1] + column - 1, model.grid[1])

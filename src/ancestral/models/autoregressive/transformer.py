@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from ancestral.errors import UserError, check_at_least
+from ancestral.configuration import Count
+from ancestral.errors import UserError
 from ancestral.models.autoregressive.base import Autoregressive, Shifted
-from ancestral.models.autoregressive.heads import ChannelHead
 from ancestral.nn.attention import CausalAttention
 from ancestral.nn.streaming import Cursor, Injection, InputShift, Pointwise, take
 from ancestral.recipe import Optimization, Recipe
@@ -58,14 +58,20 @@ class TransformerBlock(nn.Module):
 
 
 def _rotate(x: Tensor, rotation: Tensor, heads: int) -> Tensor:
-    """Turn pairs of features ``(N, heads * 2 * pairs, ...)`` by the angles of the position, cosines and sines ``(1, 2 * pairs, ...)``."""
+    """Turn pairs of features ``(N, heads * 2 * pairs, ...)`` by the angles of the position.
+
+    ``rotation`` holds cosines and sines, ``(1, 2 * pairs, ...)``.
+    """
     cosine, sine = rotation.unsqueeze(1).chunk(2, 2)
     a, b = x.unflatten(1, (heads, -1)).chunk(2, 2)
     return torch.cat([a * cosine - b * sine, a * sine + b * cosine], 2).flatten(1, 2)
 
 
 class Transformer(Shifted):
-    """A decoder-only transformer: each position attends to all before it in raster order. See ``Autoregressive`` for shapes and figures."""
+    """A decoder-only transformer: each position attends to all before it in raster order.
+
+    See ``Autoregressive`` for shapes and figures.
+    """
 
     rotation: Tensor
 
@@ -73,18 +79,18 @@ class Transformer(Shifted):
     class Config(Autoregressive.Config):
         """Options of the transformer."""
 
-        width: int = 128
+        kind: ClassVar = "transformer"
+        width: Count = 128
         """Features of a position."""
-        layers: int = 6
+        layers: Count = 6
         """Blocks of attention and a two-layer network."""
-        heads: int = 4
+        heads: Count = 4
         """Heads of each attention."""
         positions: Literal["learned", "rotary"] = "rotary"
         """A learned vector for each position, or queries and keys turned by angles of row and column."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            check_at_least(1, width=self.width, layers=self.layers, heads=self.heads)
             if self.width % (4 * self.heads):
                 raise UserError(
                     f"expected a width that 4 x {self.heads} heads divide, got {self.width}",
@@ -135,7 +141,7 @@ class Transformer(Shifted):
             TransformerBlock(config, self.condition_width) for _ in range(config.layers)
         )
         self.norm = ChannelNorm(config.width)
-        self.head = ChannelHead(config.width, config.width, self)
+        self.head = self.channel_head(config.width)
         self.register_buffer("rotation", _angles(config.width // config.heads, self.grid), persistent=False)
 
     def trunk(self, x: Tensor, rows: None, condition: Tensor | None, cursor: Cursor | None = None) -> Tensor:

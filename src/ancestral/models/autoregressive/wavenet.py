@@ -1,14 +1,13 @@
 """WaveNet (van den Oord et al., A Generative Model for Raw Audio, 2016), https://arxiv.org/abs/1609.03499."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from ancestral.errors import UserError, check_at_least
+from ancestral.configuration import Count, Range
 from ancestral.models.autoregressive.base import Autoregressive, Shifted
-from ancestral.models.autoregressive.heads import ChannelHead
 from ancestral.nn.causal import RasterConv2d
 from ancestral.nn.receptive_field import shifted_right, through
 from ancestral.nn.streaming import Cursor, Injection, InputShift, Pointwise
@@ -17,7 +16,10 @@ from ancestral.spec import Spec
 
 
 class DilatedLayer(nn.Module):
-    r"""A gated dilated causal convolution (figure 4), :math:`\tanh(W_f * x + V_f h) \odot \sigma(W_g * x + V_g h)` (equations 2 and 3)."""
+    r"""A gated dilated causal convolution (figure 4).
+
+    :math:`\tanh(W_f * x + V_f h) \odot \sigma(W_g * x + V_g h)` (equations 2 and 3).
+    """
 
     def __init__(self, config: "WaveNet.Config", dilation: int, condition_width: int) -> None:
         super().__init__()
@@ -41,10 +43,10 @@ class DilatedLayer(nn.Module):
 
 
 class WaveNet(Shifted):
-    """A stack of dilated causal convolutions over a sequence ``(N, C, T)``. See ``Autoregressive`` for figures.
+    """A stack of dilated causal convolutions over a sequence ``(N, C, T)``.
 
-    Images and code maps are read as sequences, in raster order. Global conditioning is by class, local conditioning by a context
-    ``(N, C', T')`` (for images a map) that is repeated up to the data's size.
+    Images and code maps are read as sequences, in raster order. Global conditioning is by class, local
+    conditioning by a context ``(N, C', T')`` (for images a map) that is repeated up to the data's size.
     """
 
     dims = 1
@@ -53,31 +55,19 @@ class WaveNet(Shifted):
     class Config(Autoregressive.Config):
         """Options of the WaveNet."""
 
-        width: int = 64
+        kind: ClassVar = "wavenet"
+        width: Count = 64
         """Residual channels."""
-        gate_width: int = 64
+        gate_width: Count = 64
         """Channels of the gated units."""
-        skip_width: int = 128
+        skip_width: Count = 128
         """Channels of the skip connections."""
-        kernel: int = 2
+        kernel: Annotated[int, Range(least=2)] = 2
         """Size of the causal kernel."""
-        layers: int = 10
+        layers: Count = 10
         """Layers of one cycle, of dilations 1, 2, 4, ..."""
-        cycles: int = 3
+        cycles: Count = 3
         """Times that the cycle of dilations is repeated."""
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            check_at_least(
-                1,
-                width=self.width,
-                gate_width=self.gate_width,
-                skip_width=self.skip_width,
-                layers=self.layers,
-                cycles=self.cycles,
-            )
-            if self.kernel < 2:
-                raise UserError(f"expected a kernel of at least 2, got {self.kernel}", "try 2 or 3")
 
         @classmethod
         def tiny(cls) -> "WaveNet.Config":
@@ -120,15 +110,15 @@ class WaveNet(Shifted):
             DilatedLayer(config, dilation, self.condition_width) for dilation in dilations
         )
         self.merge = Pointwise(config.skip_width, config.skip_width)
-        self.head = ChannelHead(config.skip_width, config.skip_width, self, relu)
+        self.head = self.channel_head(config.skip_width, relu)
 
     def receptive_field(self, *, own: bool) -> Tensor:
-        """See ``Autoregressive.receptive_field``: as many steps back as the kernels and dilations add up to."""
-        reach = through(self.first.receptive_field(self.grid), shifted_right(self.grid))
+        """See ``Autoregressive.receptive_field``: as many steps back as kernels and dilations add up to."""
+        field = through(self.first.receptive_field(self.grid), shifted_right(self.grid))
         for layer in self.layers:
             assert isinstance(layer, DilatedLayer)
-            reach = reach | through(layer.gates.receptive_field(self.grid), reach)
-        return reach
+            field = field | through(layer.gates.receptive_field(self.grid), field)
+        return field
 
     def trunk(self, x: Tensor, rows: None, condition: Tensor | None, cursor: Cursor | None = None) -> Tensor:
         """See ``Shifted.trunk``."""

@@ -1,21 +1,20 @@
-"""What PixelCNN++ and PixelSNAIL share: a coupled mixture, a feature that shows the map's edges, weights that start from data."""
+"""What PixelCNN++ and PixelSNAIL share: coupled channels, a feature of the map's edges, a start from data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ancestral.model import Batch, Loss
+from ancestral.batch import Batch
 from ancestral.models.autoregressive.base import Autoregressive, Shifted
-from ancestral.nn.gated_residual import WeightNormalization
+from ancestral.nn.gated_residual import start_from_data
 from ancestral.spec import Spec
+from ancestral.stages import Stage
 
 
 class WeightNormalized(Shifted):
-    """Base of the models of Salimans et al., 2017 and after. They set ``weight_norm`` when their layers stand."""
-
-    weight_norm: WeightNormalization | None
+    """Base of the models of Salimans et al., 2017 and after, which normalize weights when their layers stand."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Autoregressive.Config):
@@ -33,12 +32,15 @@ class WeightNormalized(Shifted):
         self.input_groups = torch.cat([self.input_groups, torch.zeros(1, dtype=torch.int64)])
 
     def features(self, x: Tensor) -> Tensor:
-        """See ``Autoregressive.features``; one more feature is 1 inside the map, so that its edges are seen."""
+        """See ``Autoregressive.features``; one more is 1 inside the map, so that its edges are seen."""
         features = super().features(x)
         return torch.cat([features, torch.ones_like(features[:, :1])], 1)
 
-    def loss(self, batch: Batch, phase: str) -> Loss:
-        """See ``Autoregressive.loss``. The first batch in training sets the scale of the weights."""
-        if self.weight_norm is not None and self.training:
-            self.weight_norm.start(self, lambda: self.log_prob(batch))
-        return super().loss(batch, phase)
+    def stages(self) -> tuple[Stage, ...]:
+        """See ``Model.stages``. The first batch sets the scale of normalized weights."""
+        (stage,) = super().stages()
+        return (replace(stage, initialize=self.start if self.config.weight_norm else None),)
+
+    def start(self, batch: Batch) -> None:
+        """See ``Stage.initialize``."""
+        start_from_data(self, lambda: self.log_likelihood(batch))

@@ -1,73 +1,133 @@
 """Variational autoencoder (Kingma & Welling, Auto-Encoding Variational Bayes, 2013), https://arxiv.org/abs/1312.6114."""
 
 import math
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 
+from ancestral.batch import Batch
+from ancestral.capabilities import ContinuousLatents
+from ancestral.configuration import Configuration, Count, Natural, NonNegative, Range
 from ancestral.distributions.discrete import Discrete
 from ancestral.distributions.likelihood import Likelihood, LikelihoodKind
-from ancestral.errors import UserError, check_at_least
-from ancestral.model import Batch, ContinuousLatents, Loss, LowerBound, Model
+from ancestral.errors import UserError
+from ancestral.model import LikelihoodKind as Kind
+from ancestral.model import Model, Sampling
 from ancestral.nn.convolutional import Decoder, Encoder, check_stride
 from ancestral.nn.normalization import BatchNorm
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
+from ancestral.stages import Loss, Progress
 from ancestral.units import bits_per_dim
 
 
-class VAE(Model, LowerBound, ContinuousLatents):
+@dataclass(frozen=True, kw_only=True)
+class MLP(Configuration):
+    """One hidden layer each way, as in the paper."""
+
+    kind: ClassVar = "mlp"
+
+    hidden: Count = 512
+    """Hidden units of each network."""
+
+    def build(self, spec: Spec, latents: int, likelihood: Likelihood) -> tuple[nn.Module, nn.Module]:
+        """Encoder to the parameters of q(z|x), decoder to those of p(x|z)."""
+        grid = spec.shape[1:]
+        encoder = nn.Sequential(
+            nn.Flatten(), nn.Linear(spec.dims, self.hidden), nn.Tanh(), nn.Linear(self.hidden, 2 * latents)
+        )
+        output = nn.Linear(self.hidden, likelihood.channels * math.prod(grid))
+        unflatten = nn.Unflatten(1, (likelihood.channels, *grid))
+        return encoder, nn.Sequential(nn.Linear(latents, self.hidden), nn.Tanh(), output, unflatten)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convolutional(Configuration):
+    """Strided convolutions with residual blocks."""
+
+    kind: ClassVar = "convolutional"
+
+    width: Annotated[int, Range(least=2)] = 96
+    """Channels at the coarsest resolution."""
+    stride: Count = 4
+    """Pixels that one position of the coarsest resolution covers, each way."""
+    blocks: Natural = 1
+    """Residual blocks at the coarsest resolution of each network."""
+    fine_blocks: Natural = 0
+    """Residual blocks at each finer resolution of the decoder."""
+    batch_norm: bool = True
+    """Batch normalization in both networks: several times fewer steps to the same bound."""
+
+    def build(self, spec: Spec, latents: int, likelihood: Likelihood) -> tuple[nn.Module, nn.Module]:
+        """Encoder to the parameters of q(z|x), decoder to those of p(x|z)."""
+        if len(spec.shape) != 3:
+            problem = f"expected images (C, H, W) for the convolutional architecture, got {spec.shape}"
+            raise UserError(problem, "choose --model.architecture mlp")
+        check_stride(self.stride, spec.shape[1:])
+        grid, width = [size // self.stride for size in spec.shape[1:]], self.width
+        sizes: dict[str, Any] = {
+            "width": width,
+            "stride": self.stride,
+            "blocks": self.blocks,
+            "residual_width": width // 2,
+            "normalize": self.batch_norm,
+        }
+        norm = [BatchNorm(width)] if self.batch_norm else []
+        features = [Encoder(spec.shape[0], width, **sizes), *norm, nn.ReLU(), nn.Flatten()]
+        encoder = nn.Sequential(*features, nn.Linear(width * math.prod(grid), 2 * latents))
+        decoder = Decoder(width, likelihood.channels, fine_blocks=self.fine_blocks, **sizes)
+        likelihood.initialize(decoder.output)
+        norm = [BatchNorm(width)] if self.batch_norm else []
+        first = [
+            nn.Linear(latents, width * math.prod(grid)),
+            nn.Unflatten(1, (width, *grid)),
+            *norm,
+            nn.ReLU(),
+        ]
+        return encoder, nn.Sequential(*first, decoder)
+
+
+class VAE(ContinuousLatents):
     r"""Latent variable model :math:`p(x) = \int p(x \mid z)\, N(z; 0, I)\, dz` with a Gaussian encoder :math:`q(z \mid x)`.
 
-    Shapes: x ``(N, C, H, W)`` integers, z ``(N, latents)``. Likelihood figures are lower bounds, in nats for each example.
+    Shapes: x ``(N, *spec.shape)`` integers, z ``(N, latents)``. Likelihoods are lower bounds, in nats for
+    each example.
+
+    >>> model = VAE(VAE.Config.tiny(), Spec(shape=(1, 4, 4), levels=17)).eval()
+    >>> x = model.sample(3, temperature=0.8)
+    >>> x.shape, model.embed(x).shape, model.log_likelihood(Batch(x), k=5).shape
+    (torch.Size([3, 1, 4, 4]), torch.Size([3, 2]), torch.Size([3]))
     """
 
-    steps: Tensor
-
     @dataclass(frozen=True, kw_only=True)
-    class Config:
+    class Config(Model.Config):
         """Options of the variational autoencoder."""
 
-        architecture: Literal["mlp", "convolutional"] = "convolutional"
-        """One hidden layer each way as in the paper, or strided convolutions."""
-        latents: int = 64
+        architecture: MLP | Convolutional = field(default_factory=Convolutional)
+        """Encoder and decoder."""
+        latents: Count = 64
         """Dimensions of z."""
-        hidden: int = 512
-        """Hidden units of each network (mlp)."""
-        width: int = 96
-        """Channels at the coarsest resolution (convolutional)."""
-        stride: int = 4
-        """Pixels that one position of the coarsest resolution covers, each way (convolutional)."""
-        blocks: int = 1
-        """Residual blocks at the coarsest resolution of each network (convolutional)."""
-        fine_blocks: int = 0
-        """Residual blocks at each finer resolution of the decoder (convolutional)."""
-        batch_norm: bool = True
-        """Batch normalization in both networks (convolutional): several times fewer steps to the same bound."""
         likelihood: LikelihoodKind = "logistic-mixture"
         """Distribution of a value given z."""
-        components: int = 5
+        components: Count = 5
         """Components of the logistic mixture."""
-        beta: float = 1.0
+        beta: NonNegative = 1.0
         """Weight of the rate in the loss; figures of likelihood never use it."""
-        rate_warmup: int = 0
+        rate_warmup: Natural = 0
         """Steps over which the weight of the rate grows from 0 to beta, so that latents are not given up before they are of use."""
-        free_bits: float = 0.0
+        free_bits: NonNegative = 0.0
         """Nats of each latent dimension, averaged over the batch, that the loss does not charge for."""
-
-        def __post_init__(self) -> None:
-            check_at_least(1, latents=self.latents, hidden=self.hidden)
-            check_at_least(2, width=self.width)
-            check_at_least(0, blocks=self.blocks, fine_blocks=self.fine_blocks, rate_warmup=self.rate_warmup)
 
         @classmethod
         def tiny(cls) -> "VAE.Config":
             """Small enough for a test."""
-            return cls(latents=2, width=8, stride=2, blocks=1, components=2)
+            return cls(architecture=Convolutional(width=8, stride=2), latents=2, components=2)
 
+    choices: ClassVar = {"architecture": (Convolutional(), MLP())}
     recipes: ClassVar = {
         "small": Recipe(
             source="chosen on Fashion-MNIST for two CPU cores (docs/figures.md)",
@@ -76,7 +136,7 @@ class VAE(Model, LowerBound, ContinuousLatents):
         ),
         "mnist": Recipe(
             source="Kingma & Welling 2013, section 5: hidden 500, minibatch 100, Adagrad; binarize with --images.levels 2",
-            model=Config(architecture="mlp", latents=20, hidden=500, likelihood="bernoulli"),
+            model=Config(architecture=MLP(hidden=500), latents=20, likelihood="bernoulli"),
             stages={
                 "training": Optimization(
                     steps=100_000,
@@ -93,59 +153,8 @@ class VAE(Model, LowerBound, ContinuousLatents):
 
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__(config, spec)
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.likelihood_of = Likelihood(config.likelihood, spec, config.components)
-        if config.architecture == "mlp":
-            self._build_mlp(config, spec)
-        else:
-            self._build_convolutional(config, spec)
-
-    def _build_mlp(self, config: Config, spec: Spec) -> None:
-        grid = spec.shape[1:]
-        self.encoder: nn.Module = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(spec.dims, config.hidden),
-            nn.Tanh(),
-            nn.Linear(config.hidden, 2 * config.latents),
-        )
-        output = nn.Linear(config.hidden, self.likelihood_of.channels * math.prod(grid))
-        self.decoder: nn.Module = nn.Sequential(
-            nn.Linear(config.latents, config.hidden),
-            nn.Tanh(),
-            output,
-            nn.Unflatten(1, (self.likelihood_of.channels, *grid)),
-        )
-
-    def _build_convolutional(self, config: Config, spec: Spec) -> None:
-        if len(spec.shape) != 3:
-            raise UserError(
-                f"expected images (C, H, W) for the convolutional architecture, got {spec.shape}",
-                "choose --model.architecture mlp",
-            )
-        check_stride(config.stride, spec.shape[1:])
-        grid = [size // config.stride for size in spec.shape[1:]]
-        width = config.width
-        sizes: dict[str, Any] = {
-            "width": width, "stride": config.stride, "blocks": config.blocks, "residual_width": width // 2, "normalize": config.batch_norm,
-        }  # fmt: skip
-        norm = [BatchNorm(width)] if config.batch_norm else []
-        self.encoder = nn.Sequential(
-            Encoder(spec.shape[0], width, **sizes),
-            *norm,
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(width * math.prod(grid), 2 * config.latents),
-        )
-        decoder = Decoder(width, self.likelihood_of.channels, fine_blocks=config.fine_blocks, **sizes)
-        self.likelihood_of.initialize(decoder.output)
-        norm = [BatchNorm(width)] if config.batch_norm else []
-        self.decoder = nn.Sequential(
-            nn.Linear(config.latents, width * math.prod(grid)),
-            nn.Unflatten(1, (width, *grid)),
-            *norm,
-            nn.ReLU(),
-            decoder,
-        )
+        self.encoder, self.decoder = config.architecture.build(spec, config.latents, self.likelihood_of)
 
     @property
     def prior(self) -> Independent[Normal]:
@@ -161,18 +170,19 @@ class VAE(Model, LowerBound, ContinuousLatents):
             Normal(mean, log_std.clamp(-7, 7).exp(), validate_args=False), 1, validate_args=False
         )
 
-    def likelihood(self, z: Tensor) -> Discrete:
+    def observation(self, z: Tensor) -> Discrete:
         """p(x|z) over integers, batch shape ``(N, *spec.shape)``."""
         return self.likelihood_of(self.decoder(z))
 
     def distortion(self, x: Tensor, z: Tensor) -> Tensor:
         """-log p(x|z), ``(N,)`` nats."""
-        return -self.likelihood(z).log_prob(x).flatten(1).sum(1)
+        return -self.observation(z).log_prob(x).flatten(1).sum(1)
 
-    def loss(self, batch: Batch, phase: str) -> Loss:
+    def loss(self, batch: Batch, phase: str, progress: Progress) -> Loss:
         """Negative ELBO (equations 3 and 10 of the paper) with the rate weighted by beta, warmed up, and relieved of free bits.
 
         The warm-up is that of Sønderby et al., 2016 (https://arxiv.org/abs/1602.02282), section 2.2.
+        Validation has none.
         """
         q = self.posterior(batch.x)
         distortion = self.distortion(batch.x, q.rsample()).mean()
@@ -181,51 +191,52 @@ class VAE(Model, LowerBound, ContinuousLatents):
         charged = rates.clamp(min=self.config.free_bits).sum() if self.config.free_bits else rate
         bound = bits_per_dim((distortion + rate).detach(), self.spec.dims)
         terms = {"bits_per_dim": bound, "distortion": distortion.detach(), "rate": rate.detach()}
-        # In bits/dim the scale of the loss, and with it a good learning rate and clip, is the same for every shape.
+        # In bits/dim the scale of the loss, and with it a good learning rate and clip, is the same for every
+        # shape.
         weight: float | Tensor = self.config.beta
         if self.training and self.config.rate_warmup:
-            weight = weight * (self.steps / self.config.rate_warmup).clamp(max=1)
-            self.steps += 1
+            weight = weight * progress.ramp(self.config.rate_warmup)
         return Loss(bits_per_dim(distortion + weight * charged, self.spec.dims), terms)
 
-    def elbo(self, batch: Batch) -> Tensor:
-        """Log p(x) >= E_q log p(x|z) - KL(q(z|x) || p(z)), with one z and the analytic KL; ``(N,)`` nats."""
-        q = self.posterior(batch.x)
-        return -self.distortion(batch.x, q.rsample()) - kl_divergence(q, self.prior)
+    @property
+    def likelihood(self) -> Kind:
+        """See ``Model.likelihood``."""
+        return "bound"
 
-    def importance_bound(self, batch: Batch, k: int) -> Tensor:
-        """Log 1/k sum_i p(x, z_i) / q(z_i|x) (Burda et al., 2015, https://arxiv.org/abs/1509.00519, equation 8); ``(N,)`` nats."""
-        if k < 1:
-            raise UserError(f"expected at least 1 importance sample, got {k}", "try 50")
+    @property
+    def importance_weighted(self) -> bool:
+        """See ``Model.importance_weighted``."""
+        return True
+
+    def log_likelihood(self, batch: Batch, k: int = 1) -> Tensor:
+        """For k = 1 the ELBO, E_q log p(x|z) - KL(q(z|x) || p(z)), with one z and the analytic KL; ``(N,)`` nats.
+
+        For k > 1, log 1/k sum_i p(x, z_i) / q(z_i|x) (Burda et al., 2015, https://arxiv.org/abs/1509.00519,
+        equation 8).
+        """
+        self.check_importance_samples(k)
         q = self.posterior(batch.x)
+        if k == 1:
+            return -self.distortion(batch.x, q.rsample()) - kl_divergence(q, self.prior)
         log_weights = []
         for _ in range(k):
             z = q.rsample()
             log_weights.append(self.prior.log_prob(z) - q.log_prob(z) - self.distortion(batch.x, z))
         return torch.stack(log_weights).logsumexp(0) - math.log(k)
 
-    @torch.no_grad()
-    def sample(
+    def draw(
         self,
         n: int,
-        labels: Tensor | None = None,
+        labels: Tensor | None,
+        contexts: tuple[Tensor, ...],
+        options: Sampling,
         *,
-        temperature: float = 1.0,
-        generator: Generator | None = None,
+        generator: Generator | None,
+        progress: Callable[[float], None],
     ) -> Tensor:
-        """See ``Model.sample``: z from the prior, its standard deviation scaled by the temperature, then the mean of p(x|z)."""
-        check_at_least(1, n=n)
-        if labels is not None:
-            self.check_labels(labels, n)
-        if not 0 <= temperature < math.inf:
-            raise UserError(
-                f"expected a temperature of 0 or more, got {temperature}",
-                "1 samples the model, 0 decodes the mean of p(z)",
-            )
-        return self.decode(
-            torch.randn(n, self.config.latents, device=self.device, dtype=self.dtype, generator=generator)
-            * temperature
-        )
+        """See ``Model.draw``: z from the prior, its standard deviation scaled by the temperature, then the mean of p(x|z)."""
+        z = torch.randn(n, self.config.latents, device=self.device, dtype=self.dtype, generator=generator)
+        return self.decode(z * options.temperature)
 
     @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:
@@ -240,7 +251,7 @@ class VAE(Model, LowerBound, ContinuousLatents):
             raise UserError(
                 f"expected latents (N, {self.config.latents}), got {tuple(z.shape)}", "give what embed gives"
             )
-        return self.likelihood(z).mean.round().to(self.spec.dtype)
+        return self.observation(z).mean.round().to(self.spec.dtype)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:

@@ -2,108 +2,88 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import mse_loss
 
+from ancestral.batch import Batch
+from ancestral.capabilities import Tokenizer
+from ancestral.configuration import Count, Natural, Range
 from ancestral.distributions.discrete import Discrete
 from ancestral.distributions.likelihood import Likelihood, LikelihoodKind
-from ancestral.errors import UserError, check_at_least
-from ancestral.model import Batch, DrawsInOrder, Loss, LowerBound, Model, Phase, Stage, Tokenizer
+from ancestral.errors import UserError
+from ancestral.model import LikelihoodKind as Kind
+from ancestral.model import Model, Sampling
 from ancestral.models.autoregressive.base import Autoregressive
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from ancestral.models.autoregressive.pixelsnail import PixelSNAIL
 from ancestral.models.autoregressive.transformer import Transformer
+from ancestral.models.latent.quantizers import FiniteScalar, Residual, Vector
 from ancestral.nn.convolutional import Decoder, Encoder, check_stride
 from ancestral.nn.normalization import BatchNorm
-from ancestral.nn.quantize import (
-    FiniteScalarQuantizer,
-    Quantized,
-    Quantizer,
-    ResidualQuantizer,
-    VectorQuantizer,
-)
+from ancestral.nn.quantize import Quantized
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
+from ancestral.stages import Loss, Phase, Progress, Stage
 from ancestral.units import bits_per_dim
 
 Prior = GatedPixelCNN.Config | PixelSNAIL.Config | Transformer.Config
 """What the model of the code maps may be."""
 
-_PAPER = Optimization(
-    steps=250_000, batch_size=128, learning_rate=2e-4, schedule="constant", warmup=0, gradient_clip=None
-)
+_PAPER = Optimization(steps=250_000, learning_rate=2e-4, schedule="constant", warmup=0, gradient_clip=None)
 """Section 4.1 of the paper: Adam with learning rate 2e-4, batches of 128, 250,000 steps."""
+_PAPER_CODES: dict[str, Any] = {"update": "gradient", "kmeans_start": False, "revive_below": 0.0}
+"""The codebook of the paper's experiments learns from equation 3 alone."""
 
 
-class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
+class VQVAE(Tokenizer):
     r"""Discrete latent model :math:`p(x) = \sum_c p(x \mid c)\, p(c)` with codes from a quantized encoder.
 
-    Its bound is the one term of the sum that the encoder's code :math:`c(x)` makes: :math:`p(x) \ge p(x \mid c(x))\, p(c(x))`.
-    Two stages: ``tokenizer`` learns encoder, codebook and decoder; ``prior`` learns p(c) on the codes of the data.
+    Its bound is the one term of the sum that the encoder's code :math:`c(x)` makes: :math:`p(x) \ge p(x \mid
+    c(x))\, p(c(x))`. Two stages: ``tokenizer`` learns encoder, codebook and decoder; ``prior`` learns p(c) on
+    the codes of the data.
 
-    Shapes: x ``(N, C, H, W)`` integers, codes ``(N, M, H/stride, W/stride)``. Likelihood figures are lower bounds, in nats for each
-    example.
+    Shapes: x ``(N, C, H, W)`` integers, codes ``(N, M, H/stride, W/stride)``. Likelihoods are lower bounds,
+    in nats for each example.
+
+    >>> model = VQVAE(VQVAE.Config.tiny(), Spec(shape=(1, 4, 4), levels=17)).eval()
+    >>> codes = model.tokenize(model.sample(3))
+    >>> codes[0].shape, model.detokenize(codes).shape
+    (torch.Size([3, 1, 2, 2]), torch.Size([3, 1, 4, 4]))
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class Config:
+    class Config(Model.Config):
         """Options of the VQ-VAE."""
 
-        codebook_size: int = 512
-        """K, the number of codes (vector and residual quantizers)."""
-        num_codebooks: int = 1
-        """M, codebooks at each position: parts of the vector, or steps of the residual quantizer."""
-        code_dim: int = 64
-        """D, features of a position that are quantized."""
-        quantizer: Literal["vector", "residual", "finite-scalar"] = "vector"
-        """Nearest code, a sum of M nearest codes, or rounding without a codebook."""
-        scalar_levels: tuple[int, ...] = (8, 8, 8)
-        """Levels of each feature (finite-scalar); their product is the number of codes."""
-        codebook_update: Literal["ema", "gradient"] = "ema"
-        """Codes follow running means (appendix A.1) or the codebook loss (equation 3)."""
-        commitment_weight: float = 0.25
-        """beta of equation 3."""
-        codebook_decay: float = 0.99
-        """gamma of the running means."""
-        kmeans_start: bool = True
-        """Start the codebook at the k-means centers of the first batch."""
-        revive_below: float = 0.05
-        """Codes used less than this share of an even use are moved; 0 never does."""
-        cosine: bool = False
-        """Compare directions instead of distances."""
-        stride: int = 4
+        quantizer: Vector | Residual | FiniteScalar = field(default_factory=Vector)
+        """How features become codes."""
+        stride: Count = 4
         """Pixels that one code covers, each way."""
-        width: int = 128
+        width: Annotated[int, Range(least=2)] = 128
         """Channels of encoder and decoder at the coarsest resolution."""
-        blocks: int = 2
+        blocks: Natural = 2
         """Residual blocks of encoder and decoder."""
-        residual_width: int = 64
+        residual_width: Count = 64
         """Hidden channels of a residual block."""
-        fine_blocks: int = 0
+        fine_blocks: Natural = 0
         """Residual blocks at each finer resolution of the decoder."""
         batch_norm: bool = True
         """Batch normalization in encoder and decoder and of the features: faster, and the features cannot drift away from their codes."""
         likelihood: Literal["mse"] | LikelihoodKind = "logistic-mixture"
         """Distribution of a value given the codes; mse trains on squared error and gives no likelihood."""
-        components: int = 5
+        components: Count = 5
         """Components of the logistic mixture."""
         prior: Prior = field(default_factory=GatedPixelCNN.Config)
         """The model of the code maps."""
-
-        def __post_init__(self) -> None:
-            check_at_least(1, code_dim=self.code_dim, residual_width=self.residual_width)
-            check_at_least(2, width=self.width)
-            check_at_least(0, blocks=self.blocks, fine_blocks=self.fine_blocks)
 
         @classmethod
         def tiny(cls) -> "VQVAE.Config":
             """Small enough for a test."""
             return cls(
-                codebook_size=4,
-                code_dim=4,
+                quantizer=Vector(codebook_size=4, dim=4),
                 stride=2,
                 width=8,
                 blocks=1,
@@ -112,10 +92,11 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
                 prior=GatedPixelCNN.Config.tiny(),
             )
 
-    parts: ClassVar = {
-        "prior": {
-            "gated-pixelcnn": GatedPixelCNN.Config(layers=6),
-            "pixelsnail": PixelSNAIL.Config(
+    choices: ClassVar = {
+        "quantizer": (Vector(), Residual(num_codebooks=4), FiniteScalar()),
+        "prior": (
+            GatedPixelCNN.Config(layers=6),
+            PixelSNAIL.Config(
                 width=64,
                 blocks=2,
                 residual_blocks=2,
@@ -126,9 +107,10 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
                 dropout=0.1,
                 likelihood="categorical",
             ),
-            "transformer": Transformer.Config(dropout=0.1),
-        }
+            Transformer.Config(dropout=0.1),
+        ),
     }
+    sampling_options: ClassVar = Autoregressive.sampling_options
     recipes: ClassVar = {
         "small": Recipe(
             source="chosen on Fashion-MNIST for two CPU cores (docs/figures.md)",
@@ -141,8 +123,7 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
         "digits": Recipe(
             source="a minute or two on two CPU cores, for the embedded 8x8 digits (docs/figures.md)",
             model=Config(
-                codebook_size=64,
-                code_dim=16,
+                quantizer=Vector(codebook_size=64, dim=16),
                 stride=2,
                 width=64,
                 residual_width=32,
@@ -156,11 +137,7 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
         "cifar10": Recipe(
             source="van den Oord et al. 2017, section 4.1 (here widths double up to 256), 8x8x10 latents, a 256-way softmax",
             model=Config(
-                num_codebooks=10,
-                code_dim=640,
-                codebook_update="gradient",
-                kmeans_start=False,
-                revive_below=0.0,
+                quantizer=Vector(num_codebooks=10, dim=640, **_PAPER_CODES),
                 width=256,
                 residual_width=256,
                 batch_norm=False,
@@ -172,9 +149,7 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
         "imagenet128": Recipe(
             source="van den Oord et al. 2017, section 4.2: 128x128 to 32x32x1 codes, K=512, squared error",
             model=Config(
-                codebook_update="gradient",
-                kmeans_start=False,
-                revive_below=0.0,
+                quantizer=Vector(**_PAPER_CODES),
                 width=256,
                 residual_width=256,
                 batch_norm=False,
@@ -193,7 +168,7 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
         self.likelihood_of = (
             None if config.likelihood == "mse" else Likelihood(config.likelihood, spec, config.components)
         )
-        self.quantizer = _build_quantizer(config)
+        self.quantizer = config.quantizer.build()
         sizes: dict[str, Any] = {
             "width": config.width, "stride": config.stride, "blocks": config.blocks, "residual_width": config.residual_width,
             "normalize": config.batch_norm,
@@ -205,7 +180,7 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
         self.decoder = Decoder(self.quantizer.dim, outputs, fine_blocks=config.fine_blocks, **sizes)
         if self.likelihood_of:
             self.likelihood_of.initialize(self.decoder.output)
-        self.prior = _build_prior(config.prior, self.code_specs()[0])
+        self.prior: Autoregressive = config.prior.build(self.code_specs()[0])
 
     def code_specs(self) -> tuple[Spec, ...]:
         """See ``Tokenizer.code_specs``."""
@@ -213,16 +188,22 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
         stride = self.config.stride
         shape = (self.quantizer.num_codebooks, height // stride, width // stride)
         return (
-            Spec(shape=shape, levels=self.quantizer.codebook_size, classes=self.spec.classes, ordered=False),
+            Spec(shape=shape, levels=self.quantizer.codebook_size, classes=self.spec.classes, domain="codes"),
         )
 
     def stages(self) -> tuple[Stage, ...]:
         """``tokenizer``, then ``prior`` on the codes."""
-        tokenizer = [*self.encoder.parameters(), *self.quantizer.parameters(), *self.decoder.parameters()]
+        tokenizer, prior = (self.encoder, self.quantizer, self.decoder), (self.prior,)
+        (learning,) = self.prior.stages()
         return (
-            Stage("tokenizer", (Phase("tokenizer", tuple(tokenizer)),), samples=False),
-            Stage("prior", (Phase("prior", tuple(self.prior.parameters())),), prepare=self._to_codes),
+            Stage(
+                "tokenizer", (Phase("tokenizer", tokenizer),), initialize=self._start_codebook, samples=False
+            ),
+            Stage("prior", (Phase("prior", prior),), prepare=self._to_codes, initialize=learning.initialize),
         )
+
+    def _start_codebook(self, batch: Batch) -> None:
+        self.quantizer.start(self.encoder(self.scale(batch.x)))
 
     def _to_codes(self, batch: Batch) -> Batch:
         return Batch(self.tokenize(batch.x)[0].to(self.prior.spec.dtype), batch.labels)
@@ -231,7 +212,7 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
         """Quantized features of ``x``: equation 2."""
         return self.quantizer(self.encoder(self.scale(x)))
 
-    def likelihood(self, z: Tensor) -> Discrete:
+    def observation(self, z: Tensor) -> Discrete:
         """p(x|c) given quantized features ``(N, D, h, w)``, batch shape ``(N, *spec.shape)``."""
         if self.likelihood_of is None:
             raise UserError(
@@ -240,23 +221,23 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
             )
         return self.likelihood_of(self.decoder(z))
 
-    def loss(self, batch: Batch, phase: str) -> Loss:
+    def loss(self, batch: Batch, phase: str, progress: Progress) -> Loss:
         """Equation 3 in bits/dim (or in squared error on the scale of [-1, 1]), or the prior's loss."""
         if phase == "prior":
-            return self.prior.loss(batch, phase)
+            return self.prior.loss(batch, phase, progress)
         quantized = self.encode(batch.x)
         terms = {"commitment": quantized.loss.detach(), "perplexity": quantized.perplexity}
         if self.likelihood_of is None:
             error = mse_loss(self.decoder(quantized.z), self.scale(batch.x))
             return Loss(error + quantized.loss, {"mse": error.detach()} | terms)
-        distortion = -self.likelihood(quantized.z).log_prob(batch.x).flatten(1).sum(1).mean()
+        distortion = -self.observation(quantized.z).log_prob(batch.x).flatten(1).sum(1).mean()
         distortion = bits_per_dim(distortion, self.spec.dims)
         return Loss(distortion + quantized.loss, {"decoder_bits_per_dim": distortion.detach()} | terms)
 
     @property
-    def has_likelihood(self) -> bool:
-        """See ``LowerBound.has_likelihood``."""
-        return self.likelihood_of is not None
+    def likelihood(self) -> Kind:
+        """See ``Model.likelihood``: a decoder trained on squared error gives none."""
+        return "bound" if self.likelihood_of is not None else "none"
 
     @property
     def sample_classes(self) -> int:
@@ -265,24 +246,21 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
 
     def rates(self, codes: Sequence[Tensor], labels: Tensor | None = None) -> tuple[Tensor, ...]:
         """See ``Tokenizer.rates``."""
-        return (-self.prior.log_prob(Batch(codes[0], labels)),)
+        return (-self.prior.log_likelihood(Batch(codes[0], labels)),)
 
     def distortion(self, x: Tensor, codes: Sequence[Tensor]) -> Tensor:
         """See ``Tokenizer.distortion``."""
-        return -self.likelihood(self.quantizer.decode(codes[0]).to(self.dtype)).log_prob(x).flatten(1).sum(1)
+        return -self.observation(self.quantizer.decode(codes[0]).to(self.dtype)).log_prob(x).flatten(1).sum(1)
 
     def code_vectors(self, codes: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """See ``Tokenizer.code_vectors``."""
         return (self.quantizer.decode(codes[0]).to(self.dtype),)
 
-    def elbo(self, batch: Batch) -> Tensor:
+    def log_likelihood(self, batch: Batch, k: int = 1) -> Tensor:
         """Log p(x|c(x)) + log p(c(x)), a bound as q(c|x) is deterministic and has no entropy; ``(N,)`` nats."""
+        self.check_importance_samples(k)
         codes = self.tokenize(batch.x)
         return -self.distortion(batch.x, codes) - self.rates(codes, batch.labels)[0]
-
-    def importance_bound(self, batch: Batch, k: int) -> Tensor:
-        """The ELBO: with a deterministic q(c|x), all k samples are the same code."""
-        return self.elbo(batch)
 
     @torch.no_grad()
     def tokenize(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -300,43 +278,24 @@ class VQVAE(Model, LowerBound, Tokenizer, DrawsInOrder):
         z = self.quantizer.decode(codes.long()).to(self.dtype)
         if self.likelihood_of is None:
             return self.spec.unscale(self.decoder(z))
-        return self.likelihood(z).mean.round().to(self.spec.dtype)
+        return self.observation(z).mean.round().to(self.spec.dtype)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
         """See ``Reconstructs.reconstruct``. Raises UserError for examples of another shape or range."""
         return self._decode(self.tokenize(x)[0])
 
-    @torch.no_grad()
-    def sample(
-        self, n: int, labels: Tensor | None = None, *, temperature: float = 1.0, generator: Generator | None = None,
-        top_k: int | None = None, top_p: float | None = None, progress: Callable[[float], None] | None = None,
-    ) -> Tensor:  # fmt: skip
-        """See ``Model.sample``: codes from the prior, then the mean of p(x|c), as the paper does; the options are the prior's."""
-        codes = self.prior.sample(
-            n,
-            labels,
-            temperature=temperature,
-            generator=generator,
-            top_k=top_k,
-            top_p=top_p,
-            progress=progress,
+    def draw(
+        self,
+        n: int,
+        labels: Tensor | None,
+        contexts: tuple[Tensor, ...],
+        options: Sampling,
+        *,
+        generator: Generator | None,
+        progress: Callable[[float], None],
+    ) -> Tensor:
+        """See ``Model.draw``: codes from the prior, then the mean of p(x|c), as the paper does; the options are the prior's."""
+        return self._decode(
+            self.prior.draw(n, labels, contexts, options, generator=generator, progress=progress)
         )
-        return self._decode(codes)
-
-
-def _build_prior(config: Prior, spec: Spec) -> Autoregressive:
-    if isinstance(config, GatedPixelCNN.Config):
-        return GatedPixelCNN(config, spec)
-    return PixelSNAIL(config, spec) if isinstance(config, PixelSNAIL.Config) else Transformer(config, spec)
-
-
-def _build_quantizer(config: VQVAE.Config) -> Quantizer:
-    if config.quantizer == "finite-scalar":
-        return FiniteScalarQuantizer(config.scalar_levels)
-    options: dict[str, Any] = dict(
-        num_codebooks=config.num_codebooks, update=config.codebook_update, commitment_weight=config.commitment_weight,
-        decay=config.codebook_decay, kmeans_start=config.kmeans_start, revive_below=config.revive_below, cosine=config.cosine,
-    )  # fmt: skip
-    kind = VectorQuantizer if config.quantizer == "vector" else ResidualQuantizer
-    return kind(config.code_dim, config.codebook_size, **options)

@@ -1,0 +1,74 @@
+"""Examples and what is known about them: the one structure that data, training, evaluation and models hand to each other."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some examples of a data set, in memory, on a device or mapped from a file.
+
+    Everything that is done to a batch as a whole goes over ``tensors``: a new field joins in everywhere.
+
+    >>> batch = Batch(torch.arange(6).view(3, 2), labels=torch.tensor([0, 1, 0]))
+    >>> len(batch), batch[1:].labels.tolist()
+    (3, [1, 0])
+    """
+
+    x: Tensor
+    """``(N, *spec.shape)``: integers, floats for continuous data."""
+    labels: Tensor | None = None
+    """Classes ``(N,)``; None where there are no labels."""
+    contexts: tuple[Tensor, ...] = ()
+    """What a conditional model is conditioned on besides the class: ``(N, *context.shape)`` for each of ``spec.contexts``."""
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors that are there, by name: ``x``, ``labels``, ``contexts.0``, ..."""
+        found: dict[str, Tensor] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple):
+                found |= {f"{field.name}.{i}": tensor for i, tensor in enumerate(value)}
+            elif value is not None:
+                found[field.name] = value
+        return found
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> "Batch":
+        """The batch whose ``tensors`` these are. Raises KeyError for names that no batch has."""
+        values: dict[str, Tensor | tuple[Tensor, ...]] = {}
+        for field in fields(cls):
+            if isinstance(field.default, tuple):
+                count = sum(name.startswith(f"{field.name}.") for name in tensors)
+                values[field.name] = tuple(tensors[f"{field.name}.{i}"] for i in range(count))
+            elif field.name in tensors:
+                values[field.name] = tensors[field.name]
+        batch = cls(**values)  # type: ignore[arg-type]
+        if foreign := tensors.keys() - batch.tensors().keys():
+            raise KeyError(min(foreign))
+        return batch
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with ``function`` applied to each tensor."""
+        return Batch.of({name: function(tensor) for name, tensor in self.tensors().items()})
+
+    def __getitem__(self, index: slice | Tensor) -> "Batch":
+        """Some of the examples."""
+        return self.map(lambda tensor: tensor[index])
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
+        """The batch on a device."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    @classmethod
+    def cat(cls, batches: Iterable["Batch"]) -> "Batch":
+        """One batch after another; only what all of them have is kept."""
+        parts = [batch.tensors() for batch in batches]
+        names = [name for name in parts[0] if all(name in part for part in parts)]
+        return cls.of({name: torch.cat([part[name] for part in parts]) for name in names})

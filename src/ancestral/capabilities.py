@@ -1,0 +1,157 @@
+"""What some models can do besides sampling and likelihood. Commands ask ``isinstance``; none knows a model by name."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from ancestral.errors import UserError, check_type
+from ancestral.model import Model, Sampling, unwatched
+from ancestral.spec import Spec
+
+
+class Completes(Model):
+    """A model that can take a part of the values as given and draw the rest."""
+
+    def complete(
+        self,
+        x: Tensor,
+        known: Tensor,
+        labels: Tensor | None = None,
+        *,
+        contexts: Sequence[Tensor] = (),
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        generator: Generator | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> Tensor:
+        """Examples ``(n, *spec.shape)`` with the values of ``x`` that are known, and the others drawn given those before them.
+
+        Args:
+            x: examples ``(n, *spec.shape)``.
+            known: which of their values stay, boolean, broadcast to ``x``; those that come after a value have
+                no influence on it.
+            labels: classes ``(n,)``; None draws them at random where the model has classes.
+            contexts: what the model is conditioned on.
+            temperature: see ``Sampling``, as for the other options.
+            top_k: likeliest levels to draw from.
+            top_p: their probability in all.
+            generator: source of all randomness, on the model's device.
+            progress: called now and then with the share of the work that is done.
+
+        Raises:
+            UserError: an argument out of its range or of another shape.
+        """
+        options = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+        self.check_sampling(options)
+        self.spec.check(x)
+        known = broadcast_known(known, tuple(x.shape)).to(self.device)
+        labels, contexts = self._given(len(x), labels, contexts, generator)
+        with torch.no_grad():
+            given = (x.to(self.device), known, labels, contexts, options)
+            return self.fill(*given, generator=generator, progress=progress or unwatched)
+
+    @abstractmethod
+    def fill(
+        self,
+        x: Tensor,
+        known: Tensor,
+        labels: Tensor | None,
+        contexts: tuple[Tensor, ...],
+        options: Sampling,
+        *,
+        generator: Generator | None,
+        progress: Callable[[float], None],
+    ) -> Tensor:
+        """What ``complete`` returns; its arguments are checked, and classes are drawn, when it is called."""
+
+
+def broadcast_known(known: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A mask of known values, expanded to ``shape``. Raises UserError for one that is not boolean or does not broadcast to it."""
+    check_type(known, Tensor, "a boolean mask of known values", "give a tensor")
+    if known.dtype != torch.bool:
+        raise UserError(
+            f"expected a boolean mask of known values, got {known.dtype}", "compare: known = mask > 0"
+        )
+    try:
+        return known.expand(shape)
+    except RuntimeError as error:
+        raise UserError(
+            f"expected a mask of shape {shape}, got {tuple(known.shape)}", "give one value for each of x's"
+        ) from error
+
+
+class Reconstructs(Model):
+    """A model that compresses an example to something smaller and gets an approximation back."""
+
+    @abstractmethod
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The model's version of ``x``: integers of the same shape."""
+
+
+class ContinuousLatents(Reconstructs):
+    """A model with a vector of real numbers behind each example, standard normal a priori."""
+
+    @abstractmethod
+    def embed(self, x: Tensor) -> Tensor:
+        """The mean latent vector of each example, ``(N, latents)``."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """Integers ``(N, *spec.shape)`` decoded from latent vectors ``(N, latents)``."""
+
+
+class Tokenizer(Reconstructs):
+    """A model that turns examples into maps of code indices and back."""
+
+    @abstractmethod
+    def tokenize(self, x: Tensor) -> tuple[Tensor, ...]:
+        """One code map ``(N, M, h, w)`` of int64 indices for each level, coarse to fine."""
+
+    @abstractmethod
+    def detokenize(self, codes: tuple[Tensor, ...]) -> Tensor:
+        """Integers ``(N, *spec.shape)`` decoded from code maps; inverse to ``tokenize`` up to the model's loss."""
+
+    @abstractmethod
+    def code_specs(self) -> tuple[Spec, ...]:
+        """What each code map is: its shape and codebook size."""
+
+    def check_codes(self, codes: Sequence[Tensor]) -> None:
+        """Raise UserError unless ``codes`` are a map of this model for each level, of as many examples each."""
+        specs = self.code_specs()
+        check_type(
+            codes, tuple | list, "a sequence of code maps", "give what tokenize gave: a map for each level"
+        )
+        if len(codes) != len(specs):
+            plural = "s" * (len(specs) > 1)
+            raise UserError(
+                f"expected {len(specs)} code map{plural} (one for each level), got {len(codes)}",
+                "give what tokenize gave",
+            )
+        for spec, level in zip(specs, codes, strict=True):
+            try:
+                spec.check(level)
+            except UserError as error:
+                raise UserError(
+                    f"{error.problem} as codes", "give what tokenize gave, of this model"
+                ) from None
+            if not len(level) or len(level) != len(codes[0]):
+                got = ", ".join(str(len(c)) for c in codes)
+                raise UserError(
+                    f"expected as many code maps on each level, at least 1, got {got}",
+                    "give what tokenize gave",
+                )
+
+    @abstractmethod
+    def rates(self, codes: tuple[Tensor, ...], labels: Tensor | None = None) -> tuple[Tensor, ...]:
+        """-log p(codes) of each level under its learned prior, given the coarser levels, ``(N,)`` nats each."""
+
+    @abstractmethod
+    def distortion(self, x: Tensor, codes: tuple[Tensor, ...]) -> Tensor:
+        """-log p(x|codes), ``(N,)`` nats."""
+
+    @abstractmethod
+    def code_vectors(self, codes: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The features ``(N, D, h, w)`` that the codes of each level stand for."""

@@ -1,0 +1,143 @@
+"""What is done to a source before a model sees it.
+
+Each kind of data has options of its own; a run carries them without knowing which they are.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal, Self
+
+from torch import Generator, Tensor
+
+from ancestral.configuration import Configuration, Natural, Range
+from ancestral.data.augment import augment
+from ancestral.errors import UserError
+from ancestral.spec import Spec
+
+Part = Annotated[float, Range(above=0, below=1)]
+"""A part of a whole that is neither nothing nor all of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation(Configuration):
+    """How examples are shared out among the splits; each kind of data adds how they become arrays.
+
+    By itself it changes no example: it is that of a ``Dataset`` built by hand.
+    """
+
+    validation: Part = 0.05
+    """Share of the training examples held out for validation, where the source has no such split."""
+    test: Part = 0.1
+    """Share of the examples held out for testing, where the source has no such split."""
+
+    def fitted(self, spec: Spec) -> Self:
+        """These options, and where they leave something open, what brings data to ``spec``.
+
+        Raises:
+            UserError: no data of this kind are of ``spec``.
+        """
+        return self
+
+    def augmentation(self) -> Callable[[Tensor, Generator], Tensor] | None:
+        """What is done to each batch of training examples ``(N, *shape)``, if anything.
+
+        The function takes the source of its randomness too.
+        """
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(Preparation):
+    """How images become integers of one shape.
+
+    >>> options = ImageOptions(flip=True).fitted(Spec(shape=(1, 28, 28), levels=2))
+    >>> options.size, options.mode, options.levels, options.flip
+    ((28, 28), 'gray', 2, True)
+    >>> ImageOptions(levels=1)
+    Traceback (most recent call last):
+    ancestral.errors.UserError: expected levels in [2, 256], got 1; choose a value in that range
+    """
+
+    kind: ClassVar[str] = "images"
+    size: tuple[int, int] | None = None
+    """Height and width that every image is brought to; None keeps the size that all images have."""
+    fit: Literal["crop", "stretch"] = "crop"
+    """How an image of another aspect ratio is made to fit: crop resizes the shorter side and cuts out the
+    center, stretch distorts."""
+    mode: Literal["auto", "gray", "rgb"] = "auto"
+    """Channels: gray (1), rgb (3), or auto: gray if all images are stored as gray, else rgb."""
+    levels: Annotated[int, Range(least=2, most=256)] = 256
+    """Levels of a value, x * levels // 256 of what is stored: 2 binarizes at half; 256 keeps the source's."""
+    flip: bool = False
+    """Whether training examples are flipped horizontally at random."""
+    shift: Natural = 0
+    """Pixels that training examples are shifted by at most, at random; edges are repeated."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size is not None:
+            object.__setattr__(self, "size", tuple(self.size))  # JSON gives a list
+            if len(self.size) != 2 or min(self.size) < 1:
+                raise UserError(
+                    f"expected a size of two positive numbers, got {self.size}",
+                    "give height and width: --images.size 32 32",
+                )
+
+    def fitted(self, spec: Spec) -> Self:
+        """These options, and where they leave size, mode or levels open, what brings images to ``spec``.
+
+        Raises:
+            UserError: the examples of ``spec`` are no images, or have other channels than an image file.
+        """
+        if spec.domain != "image" or spec.shape[0] not in (1, 3) or not 2 <= (spec.levels or 0) <= 256:
+            raise UserError(
+                "expected a model of images with 1 or 3 channels to name data for, "
+                f"got one of {spec.shape} with {spec.levels} levels",
+                "give the data that it was trained on",
+            )
+        channels, height, width = spec.shape
+        return replace(
+            self,
+            size=self.size or (height, width),
+            mode=("gray" if channels == 1 else "rgb") if self.mode == "auto" else self.mode,
+            levels=spec.discrete_levels if self.levels == 256 else self.levels,
+        )
+
+    def augmentation(self) -> Callable[[Tensor, Generator], Tensor] | None:
+        """Flips and shifts of training images; None if neither is asked for."""
+        if not (self.flip or self.shift):
+            return None
+        return lambda x, generator: augment(x, generator, flip=self.flip, shift=self.shift)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOptions(Preparation):
+    """How the rows of a table become vectors."""
+
+    kind: ClassVar[str] = "table"
+    standardize: bool = True
+    """Whether each column is brought to mean 0 and standard deviation 1 of the training split."""
+
+    def fitted(self, spec: Spec) -> Self:
+        """These options, which leave nothing open. Raises UserError unless ``spec`` is that of a table."""
+        if spec.domain != "table" or spec.levels is not None:
+            raise UserError(
+                f"expected a model of tables to name a table for, got one of {spec.domain} {spec.shape}",
+                "give the data that it was trained on",
+            )
+        return self
+
+
+PREPARATIONS: dict[str, type[Preparation]] = {cls.kind: cls for cls in (ImageOptions, TableOptions)}
+"""The kinds of data, by what a run and the command line call their options."""
+TABLE = "table:"
+"""What the name of a source that is a table begins with."""
+
+
+def preparation_of(source: str) -> type[Preparation]:
+    """The options that a source takes, by its name alone.
+
+    >>> preparation_of("table:measurements.csv").kind, preparation_of("photos/").kind
+    ('table', 'images')
+    """
+    return TableOptions if source.startswith(TABLE) else ImageOptions

@@ -1,0 +1,171 @@
+"""Tables of real numbers: files .csv, or .npy with two dimensions."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ancestral.batch import Batch
+from ancestral.data.dataset import Dataset
+from ancestral.data.pictures import SPLITS, TRAIN
+from ancestral.data.preparation import TABLE, TableOptions
+from ancestral.data.splits import assign, content_hashes
+from ancestral.errors import UserError
+from ancestral.spec import Spec
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a file."""
+
+    columns: tuple[str, ...]
+    values: NDArray[np.float32]
+    """``(N, D)``, finite."""
+
+
+def load_table(source: str, options: TableOptions) -> Dataset:
+    """The data set of ``table:FILE``.
+
+    Raises:
+        UserError: there is no such file, it holds something else than numbers, or a split would be empty.
+    """
+    path = Path(source.removeprefix(TABLE)).expanduser()
+    table = read_table(path)
+    hashes, n = content_hashes(table.values), len(table.values)
+    given, usable = np.full(n, TRAIN, np.int8), np.ones(n, np.bool_)
+    remedy = "give more rows that differ: equal rows never stand in two splits"
+    rows = assign(str(path), hashes, given, usable, options, remedy=remedy).rows
+    x = {name: table.values[rows[name]] for name in SPLITS}
+    means = scales = np.zeros(0)
+    if options.standardize:
+        train = x["train"].astype(np.float64)
+        constant = (train == train[0]).all(0)
+        means, scales = train.mean(0), np.where(constant, 1.0, train.std(0))
+        x = {name: ((values - means) / scales).astype(np.float32) for name, values in x.items()}
+    made = {"train": "what the other splits leave"}
+    for name, share in (("validation", options.validation), ("test", options.test)):
+        made[name] = f"{share:.4g} of train, in the order of a hash of the values"
+    return Dataset(
+        source=f"{TABLE}{path.resolve()}",  # a run is evaluated from anywhere
+        spec=Spec(shape=(len(table.columns),), levels=None),
+        train=Batch(torch.from_numpy(x["train"])),
+        validation=Batch(torch.from_numpy(x["validation"])),
+        test=Batch(torch.from_numpy(x["test"])),
+        preparation=options,
+        made=made,
+        names={name: tuple(map(str, rows[name].tolist())) for name in SPLITS},
+        columns=table.columns,
+        means=tuple(means.tolist()),
+        scales=tuple(scales.tolist()),
+    )
+
+
+def read_table(path: Path) -> Table:
+    """The numbers of a .csv or .npy file. Raises UserError, naming the first row and column without one."""
+    if not path.is_file():
+        got = "a folder" if path.is_dir() else f"nothing there (looked for {path.absolute()})"
+        raise UserError(f"expected a table {path}, got {got}", "check the path")
+    try:
+        if path.suffix.lower() == ".csv":
+            return _read_csv(path)
+        if path.suffix.lower() == ".npy":
+            return _read_npy(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error})", "check the file") from error
+    problem = f"expected a table .csv or .npy, got {path}"
+    raise UserError(problem, "save it as comma-separated values, or with numpy.save")
+
+
+def _read_npy(path: Path) -> Table:
+    try:
+        with path.open("rb") as file:
+            values = np.lib.format.read_array(file, allow_pickle=False)
+    except ValueError as error:  # also for what would have to be unpickled
+        problem = f"expected an array of numbers in {path}, got something else ({error})"
+        raise UserError(problem, "save it with numpy.save") from error
+    if values.ndim != 2 or not values.size or values.dtype.kind not in "fiub":
+        problem = (
+            f"expected numbers of shape (rows, columns) in {path}, got {values.dtype} of shape {values.shape}"
+        )
+        raise UserError(problem, "save them with numpy.save(path, array.reshape(rows, -1))")
+    single = _single(values)
+    if not np.isfinite(single).all():
+        row, column = np.argwhere(~np.isfinite(single))[0].tolist()
+        where = f"row {row}, column {column} (counted from 0)"
+        raise _no_number(path, str(values[row, column]), where)
+    return Table(_numbered(values.shape[1]), single)
+
+
+def _read_csv(path: Path) -> Table:
+    with _text(path) as file:
+        reader = csv.reader(file)
+        first = next(filter(None, reader), [])
+        lines = reader.line_num
+        header = not any(map(_is_number, first))
+        if not first or (header and not any(reader)):
+            problem = f"expected rows of numbers in {path}, got {'names alone' if first else 'nothing'}"
+            raise UserError(problem, "check the file")
+    names = [name.strip() for name in first] if header else [""] * len(first)
+    columns = tuple(name or number for name, number in zip(names, _numbered(len(names)), strict=True))
+    with _text(path) as file:
+        for _ in range(lines if header else 0):
+            next(file)
+        try:
+            values = np.loadtxt(file, delimiter=",", quotechar='"', comments=None, ndmin=2)
+        except ValueError as error:
+            raise _fault(path, columns, header, str(error)) from None
+    single = _single(values)
+    if single.shape[1] != len(columns) or not np.isfinite(single).all():
+        raise _fault(path, columns, header, "NaN or infinity")
+    return Table(columns, single)
+
+
+def _fault(path: Path, columns: tuple[str, ...], header: bool, otherwise: str) -> UserError:
+    """What is wrong with a .csv file: the first row of another length, or value that is no number."""
+    with _text(path) as file:
+        reader = csv.reader(file)
+        rows = filter(None, reader)
+        if header:
+            next(rows)
+        for row in rows:
+            line = f"line {reader.line_num}"
+            if len(row) != len(columns):
+                problem = f"expected {len(columns)} values in each row of {path}, got {len(row)} in {line}"
+                return UserError(problem, "separate the values by commas, and leave none out")
+            for column, value in zip(columns, row, strict=True):
+                if not _is_number(value) or not np.isfinite(_single(np.array(float(value)))):
+                    return _no_number(path, value.strip(), f"{line}, column {column}")
+    return UserError(f"expected rows of numbers in {path}, got {otherwise}", "check the file")
+
+
+def _no_number(path: Path, got: str, where: str) -> UserError:
+    return UserError(
+        f"expected finite numbers (of 32 bits) in {path}, got {got or 'a missing value'} in {where}",
+        "mend it, or leave its row or column out of the file",
+    )
+
+
+def _text(path: Path) -> TextIO:
+    return path.open(encoding="utf-8-sig", errors="replace", newline="")
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _single(values: NDArray[Any]) -> NDArray[np.float32]:
+    """32 bits, infinite where these do not suffice; no zero is negative: equal rows have equal bytes."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32) + np.float32(0)
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(f"x{i}" for i in range(1, count + 1))

@@ -1,0 +1,107 @@
+"""What a measurement is given, and what it gives."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ancestral.batch import Batch
+from ancestral.capabilities import Tokenizer
+from ancestral.evaluation.batches import batches
+from ancestral.evaluation.figures import Codebook, Figure
+from ancestral.evaluation.tokens import encode
+from ancestral.media import Pixels
+from ancestral.model import Model
+
+MOST_CLASSES = 20
+"""Classes up to which the likelihood without the label is computed where labels are at hand: it costs a pass
+for each."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Whether a likelihood is that of the examples, or of the examples given their labels."""
+
+    labeled: bool
+    note: str = ""
+
+    @property
+    def suffix(self) -> str:
+        """What it adds to a figure's id."""
+        return "_given_label" if self.labeled else ""
+
+    @property
+    def words(self) -> str:
+        """What it adds to a figure's name and quantity."""
+        return " given the label" if self.labeled else ""
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch with labels, or without."""
+        return batch if self.labeled else replace(batch, labels=None)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A model, and the examples that it is measured on."""
+
+    model: Model
+    examples: Batch
+    """As the data set holds them; labels only if they are the model's classes."""
+    importance_samples: int = 0
+    """k of the importance-weighted bound, for models that have one; 0 and 1 leave it out."""
+    progress: bool = False
+    """Whether to show progress."""
+
+    def each(self, what: str, function: Callable[..., Tensor], *more: Tensor) -> Tensor:
+        """``function`` of each batch and of the same part of ``more``, on the model's device."""
+        device, results = self.model.device, []
+        for part in batches(len(self.examples), what, device=device, show=self.progress):
+            batch = self.examples[part].to(device)
+            results.append(function(batch, *(tensor[part].to(device) for tensor in more)).cpu())
+        return torch.cat(results)
+
+    def first(self, n: int) -> Batch:
+        """At most ``n`` examples, on the model's device."""
+        return self.examples[:n].to(self.model.device)
+
+    @cached_property
+    def codes(self) -> tuple[Tensor, ...]:
+        """The code maps of the examples, a level each: of a tokenizer."""
+        assert isinstance(self.model, Tokenizer)
+        return encode(self.model, self.examples.x, show=self.progress)
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """The likelihoods to measure: without labels, and given those that the model knows."""
+        classes = self.model.sample_classes
+        if not classes or self.examples.labels is None:
+            return [Condition(labeled=False)]
+        if classes > MOST_CLASSES:
+            return [Condition(labeled=True, note=f"mixture of {classes} classes left out")]
+        return [Condition(labeled=False), Condition(labeled=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a measurement gives."""
+
+    figures: list[Figure] = field(default_factory=list)
+    codebooks: list[Codebook] = field(default_factory=list)
+    pictures: Mapping[str, Callable[[], Pixels]] = field(default_factory=dict)
+    """By name; drawn when they are called."""
+
+
+class Measurement(Protocol):
+    """One file of ``ancestral.evaluation.measurements``.
+
+    Its noise comes from torch's generators, which are seeded before it.
+    """
+
+    def applies(self, model: Model) -> bool:
+        """Whether the model can be measured so."""
+
+    def measure(self, examined: Examined) -> Result:
+        """Measure it."""

@@ -1,0 +1,146 @@
+"""Pictures and files of examples, by the domain of their spec."""
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from torch import Tensor
+
+from ancestral.files import replacing
+from ancestral.media import codes, images, sound, table
+from ancestral.media.pixels import Pixels, grid, write_png
+from ancestral.spec import Spec
+
+
+def picture(spec: Spec, x: Tensor, *, columns: int | None = None, names: Sequence[str] = ()) -> Pixels:
+    """Examples ``(N, *spec.shape)``, at least one, in one picture.
+
+    Images and code maps stand side by side, sounds are waveforms, and a table is a histogram of each column
+    and the points of each pair.
+
+    Args:
+        spec: what an example is.
+        x: the examples, on any device.
+        columns: how many stand in a row; about as many as there are rows if None. A table has no use for it.
+        names: of a table's columns.
+
+    >>> import torch
+    >>> picture(Spec(shape=(1, 2, 2), levels=2), torch.tensor([[[[0, 1], [1, 0]]]]))[2:4, 2:4].tolist()
+    [[0, 255], [255, 0]]
+    """
+    if spec.domain == "table":
+        return table.picture(spec, x, names)
+    if spec.domain == "sound":
+        return sound.picture(spec, x, columns)
+    tiles = to_pixels(x, spec)
+    if spec.domain == "codes":
+        columns = columns or math.ceil(math.sqrt(len(x) * tiles.shape[1] / tiles.shape[2]))
+    return grid(tiles, columns)
+
+
+def comparison(
+    spec: Spec, originals: Tensor, *versions: Tensor, columns: int = 8, names: Sequence[str] = ()
+) -> Pixels:
+    """Rows of originals, each above the rows of their versions; of a table, all of them over each other.
+
+    Args:
+        spec: what an example is.
+        originals: examples ``(N, *spec.shape)``, at least one.
+        versions: as many examples each (of a table, any number): reconstructions, completions, samples.
+        columns: how many originals stand in a row.
+        names: of a table's columns.
+    """
+    if spec.domain == "table":
+        return table.comparison(spec, originals, versions, names)
+    if spec.domain == "sound":
+        return sound.comparison(spec, originals, versions, columns)
+    extremes = _extremes(originals)
+    tiles = [_tiles(spec, x, extremes) for x in (originals, *versions)]
+    if spec.domain == "codes":
+        columns = min(columns, max(1, _WIDEST // tiles[0].shape[2]))
+    columns = min(columns, len(originals))
+    missing = ((0, -len(originals) % columns), *[(0, 0)] * (tiles[0].ndim - 1))
+    rows = [np.pad(t, missing, constant_values=255).reshape(-1, columns, *t.shape[1:]) for t in tiles]
+    return grid(np.stack(rows, 1).reshape(-1, *tiles[0].shape[1:]), columns)
+
+
+def to_pixels(x: Tensor, spec: Spec) -> Pixels:
+    """Examples as pictures of one size, ``(N, H, W)`` or, in color, ``(N, H, W, 3)``.
+
+    An image is shown pixel by pixel, and a code as a color. A sound or a row of a table is a strip of gray;
+    ``picture`` draws these as people read them.
+
+    >>> import torch
+    >>> to_pixels(torch.arange(5).view(1, 1, 1, 5), Spec(shape=(1, 1, 5), levels=5)).tolist()
+    [[[0, 64, 128, 191, 255]]]
+    """
+    return _tiles(spec, x, _extremes(x))
+
+
+_WIDEST = 1920
+"""Pixels of a row of code maps in a comparison, about."""
+
+
+def _tiles(spec: Spec, x: Tensor, extremes: tuple[float, float]) -> Pixels:
+    rows = spec.shape[-2] if len(spec.shape) > 2 else 1
+    maps = x.detach().cpu().reshape(len(x), -1, rows, spec.shape[-1])
+    if spec.domain == "codes" and spec.levels is not None:
+        return codes.tiles(maps.numpy())
+    return images.tiles(spec, maps, extremes)
+
+
+def _extremes(x: Tensor) -> tuple[float, float]:
+    """The least and the greatest of the finite values."""
+    finite = x[x.isfinite()]
+    return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+
+
+def write_examples(
+    folder: str | Path,
+    name: str,
+    x: Tensor,
+    spec: Spec,
+    labels: Tensor | None = None,
+    *,
+    kind: Literal["sheet", "files", "npz"] = "sheet",
+    names: Sequence[str] = (),
+) -> Path:
+    """Write examples as one picture, as files, or as one ``.npz`` with ``x`` and ``labels``; where they are.
+
+    Of files there is a PNG for each image or its code maps, and a ``.npy`` for each sound; the rows of a
+    table go into one ``.csv``.
+    """
+    folder = Path(folder)
+    if kind == "npz":
+        path = folder / f"{name}.npz"
+        arrays = {"x": x.cpu().numpy()} | ({"labels": labels.cpu().numpy()} if labels is not None else {})
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        return path
+    if kind == "sheet":
+        write_png(folder / f"{name}.png", picture(spec, x, names=names))
+        return folder / f"{name}.png"
+    if spec.domain == "table":
+        return _write_csv(folder / f"{name}.csv", x, names)
+    digits = len(str(len(x) - 1))
+    paths = [folder / name / f"{name}-{i:0{digits}d}" for i in range(len(x))]
+    if spec.domain == "sound":
+        for path, example in zip(paths, x.cpu().numpy(), strict=True):
+            with replacing(path.with_name(f"{path.name}.npy")) as temporary, temporary.open("wb") as file:
+                np.save(file, example)
+    else:
+        for path, pixels in zip(paths, to_pixels(x, spec), strict=True):
+            write_png(path.with_name(f"{path.name}.png"), pixels, enlarge=False)
+    return folder / name
+
+
+def _write_csv(path: Path, x: Tensor, names: Sequence[str]) -> Path:
+    header = [*names, *(f"x{i + 1}" for i in range(len(names), x.shape[1]))]
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows([[f"{value:.9g}" for value in row] for row in x.tolist()])
+    return path

@@ -1,0 +1,87 @@
+"""The quantizers of VQ-VAE and VQ-VAE-2 as options: one class for each kind, with the options of that kind alone."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from ancestral.configuration import Configuration, Count, NonNegative, Range, Share
+from ancestral.nn.quantize import FiniteScalarQuantizer, Quantizer, ResidualQuantizer, VectorQuantizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Learned(Configuration):
+    """Options of quantizers with a codebook."""
+
+    codebook_size: Annotated[int, Range(least=2)] = 512
+    """K, the number of codes."""
+    num_codebooks: Count = 1
+    """M, codebooks at each position: of parts of the vector, or of steps of the residual quantizer."""
+    dim: Count = 64
+    """D, features of a position that are quantized."""
+    update: Literal["ema", "gradient"] = "ema"
+    """Codes follow running means (appendix A.1) or the codebook loss (equation 3)."""
+    commitment_weight: NonNegative = 0.25
+    """beta of equation 3."""
+    decay: Share = 0.99
+    """gamma of the running means."""
+    kmeans_start: bool = True
+    """Start the codebook at the k-means centers of the first batch."""
+    revive_below: Share = 0.05
+    """Codes used less than this share of an even use are moved; 0 never does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vector(_Learned):
+    """The nearest code."""
+
+    kind: ClassVar = "vector"
+
+    cosine: bool = False
+    """Compare directions instead of distances."""
+
+    def build(self) -> Quantizer:
+        """The layer."""
+        return VectorQuantizer(
+            self.dim,
+            self.codebook_size,
+            num_codebooks=self.num_codebooks,
+            update=self.update,
+            commitment_weight=self.commitment_weight,
+            decay=self.decay,
+            kmeans_start=self.kmeans_start,
+            revive_below=self.revive_below,
+            cosine=self.cosine,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Residual(_Learned):
+    """A sum of M nearest codes, each of what the ones before left over."""
+
+    kind: ClassVar = "residual"
+
+    def build(self) -> Quantizer:
+        """The layer."""
+        return ResidualQuantizer(
+            self.dim,
+            self.codebook_size,
+            num_codebooks=self.num_codebooks,
+            update=self.update,
+            commitment_weight=self.commitment_weight,
+            decay=self.decay,
+            kmeans_start=self.kmeans_start,
+            revive_below=self.revive_below,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FiniteScalar(Configuration):
+    """Rounding without a codebook."""
+
+    kind: ClassVar = "finite-scalar"
+
+    levels: tuple[Annotated[int, Range(least=2)], ...] = (8, 8, 8)
+    """Levels of each feature; their product is the number of codes."""
+
+    def build(self) -> Quantizer:
+        """The layer."""
+        return FiniteScalarQuantizer(self.levels)

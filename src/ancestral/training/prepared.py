@@ -1,0 +1,46 @@
+"""The data of a stage: the splits as they are, or what the stage prepares of them, computed once and kept in the run directory."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+
+from ancestral.batch import Batch
+from ancestral.data import Dataset
+from ancestral.files import read_tensors, write_tensors
+from ancestral.model import Model
+from ancestral.stages import Stage
+
+_BATCH = 256
+_SPLITS = ("train", "validation")
+
+
+def examples(run: Path, stage: Stage, model: Model, data: Dataset, fabric: Fabric) -> tuple[Batch, Batch]:
+    """Training and validation examples of a stage."""
+    if stage.prepare is None:
+        return data.train, data.validation
+    file = place(run, stage)
+    if fabric.is_global_zero and not file.exists():
+        print(f"preparing the data of stage {stage.name}", flush=True)
+        model.eval()
+        prepared = {name: transform(getattr(data, name), stage.prepare, fabric.device) for name in _SPLITS}
+        write_tensors(file, {f"{name}.{key}": t for name, batch in prepared.items() for key, t in batch.tensors().items()})
+    fabric.barrier()
+    tensors = read_tensors(file)
+    train, validation = (
+        Batch.of({key.removeprefix(f"{name}."): t for key, t in tensors.items() if key.startswith(f"{name}.")}) for name in _SPLITS
+    )
+    return train, validation
+
+
+def place(run: Path, stage: Stage) -> Path:
+    """Where what a stage prepares is kept."""
+    return run / "codes" / f"{stage.name}.safetensors"
+
+
+@torch.no_grad()
+def transform(batch: Batch, function: Callable[[Batch], Batch], device: torch.device) -> Batch:
+    """``function`` of all examples, a part at a time; the result is in memory."""
+    starts = range(0, len(batch), _BATCH)
+    return Batch.cat(function(batch[i : i + _BATCH].to(device)).to("cpu") for i in starts)
