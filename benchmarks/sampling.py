@@ -2,9 +2,10 @@
 
     python benchmarks/sampling.py [NAME ...]
 
-``stream`` is the median time of whole samples. ``full`` is what the same samples take with one pass of the whole map for each position:
-the median of a few passes, timed in turns with the streams, times the positions (every position's pass costs the same). ``bound`` is the
-time of the network's multiplications at the speed of a large matrix product of this run: 2 FLOPs for each weight and position.
+``stream`` is the median time of whole samples. ``full`` is what the same samples take with one pass of the
+whole map for each position: the median of a few passes, timed in turns with the streams, times the positions
+(every position's pass costs the same). ``bound`` is the time of the network's multiplications at the speed of
+a large matrix product of this run: 2 FLOPs for each weight and position.
 """
 
 import argparse
@@ -87,11 +88,11 @@ def main() -> None:
     )
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    processor = platform.processor() or platform.machine()
+    print(f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}")
     print(
-        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}"
-    )
-    print(
-        f"{'case':>30} | {'weights':>8} | {'stream s':>9} | {'full s':>9} | {'speed-up':>8} | {'bound s':>8} | {'x bound':>7}"
+        f"{'case':>30} | {'weights':>8} | {'stream s':>9} | {'full s':>9} | {'speed-up':>8} | "
+        f"{'bound s':>8} | {'x bound':>7}"
     )
     for name, (build, n) in CASES.items():
         if options.names and not any(part in name for part in options.names):

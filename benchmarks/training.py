@@ -20,18 +20,27 @@ from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d
 from torch.overrides import TorchFunctionMode
 
-from ancestral.model import Batch
-from ancestral.models.autoregressive.base import Autoregressive
+from ancestral.batch import Batch
+from ancestral.model import Model
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from ancestral.models.autoregressive.pixelcnnpp import PixelCNNpp
+from ancestral.models.latent.vqvae import VQVAE
 from ancestral.spec import Spec
+from ancestral.stages import Progress, initialize
 
-CASES: dict[str, tuple[Callable[[], Autoregressive], int]] = {
-    "gated-pixelcnn 28x28 x64": (
-        lambda: GatedPixelCNN(GatedPixelCNN.Config(layers=10, likelihood="logistic-mixture"), Spec(shape=(1, 28, 28))), 64
-    ),
-    "pixelcnnpp small 28x28 x16": (lambda: PixelCNNpp(PixelCNNpp.Config(width=40, blocks=2, components=5), Spec(shape=(1, 28, 28))), 16),
-}  # fmt: skip
+GRAY = Spec(shape=(1, 28, 28))
+CASES: dict[str, tuple[Model.Config, int]] = {
+    "gated-pixelcnn 28x28 x64": (GatedPixelCNN.Config(layers=10, likelihood="logistic-mixture"), 64),
+    "pixelcnnpp small 28x28 x16": (PixelCNNpp.Config(width=40, blocks=2, components=5), 16),
+    "vqvae tokenizer 28x28 x128": (VQVAE.Config(), 128),
+}
+"""Configurations whose first phase is timed, each with a batch size."""
+
+ORDER: dict[Any, tuple[str, ...]] = {
+    conv2d: ("stride", "padding", "dilation", "groups"),
+    conv_transpose2d: ("stride", "padding", "output_padding", "groups", "dilation"),
+}
+"""The options of a convolution after input, weight and bias, as their positions have it."""
 
 
 class Recorder(TorchFunctionMode):
@@ -45,8 +54,8 @@ class Recorder(TorchFunctionMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:  # fmt: skip
         kwargs = dict(kwargs or {})
-        if func in (conv2d, conv_transpose2d):
-            names = ("stride", "padding", "dilation", "groups")
+        if func in ORDER:
+            names = ORDER[func]
             options = dict(zip(names, args[3:], strict=False)) | {
                 k: v for k, v in kwargs.items() if k in names
             }
@@ -54,11 +63,10 @@ class Recorder(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def convolutions(model: Autoregressive, batch: Batch) -> tuple[Callable[[], None], float]:
+def convolutions(model: Model, batch: Batch) -> tuple[Callable[[], None], float]:
     """The convolutions of a step, forward and backward, alone; and their FLOPs."""
-    model.loss(batch, "training")  # the first one starts the weights from the data
     with Recorder() as recorder:
-        model.loss(batch, "training")
+        model.loss(batch, model.stages()[0].phases[0].name, Progress.at(0, 1, batch.x.device))
     jobs, flops = [], 0.0
     for function, *tensors, options in recorder.calls:
         x, weight = (t.detach().clone(memory_format=torch.channels_last).requires_grad_() for t in tensors)
@@ -76,12 +84,13 @@ def convolutions(model: Autoregressive, batch: Batch) -> tuple[Callable[[], None
     return run, flops
 
 
-def step(model: Autoregressive, batch: Batch, *, compiled: bool) -> Callable[[], None]:
-    optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
+def step(model: Model, batch: Batch, *, compiled: bool) -> Callable[[], None]:
+    phase, progress = model.stages()[0].phases[0], Progress.at(0, 1, batch.x.device)
+    optimizer = torch.optim.Adam(phase.parameters, 1e-3, fused=True)
     loss = torch.compile(model.loss, dynamic=False) if compiled else model.loss
 
     def run() -> None:
-        loss(batch, "training").total.backward()
+        loss(batch, phase.name, progress).total.backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -104,23 +113,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="steps of each variant, timed in turns")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    print(
-        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}"
-    )
+    processor = platform.processor() or platform.machine()
+    print(f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}")
     a = torch.randn(2048, 2048, device=device)
-    for name, (build, n) in CASES.items():
+    for name, (config, n) in CASES.items():
         if options.names and not any(part in name for part in options.names):
             continue
         torch.manual_seed(0)
         models = {
-            key: build().to(device)
+            key: config.build(GRAY).to(device)
             for key in ("plain", "channels-last", "compiled", "channels-last, compiled")
         }
         for key, model in models.items():
             if "channels-last" in key:
                 model.to(memory_format=torch.channels_last)
-        spec = models["plain"].spec
-        batch = Batch(torch.randint(256, (n, *spec.shape), device=device).to(torch.uint8))
+        batch = Batch(torch.randint(256, (n, *GRAY.shape), device=device).to(torch.uint8))
+        for model in models.values():
+            initialize(model, model.stages()[0], batch)
         alone, flops = convolutions(models["channels-last"], batch)
         jobs: dict[str, Callable[[], object]] = {"convolutions alone": alone, "product": lambda: a @ a}
         jobs |= {key: step(model, batch, compiled="compiled" in key) for key, model in models.items()}
@@ -135,13 +144,13 @@ def main() -> None:
         peak = 2 * 2048**3 / median.pop("product")
         weights = sum(p.numel() for p in models["plain"].parameters())
         print(
-            f"\n{name}: {weights / 1e6:.2f}M weights, {flops / 1e9:.1f} GFLOP of convolutions a step, product {peak / 1e9:.0f} GFLOP/s"
+            f"\n{name}: {weights / 1e6:.2f}M weights, {flops / 1e9:.1f} GFLOP of convolutions a step, "
+            f"product {peak / 1e9:.0f} GFLOP/s"
         )
         print(f"{'':>26} | {'ms':>8} | {'ratio':>6} | of peak")
         for key, value in median.items():
-            print(
-                f"{key:>26} | {1e3 * value:8.1f} | {value / median['convolutions alone']:6.2f} | {flops / value / peak:7.0%}"
-            )
+            ratio = value / median["convolutions alone"]
+            print(f"{key:>26} | {1e3 * value:8.1f} | {ratio:6.2f} | {flops / value / peak:7.0%}")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,8 @@ _NAMES = {
     ),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
-"""Where each public name lives. They are imported when they are asked for, so that ``ancestral --help`` need not wait for torch."""
+"""Where each public name lives. They are imported when they are asked for: ``ancestral --help`` need not wait
+for torch."""
 
 __all__ = [
     "TAXONOMY",

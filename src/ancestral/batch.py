@@ -1,4 +1,4 @@
-"""Examples and what is known about them: the one structure that data, training, evaluation and models hand to each other."""
+"""Examples and what is known about them: what data, training, evaluation and models hand to each other."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -23,7 +23,8 @@ class Batch:
     labels: Tensor | None = None
     """Classes ``(N,)``; None where there are no labels."""
     contexts: tuple[Tensor, ...] = ()
-    """What a conditional model is conditioned on besides the class: ``(N, *context.shape)`` for each of ``spec.contexts``."""
+    """What a conditional model is conditioned on besides the class: ``(N, *context.shape)`` for each of
+    ``spec.contexts``."""
 
     def __len__(self) -> int:
         return len(self.x)

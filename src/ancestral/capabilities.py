@@ -1,4 +1,7 @@
-"""What some models can do besides sampling and likelihood. Commands ask ``isinstance``; none knows a model by name."""
+"""What some models can do besides sampling and likelihood.
+
+Commands ask ``isinstance``; none knows a model by name.
+"""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -27,7 +30,7 @@ class Completes(Model):
         generator: Generator | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> Tensor:
-        """Examples ``(n, *spec.shape)`` with the values of ``x`` that are known, and the others drawn given those before them.
+        """Examples with the values of ``x`` that are known, and the others drawn given those before them.
 
         Args:
             x: examples ``(n, *spec.shape)``.
@@ -69,7 +72,15 @@ class Completes(Model):
 
 
 def broadcast_known(known: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A mask of known values, expanded to ``shape``. Raises UserError for one that is not boolean or does not broadcast to it."""
+    """A mask of known values, expanded to ``shape``.
+
+    Raises:
+        UserError: it is not boolean or does not broadcast to it.
+
+    >>> upper_half = (torch.arange(4) < 2).view(4, 1)
+    >>> broadcast_known(upper_half, (5, 1, 4, 4)).sum()
+    tensor(40)
+    """
     check_type(known, Tensor, "a boolean mask of known values", "give a tensor")
     if known.dtype != torch.bool:
         raise UserError(
@@ -112,14 +123,14 @@ class Tokenizer(Reconstructs):
 
     @abstractmethod
     def detokenize(self, codes: tuple[Tensor, ...]) -> Tensor:
-        """Integers ``(N, *spec.shape)`` decoded from code maps; inverse to ``tokenize`` up to the model's loss."""
+        """Integers ``(N, *spec.shape)`` decoded from code maps; inverse to ``tokenize`` up to its loss."""
 
     @abstractmethod
     def code_specs(self) -> tuple[Spec, ...]:
         """What each code map is: its shape and codebook size."""
 
     def check_codes(self, codes: Sequence[Tensor]) -> None:
-        """Raise UserError unless ``codes`` are a map of this model for each level, of as many examples each."""
+        """Raise UserError unless ``codes`` are a map for each level, of as many examples each."""
         specs = self.code_specs()
         check_type(
             codes, tuple | list, "a sequence of code maps", "give what tokenize gave: a map for each level"
@@ -146,7 +157,7 @@ class Tokenizer(Reconstructs):
 
     @abstractmethod
     def rates(self, codes: tuple[Tensor, ...], labels: Tensor | None = None) -> tuple[Tensor, ...]:
-        """-log p(codes) of each level under its learned prior, given the coarser levels, ``(N,)`` nats each."""
+        """-log p(codes) of each level under its learned prior, given the coarser ones, ``(N,)`` nats each."""
 
     @abstractmethod
     def distortion(self, x: Tensor, codes: tuple[Tensor, ...]) -> Tensor:

@@ -1,7 +1,6 @@
 """Configuration dataclasses: ranges declared with the fields, and JSON and back, strictly.
 
-An unknown key is an error that names the nearest one; a value out of its range is an error that names the
-field.
+An unknown key is an error that names the nearest one; a value out of its range one that names the field.
 """
 
 import dataclasses
@@ -19,7 +18,9 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Range:
-    """The numbers that a field may hold, declared as ``Annotated[int, Range(least=1)]``; of a tuple, each of its values.
+    """The numbers that a field may hold, declared as ``Annotated[int, Range(least=1)]``.
+
+    Of a tuple, each of its values is to lie in the range.
 
     >>> Range(least=0, below=1).check("dropout", 1.5)
     Traceback (most recent call last):
@@ -60,7 +61,7 @@ Share = Annotated[float, Range(least=0, below=1)]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """Base of the dataclasses of options: their values are checked against the ranges that their fields declare.
+    """Base of the dataclasses of options, whose values are checked against the ranges that fields declare.
 
     A field may hold one of several configurations (``field: A | B``); these say which they are by ``kind``.
     """
@@ -70,7 +71,7 @@ class Configuration:
 
     def __post_init__(self) -> None:
         """Raise UserError for the first value that is out of its range."""
-        for name, allowed in _ranges(type(self)):
+        for name, allowed in _ranges(typing.cast(Any, type(self))):
             if (value := getattr(self, name)) is not None:
                 allowed.check(name, value)
 
@@ -94,7 +95,12 @@ def _declared(hint: Any) -> list[Range]:
 
 
 def to_json(value: Any) -> Any:
-    """A dataclass, and what it holds, as JSON values; one of several configurations says its ``kind``."""
+    """A dataclass, and what it holds, as JSON values; one of several configurations says its ``kind``.
+
+    >>> from ancestral.models.latent.quantizers import FiniteScalar
+    >>> to_json(FiniteScalar(levels=(8, 5)))
+    {'kind': 'finite-scalar', 'levels': [8, 5]}
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = {"kind": value.kind} if isinstance(value, Configuration) and value.kind else {}
         return kind | {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
@@ -106,10 +112,17 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(cls: type[T], data: Any, *, where: str = "", base: T | None = None) -> T:
-    """The dataclass ``cls`` from JSON values; what they leave out comes from ``base``, else from the defaults.
+    """The dataclass ``cls`` from JSON values; what they leave out comes from ``base``, else the defaults.
 
     Raises:
         UserError: an unknown key, a value of another type or out of its range, by its full name.
+
+    >>> from ancestral.recipe import Updates
+    >>> from_json(Updates, {"warmup": 5}, base=Updates(learning_rate=0.01)).learning_rate
+    0.01
+    >>> from_json(Updates, {"warm_up": 5}, where="prior")
+    Traceback (most recent call last):
+    ancestral.errors.UserError: expected an option of prior, got prior.warm_up; did you mean warmup?
     """
     if not isinstance(data, dict):
         problem = f"expected options of {where or cls.__name__}, got {data!r}"
@@ -146,7 +159,11 @@ def _default(field: "dataclasses.Field[Any]") -> Any:
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[str]:
-    """The names at which two JSON values differ, each with both values."""
+    """The names at which two JSON values differ, each with both values.
+
+    >>> differences({"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}})
+    ['b.c (2 there, 3 here)']
+    """
     if isinstance(a, dict) and isinstance(b, dict):
         names = sorted({*a, *b})
         parts = [differences(a.get(key), b.get(key), f"{where}.{key}" if where else key) for key in names]

@@ -10,6 +10,9 @@ class UserError(Exception):
 
     The message is one line: what was expected and what came, then what to do. The command line prints it and
     exits with status 2.
+
+    >>> print(UserError("expected 3 labels, got 2", "give one for each example"))
+    expected 3 labels, got 2; give one for each example
     """
 
     def __init__(self, problem: str, remedy: str) -> None:
@@ -19,20 +22,36 @@ class UserError(Exception):
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """The remedy for an unknown word: the nearest known one if there is one, else all of them."""
+    """The remedy for an unknown word: the nearest known one if there is one, else all of them.
+
+    >>> nearest("vqave", ["vae", "vqvae", "glow"])
+    'did you mean vqvae?'
+    >>> nearest("diffusion", ["vae", "vqvae", "glow"])
+    'choose from glow, vae, vqvae'
+    """
     known = sorted(choices)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else f"choose from {', '.join(known)}"
 
 
 def check_at_least(minimum: float, **values: float) -> None:
-    """Raise UserError, naming the first, unless every value is at least ``minimum``."""
+    """Raise UserError, naming the first, unless every value is at least ``minimum``.
+
+    >>> check_at_least(1, n=4, k=0)
+    Traceback (most recent call last):
+    ancestral.errors.UserError: expected k of at least 1, got 0; raise k
+    """
     for name, value in values.items():
         if not value >= minimum:
             raise UserError(f"expected {name} of at least {minimum}, got {value}", f"raise {name}")
 
 
 def check_type(value: object, kinds: type | UnionType, what: str, remedy: str) -> None:
-    """Raise UserError unless ``value``, which ought to be ``what``, is of one of ``kinds``."""
+    """Raise UserError unless ``value``, which ought to be ``what``, is of one of ``kinds``.
+
+    >>> check_type(3, str, "a name", "put it in quotes")
+    Traceback (most recent call last):
+    ancestral.errors.UserError: expected a name, got int; put it in quotes
+    """
     if not isinstance(value, kinds):
         raise UserError(f"expected {what}, got {type(value).__name__}", remedy)

@@ -14,7 +14,9 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 def fetch(name: str) -> Path:
-    """The folder of a model: ``name`` itself if it is a folder with one, else the Hub's repository of that name, downloaded.
+    """The folder of a model.
+
+    It is ``name`` itself if that is a folder with one, else the Hub's repository of that name, downloaded.
 
     Raises:
         UserError: there is neither, or the Hub cannot be reached.
@@ -36,7 +38,8 @@ def fetch(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS]))
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise _no_folder(folder, "the Hub knows no such model") or UserError(
-            f"expected a run directory or a model on the Hub, got {name} which is neither ({type(error).__name__})",
+            "expected a run directory or a model on the Hub, "
+            f"got {name} which is neither ({type(error).__name__})",
             "check the name",
         ) from None
     except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
@@ -47,7 +50,10 @@ def fetch(name: str) -> Path:
 
 
 def _no_folder(folder: Path, hub: str) -> UserError | None:
-    """What is wrong with a name that the Hub does not know, if it looks like a folder: the one that it is to be in is there."""
+    """What is wrong with a name that the Hub does not know, if it looks like a folder.
+
+    It does if the folder that it is to be in is there.
+    """
     if not folder.parent.is_dir():
         return None
     problem = (

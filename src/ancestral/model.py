@@ -24,7 +24,12 @@ LikelihoodKind = Literal["exact", "bound", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling(Configuration):
-    """Options of sampling. A model says by ``sampling_options`` which it takes."""
+    """Options of sampling. A model says by ``sampling_options`` which it takes.
+
+    >>> Sampling(top_p=1.5)
+    Traceback (most recent call last):
+    ancestral.errors.UserError: expected top_p in (0, 1], got 1.5; choose a value in that range
+    """
 
     temperature: Positive = 1.0
     """1 samples the model; lower values give likelier, less diverse samples."""
@@ -56,7 +61,8 @@ class Model(nn.Module, ABC):
 
     recipes: ClassVar[Mapping[str, Recipe]]
     choices: ClassVar[Mapping[str, tuple[Configuration, ...]]] = {}
-    """For each field of Config that holds one of several configurations: those it may be, as the command line starts from them."""
+    """For each field of Config that holds one of several configurations: those it may be, as the command line
+    starts from them."""
     sampling_options: ClassVar[frozenset[str]] = frozenset({"temperature"})
     """The fields of ``Sampling`` that the model takes."""
     takes_contexts: ClassVar[bool] = False
@@ -102,8 +108,7 @@ class Model(nn.Module, ABC):
 
         Args:
             n: how many.
-            labels: classes ``(n,)``; None draws from the model as trained, classes at random where it has
-                them.
+            labels: classes ``(n,)``; None draws from the model as trained, at random among its classes.
             contexts: what the model is conditioned on, ``(n, *context.shape)`` for each of ``spec.contexts``.
             temperature: see ``Sampling``, as for the other options.
             top_k: likeliest levels to draw from.
@@ -121,7 +126,8 @@ class Model(nn.Module, ABC):
         self.check_sampling(options)
         labels, contexts = self._given(n, labels, contexts, generator)
         with torch.no_grad():
-            return self.draw(n, labels, contexts, options, generator=generator, progress=progress or unwatched)
+            given = (n, labels, contexts, options)
+            return self.draw(*given, generator=generator, progress=progress or unwatched)
 
     @abstractmethod
     def draw(
@@ -139,7 +145,7 @@ class Model(nn.Module, ABC):
     def _given(
         self, n: int, labels: Tensor | None, contexts: Sequence[Tensor], generator: Generator | None
     ) -> tuple[Tensor | None, tuple[Tensor, ...]]:
-        """What samples are conditioned on, checked and on the model's device; classes at random if none are given."""
+        """What samples are conditioned on, checked and on its device; classes at random if none are given."""
         if labels is not None:
             self.check_labels(labels, n)
             labels = labels.to(self.device)
@@ -158,7 +164,8 @@ class Model(nn.Module, ABC):
         if not self.sample_classes:
             raise UserError(
                 f"expected no labels, got some: this {type(self).__name__} does not draw by class",
-                "leave labels out, or train a class-conditional model (as vqvae is by default) on data with classes",
+                "leave labels out, or train a class-conditional model (as vqvae is by default) "
+                "on data with classes",
             )
         self.spec.check_labels(labels, n)
 
@@ -174,11 +181,11 @@ class Model(nn.Module, ABC):
 
     @property
     def likelihood(self) -> LikelihoodKind:
-        """What ``log_likelihood`` is for this configuration and spec: exact, a lower bound, or not to be had."""
+        """What ``log_likelihood`` is for this configuration and spec: exact, a lower bound, or none."""
         return "none"
 
     def log_likelihood(self, batch: Batch, k: int = 1) -> Tensor:
-        """Log p(x) of each example given its contexts, and given its class where labels are given, ``(N,)`` nats.
+        """Log p(x) of each example given its contexts, and its class where labels are given, ``(N,)`` nats.
 
         Of continuous data it is a log density. It is exact or a lower bound, as ``likelihood`` says.
 
@@ -214,7 +221,10 @@ class Model(nn.Module, ABC):
             raise UserError(problem, "leave --importance-samples out")
 
     def check_trained(self) -> None:
-        """Raise UserError if it is known that too few stages were trained for samples (``trained`` names those that were)."""
+        """Raise UserError if it is known that too few stages were trained for samples.
+
+        ``trained`` names those that were.
+        """
         if self.trained and not self.can_sample(self.trained):
             missing = next(s.name for s in self.stages() if s.name not in self.trained and not s.optional)
             problem = f"expected a model with all stages trained, got one without {missing}"
@@ -227,7 +237,7 @@ class Model(nn.Module, ABC):
         return any(all(s.optional or s.name in trained for s in stages[:i]) for i in ready)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors`` into ``folder``, the layout of the Hugging Face Hub."""
+        """Write ``config.json`` and ``model.safetensors`` into ``folder``, the Hugging Face Hub's layout."""
         folder = Path(folder)
         config = {
             "class": type(self).__name__,
@@ -272,7 +282,11 @@ class Model(nn.Module, ABC):
             return hub.push(Path(folder) / "model", name, token=token, private=private)
 
     def load_weights(self, weights: Mapping[str, Tensor], source: str) -> None:
-        """Load a full state. Raises UserError, naming the first misfit, if it is another model's or configuration's."""
+        """Load a full state.
+
+        Raises:
+            UserError: it is another model's or configuration's; the first misfit is named.
+        """
         own = self.state_dict()
         missing, foreign = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
         misfits = sorted(k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape)
@@ -281,7 +295,8 @@ class Model(nn.Module, ABC):
             got = tuple(weights[name].shape) if name in weights else "none"
             expected = tuple(own[name].shape) if name in own else "none"
             raise UserError(
-                f"expected weights for this configuration, got others in {source}: {name} is {got}, not {expected}",
+                f"expected weights for this configuration, got others in {source}: "
+                f"{name} is {got}, not {expected}",
                 "use the configuration that the weights were trained with",
             )
         self.load_state_dict(dict(weights))

@@ -1,4 +1,4 @@
-"""How a stage is optimized, and a recipe: a named default for a model and its stages, quoted with its source."""
+"""How a stage is optimized; recipes: named defaults for a model and its stages, quoted with their source."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class Updates(Configuration):
     weight_decay: NonNegative = 0.0
     """Weight decay (decoupled for adamw, an L2 penalty otherwise)."""
     schedule: Literal["constant", "cosine", "exponential"] = "cosine"
-    """The learning rate after the warm-up: constant, a cosine down to 0 at the last step, or exponential decay."""
+    """The learning rate after the warm-up: constant, a cosine to 0 at the last step, or exponential decay."""
     decay: float = 0.999995
     """Factor for each step of the exponential schedule."""
     warmup: Natural = 100
@@ -36,11 +36,13 @@ class Updates(Configuration):
 class Optimization(Updates):
     """How one stage of a training is optimized.
 
-    The fields of ``Updates`` are those of the stage's one phase. A stage of several phases has ``phases``
-    instead.
+    The fields of ``Updates`` are those of the stage's one phase; a stage of several has ``phases`` instead.
 
-    >>> Optimization(phases={"critic": Updates(learning_rate=4e-4), "generator": Updates(learning_rate=1e-4)}).of("critic").learning_rate
-    0.0004
+    >>> Optimization(learning_rate=3e-4).of("training").learning_rate
+    0.0003
+    >>> game = Optimization(phases={"critic": Updates(betas=(0.0, 0.9)), "generator": Updates()})
+    >>> game.of("critic").betas
+    (0.0, 0.9)
     """
 
     steps: Count = 10_000
@@ -48,9 +50,9 @@ class Optimization(Updates):
     batch_size: Count = 128
     """Examples in one step, over all processes and accumulated parts."""
     accumulate: Count = 1
-    """Parts that a batch is split into, to save memory. Statistics of a batch (of codebooks, of batch normalization) are of a part."""
+    """Parts that a batch is split into, to save memory. Codebooks and batch norms see a part at a time."""
     compile: bool = False
-    """Compile the step with torch.compile: a minute's wait at the start, faster steps after it. On a CPU it takes a C++ compiler."""
+    """Compile the step with torch.compile: a minute's wait, faster steps then. A CPU takes a C++ compiler."""
     ema: Share | None = None
     """Decay of the moving average of the weights that samples and evaluations use; None keeps none."""
     phases: Mapping[str, Updates] = field(default_factory=dict)
@@ -71,11 +73,17 @@ class Optimization(Updates):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A named default of a model: its configuration and the optimization of each stage."""
+    """A named default of a model: its configuration and the optimization of each stage.
+
+    >>> from ancestral.models.latent.vae import VAE
+    >>> recipe = Recipe(source="a first try", model=VAE.Config(latents=8))
+    >>> list(recipe.stages), recipe.stages["training"].batch_size
+    (['training'], 128)
+    """
 
     source: str
     """Where the settings come from: the paper and its table, or the measurement that chose them."""
     model: Any
     """The model's Config."""
     stages: Mapping[str, Optimization] = field(default_factory=lambda: {"training": Optimization()})
-    """Name of each stage, in order, and how it is optimized. An optional stage that is left out is not trained."""
+    """Each stage, in order, and how it is optimized. An optional stage that is left out is not trained."""

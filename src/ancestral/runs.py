@@ -67,7 +67,8 @@ class Run:
                     f" and {len(differing) - 4} more" if len(differing) > 4 else ""
                 )
                 raise UserError(
-                    f"expected a new folder or the same run, got {path} which holds a run with other options: {shown}",
+                    f"expected a new folder or the same run, got {path} which holds a run with other "
+                    f"options: {shown}",
                     "choose another --out",
                 )
             return run
@@ -117,7 +118,7 @@ class Run:
         return from_json(PREPARATIONS[there["kind"]], there, where=there["kind"])
 
     def load_data(self) -> Dataset:
-        """The data that the run was trained on. Raises UserError if they are not there any more or have changed."""
+        """The data that the run was trained on. Raises UserError if they are gone or have changed."""
         data = load_data(self.manifest["data"]["source"], self.preparation)
         if data.fingerprint != self.manifest["data"]["fingerprint"]:
             raise UserError(
@@ -175,8 +176,9 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> Model:
     known = {r.place: r.name for r in rows() if r.place}
     if place not in known and not (Path(name).is_dir() and all(isinstance(part, str) for part in place)):
         choices = ", ".join(sorted(r.place[1] for r in rows() if r.place))
-        raise UserError(f"expected a model of ancestral in {folder}, got {place[1]}", f"choose one of class {choices}")
-    return import_model(*place).from_pretrained(folder).to(device)
+        problem = f"expected a model of ancestral in {folder}, got {place[1]}"
+        raise UserError(problem, f"choose one of class {choices}")
+    return import_model(str(place[0]), str(place[1])).from_pretrained(folder).to(device)
 
 
 def manifest(

@@ -20,8 +20,8 @@ _DIMENSIONS: dict[Domain, str] = {"image": "(C, H, W)", "sound": "(C, T)", "tabl
 class Spec:
     """The type of the data that a model is built for.
 
-    An example is an array of integers: an image ``(C, H, W)``, a sound ``(1, T)`` or a map of codes ``(M, h,
-    w)``; or a row of a table, ``(D,)`` real numbers.
+    An example is an array of integers: an image ``(C, H, W)``, a sound ``(1, T)`` or a map of codes
+    ``(M, h, w)``; or a row of a table, ``(D,)`` real numbers.
 
     >>> Spec(shape=(1, 28, 28)).domain, Spec(shape=(1, 16000), rate=16000, encoding="mu-law").domain
     ('image', 'sound')
@@ -36,7 +36,7 @@ class Spec:
     classes: int = 0
     """Number of classes that labels may name; 0 for unlabeled data."""
     domain: Domain | None = None
-    """What an example is, which decides how it is drawn, written and shown; None takes what the shape says."""
+    """What an example is, which decides how it is drawn, written and shown; None: what the shape says."""
     rate: int | None = None
     """Of sound: samples a second."""
     encoding: Literal["linear", "mu-law"] | None = None
@@ -99,7 +99,7 @@ class Spec:
     def check(
         self, x: Tensor, labels: Tensor | None = None, contexts: Sequence[Tensor] | None = None
     ) -> None:
-        """Raise UserError unless ``x`` is ``(N, *shape)`` with values of this spec, with ``labels`` and ``contexts`` that fit.
+        """Raise UserError unless ``x`` is ``(N, *shape)`` with values, labels and contexts of this spec.
 
         Reads the extreme values, so that it synchronizes: call it where data come in, never inside a step.
         """
@@ -149,7 +149,11 @@ class Spec:
                 )
 
     def scale(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """Integers 0..levels-1 to floats in [-1, 1]; continuous data change their dtype alone."""
+        """Integers 0..levels-1 to floats in [-1, 1]; continuous data change their dtype alone.
+
+        >>> Spec(shape=(3,), levels=5).scale(torch.tensor([[0, 2, 4]]))
+        tensor([[-1.,  0.,  1.]])
+        """
         if self.levels is None:
             return x.to(dtype or x.dtype)
         x = x.to(dtype or torch.get_default_dtype()) if not x.is_floating_point() else x
@@ -169,7 +173,10 @@ class Spec:
 
 
 def check_finite(values: Tensor, what: str) -> None:
-    """Raise UserError unless ``values``, called ``what``, are finite floats. It looks at them, which waits for the device."""
+    """Raise UserError unless ``values``, called ``what``, are finite floats.
+
+    It looks at them, which waits for the device.
+    """
     if not values.is_floating_point():
         raise UserError(f"expected floats as {what}, got {values.dtype}", "convert them: x.float()")
     if not bool(values.isfinite().all()):
@@ -180,7 +187,10 @@ def check_finite(values: Tensor, what: str) -> None:
 
 
 def check_integers(values: Tensor, levels: int, what: str, remedy: str) -> None:
-    """Raise UserError unless ``values``, called ``what``, are integers 0..levels-1. It looks at them, which waits for the device."""
+    """Raise UserError unless ``values``, called ``what``, are integers 0..levels-1.
+
+    It looks at them, which waits for the device.
+    """
     if values.is_floating_point() or values.is_complex():
         raise UserError(
             f"expected integers 0..{levels - 1} as {what}, got {values.dtype}", "round them to integers first"

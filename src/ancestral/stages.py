@@ -11,14 +11,17 @@ from ancestral.batch import Batch
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the training of a stage has come: warm-ups, annealing and fade-ins are functions of it, and no model counts steps.
+    """How far the training of a stage has come.
+
+    Warm-ups, annealing and fade-ins are functions of it, and no model counts steps.
 
     >>> Progress.at(30, 120).ramp(60)
     tensor(0.5000)
     """
 
     step: Tensor
-    """Steps done before the one at hand, a scalar on the model's device; the same for all parts of an accumulated batch."""
+    """Steps done before the one at hand, a scalar on the model's device; the same for all parts of an
+    accumulated batch."""
     steps: int
     """How many the stage has."""
 
@@ -28,7 +31,7 @@ class Progress:
         return cls(torch.tensor(step, device=device), steps)
 
     def ramp(self, steps: int, start: int = 0) -> Tensor:
-        """A weight that rises from 0 at step ``start`` to 1 over ``steps`` steps, linearly; 1 everywhere for 0 steps."""
+        """A weight that rises linearly from 0 at step ``start`` to 1 over ``steps`` steps; 1 for 0 steps."""
         if steps == 0:
             return torch.ones((), device=self.step.device)
         return ((self.step - start) / steps).clamp(0, 1)
@@ -46,16 +49,24 @@ class Loss:
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a training step with a loss of its own (a GAN alternates critic and generator)."""
+    """A part of a training step with a loss of its own (a GAN alternates critic and generator).
+
+    >>> critic = nn.Linear(2, 1)
+    >>> game = Phase("critic", (critic,), repeat=5)
+    >>> penalty = Phase("penalty", (critic,), optimizer="critic", validated=False, every=16)
+    >>> game.parameters == penalty.parameters == (critic.weight, critic.bias)
+    True
+    """
 
     name: str
     modules: tuple[nn.Module, ...]
     """What the phase trains: their parameters change, all others are frozen meanwhile."""
     optimizer: str | None = None
-    """The phase of the same stage whose optimizer this one shares, state and options; None has its own (a lazy regularizer of the critic
-    shares the critic's)."""
+    """The phase of the same stage whose optimizer this one shares, state and options (a lazy regularizer
+    of the critic shares the critic's); None has its own."""
     validated: bool = True
-    """Whether the loss is computed on the validation split too, which happens without gradients; a gradient penalty cannot be."""
+    """Whether the loss is computed on the validation split too, which happens without gradients; a gradient
+    penalty cannot be."""
     every: int = 1
     """The phase takes part in each ``every``-th step (lazy regularizers)."""
     repeat: int = 1
@@ -69,28 +80,39 @@ class Phase:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a training with data and a number of steps of its own (tokenizer, then prior; a growing GAN has one a resolution)."""
+    """A part of a training with data and a number of steps of its own.
+
+    A VQ-VAE has one for its tokenizer, then one for its prior; a growing GAN has one a resolution.
+
+    >>> critic, generator = nn.Linear(2, 1), nn.Linear(3, 2)
+    >>> phases = Phase("critic", (critic,)), Phase("generator", (generator,))
+    >>> Stage("training", phases, averaged=(generator,)).modules == (critic, generator)
+    True
+    """
 
     name: str
     phases: tuple[Phase, ...]
     prepare: Callable[[Batch], Batch] | None = None
-    """Transforms the data once, without gradients, before the stage; the result is cached in the run directory."""
+    """Transforms the data once, without gradients, before the stage; the result is kept in the run."""
     transform: Callable[[Batch, Progress], Batch] | None = None
-    """Changes each batch, on the device, without gradients, by torch's generators, which the loop seeds for each step: dequantization,
-    augmentation, the resolution of a growing model. Validation batches too, in evaluation mode."""
+    """Changes each batch, on the device, without gradients, by torch's generators, which the loop seeds for
+    each step: dequantization, augmentation, the resolution of a growing model. Validation batches too, in
+    evaluation mode."""
     initialize: Callable[[Batch], None] | None = None
-    """Sets weights from data, once, before the first step: k-means, weight normalization, ActNorm. It is given the first batch (of
-    accumulated parts the first), in training mode, without gradients; running statistics of normalization do
-    not count it."""
+    """Sets weights from data, once, before the first step: k-means, weight normalization, ActNorm. It is
+    given the first batch (of accumulated parts the first), in training mode, without gradients; running
+    statistics of normalization do not count it."""
     averaged: tuple[nn.Module, ...] | None = None
-    """What is averaged if the stage's optimization says so (``ema``): of a GAN the generator. All that its phases train if None. An
-    average goes on through the stages that train its modules, and is what samples and evaluations use."""
+    """What is averaged if the stage's optimization says so (``ema``): of a GAN the generator. All that its
+    phases train if None. An average goes on through the stages that train its modules, and is what samples
+    and evaluations use."""
     samples: bool = True
     """Whether the model can be sampled once this stage and the ones before it are trained."""
     optional: bool = False
     """Whether the model can do without (a classifier that only sorts samples)."""
     needs: tuple[str, ...] | None = None
-    """Stages whose weights this one builds on; all before it if None. Training one of them anew makes this one worthless."""
+    """Stages whose weights this one builds on; all before it if None. Training one of them anew makes this
+    one worthless."""
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
@@ -99,7 +121,12 @@ class Stage:
 
 
 def owned(model: nn.Module, modules: Iterable[nn.Module]) -> set[str]:
-    """The names in ``model.state_dict()`` of the parameters and buffers of some of its modules."""
+    """The names in ``model.state_dict()`` of the parameters and buffers of some of its modules.
+
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    >>> sorted(owned(model, [model[1]]))
+    ['1.bias', '1.weight']
+    """
     inside = {id(t) for module in modules for t in (*module.parameters(), *module.buffers())}
     named = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
     return {name for name, tensor in named if id(tensor) in inside} & model.state_dict().keys()
@@ -107,7 +134,10 @@ def owned(model: nn.Module, modules: Iterable[nn.Module]) -> set[str]:
 
 @torch.no_grad()
 def initialize(model: nn.Module, stage: Stage, batch: Batch) -> None:
-    """Let a stage set weights from its first batch, as ``Stage.initialize`` says. Only what it sets has changed afterwards."""
+    """Let a stage set weights from its first batch, as ``Stage.initialize`` says.
+
+    Only what it sets has changed afterwards.
+    """
     if stage.initialize is None:
         return
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]

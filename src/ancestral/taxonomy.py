@@ -1,4 +1,7 @@
-"""The taxonomy: one row for each model, by how it represents a distribution and how it learns. Imports no torch."""
+"""The taxonomy: one row for each model, by how it represents a distribution and how it learns.
+
+Imports no torch.
+"""
 
 import functools
 import importlib
@@ -59,31 +62,41 @@ def _arxiv(authors: str, number: str) -> str:
 
 TAXONOMY: tuple[Row, ...] = (
     Row(name="pixelrnn", title="PixelRNN", paper=_arxiv("van den Oord et al. 2016", "1601.06759"),
-        representation="autoregressive", learning=_ML, likelihood="exact", path="autoregressive.pixelrnn:PixelRNN"),
+        representation="autoregressive", learning=_ML, likelihood="exact",
+        path="autoregressive.pixelrnn:PixelRNN"),
     Row(name="pixelcnn", title="PixelCNN", paper=_arxiv("van den Oord et al. 2016", "1601.06759"),
-        representation="autoregressive", learning=_ML, likelihood="exact", path="autoregressive.pixelcnn:PixelCNN"),
+        representation="autoregressive", learning=_ML, likelihood="exact",
+        path="autoregressive.pixelcnn:PixelCNN"),
     Row(name="gated-pixelcnn", title="Gated PixelCNN", paper=_arxiv("van den Oord et al. 2016", "1606.05328"),
-        representation="autoregressive", learning=_ML, likelihood="exact", path="autoregressive.gated_pixelcnn:GatedPixelCNN"),
+        representation="autoregressive", learning=_ML, likelihood="exact",
+        path="autoregressive.gated_pixelcnn:GatedPixelCNN"),
     Row(name="pixelcnnpp", title="PixelCNN++", paper=_arxiv("Salimans et al. 2017", "1701.05517"),
-        representation="autoregressive", learning=_ML, likelihood="exact", path="autoregressive.pixelcnnpp:PixelCNNpp"),
+        representation="autoregressive", learning=_ML, likelihood="exact",
+        path="autoregressive.pixelcnnpp:PixelCNNpp"),
     Row(name="pixelsnail", title="PixelSNAIL", paper=_arxiv("Chen et al. 2017", "1712.09763"),
-        representation="autoregressive", learning=_ML, likelihood="exact", path="autoregressive.pixelsnail:PixelSNAIL"),
+        representation="autoregressive", learning=_ML, likelihood="exact",
+        path="autoregressive.pixelsnail:PixelSNAIL"),
     Row(name="wavenet", title="WaveNet", paper=_arxiv("van den Oord et al. 2016", "1609.03499"),
-        representation="autoregressive", learning=_ML, likelihood="exact", path="autoregressive.wavenet:WaveNet"),
+        representation="autoregressive", learning=_ML, likelihood="exact",
+        path="autoregressive.wavenet:WaveNet"),
     Row(name="transformer", title="Transformer", paper=_arxiv("Vaswani et al. 2017", "1706.03762"),
-        representation="autoregressive", learning=_ML, likelihood="exact", path="autoregressive.transformer:Transformer"),
+        representation="autoregressive", learning=_ML, likelihood="exact",
+        path="autoregressive.transformer:Transformer"),
     Row(name="vae", title="VAE", paper=_arxiv("Kingma & Welling 2013", "1312.6114"),
         representation="latent", learning=_VB, likelihood="bound", path="latent.vae:VAE"),
     Row(name="vqvae", title="VQ-VAE", paper=_arxiv("van den Oord et al. 2017", "1711.00937"),
-        representation="latent", learning=_VB + ", then a learned prior", likelihood="bound", path="latent.vqvae:VQVAE"),
+        representation="latent", learning=_VB + ", then a learned prior", likelihood="bound",
+        path="latent.vqvae:VQVAE"),
     Row(name="vqvae2", title="VQ-VAE-2", paper=_arxiv("Razavi et al. 2019", "1906.00446"),
         representation="latent", learning=_VB + ", then learned priors", likelihood="bound"),
-    Row(name="nice", title="NICE", paper=_arxiv("Dinh et al. 2014", "1410.8516"), representation="flow", learning=_ML, likelihood="bound"),
+    Row(name="nice", title="NICE", paper=_arxiv("Dinh et al. 2014", "1410.8516"),
+        representation="flow", learning=_ML, likelihood="bound"),
     Row(name="realnvp", title="Real NVP", paper=_arxiv("Dinh et al. 2016", "1605.08803"),
         representation="flow", learning=_ML, likelihood="bound"),
     Row(name="maf", title="MAF", paper=_arxiv("Papamakarios et al. 2017", "1705.07057"),
         representation="flow", learning=_ML, likelihood="bound"),
-    Row(name="iaf", title="IAF", paper=_arxiv("Kingma et al. 2016", "1606.04934"), representation="flow", learning=_VB, likelihood="bound"),
+    Row(name="iaf", title="IAF", paper=_arxiv("Kingma et al. 2016", "1606.04934"),
+        representation="flow", learning=_VB, likelihood="bound"),
     Row(name="glow", title="Glow", paper=_arxiv("Kingma & Dhariwal 2018", "1807.03039"),
         representation="flow", learning=_ML, likelihood="bound"),
     Row(name="gan", title="GAN", paper=_arxiv("Goodfellow et al. 2014", "1406.2661"),
@@ -109,10 +122,10 @@ TAXONOMY: tuple[Row, ...] = (
 
 @functools.cache
 def rows() -> tuple[Row, ...]:
-    """The rows of this library and those that installed packages add, as entry points of the group ``ancestral.models``.
+    """The rows of this library and those that installed packages add.
 
-    An entry point names a ``Row``, whose ``path`` is absolute; its module should not import torch, so that
-    lists stay fast.
+    They add them as entry points of the group ``ancestral.models``. An entry point names a ``Row``, whose
+    ``path`` is absolute; its module should not import torch, so that lists stay fast.
     """
     found = list(TAXONOMY)
     for point in importlib.metadata.entry_points(group="ancestral.models"):
@@ -168,7 +181,8 @@ def import_model(module: str, name: str) -> "type[Model]":
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
         problem = f"expected a module that can be imported, got {module}"
-        raise UserError(problem, "install its package, or give the command in the folder that it is in") from None
+        remedy = "install its package, or give the command in the folder that it is in"
+        raise UserError(problem, remedy) from None
     except AttributeError:
         raise UserError(f"expected a class {name} in {module}, got none", "check the name") from None
     if not (isinstance(found, type) and issubclass(found, Model)):

@@ -1,4 +1,7 @@
-"""Checks that anybody can run on a model of their own: the contract (``check_model``) and what a network sees (``certify``)."""
+"""Checks that anybody can run on a model of their own.
+
+``check_model`` is the contract, ``certify`` measures what a network sees.
+"""
 
 import ast
 import copy
@@ -12,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -47,14 +50,16 @@ SPECS = (
         contexts=(Spec(shape=(1, 1, 1), levels=2, domain="codes"), Spec(shape=(2, 2, 2), levels=None)),
     ),
 )
-"""Small enough that every possible example can be enumerated; the one with contexts is for models that take them."""
+"""Small enough that every possible example can be enumerated; the one with contexts is for models that take
+them."""
 CONTINUOUS = (Spec(shape=(2,), levels=None), Spec(shape=(1,), levels=None, classes=2))
 """Small enough that a density can be integrated: for models of tables."""
 
 _DRAWS = 4000
 _NOISES = 200
 _UPDATES = 30
-"""Updates of each phase: fewer leave batch normalization so far off that a tokenizer gives every example the same code."""
+"""Updates of each phase: fewer leave batch normalization so far off that a tokenizer gives every example the
+same code."""
 
 
 def check_model(cls: type[Model], specs: tuple[Spec, ...] = SPECS, config: Any = None) -> None:
@@ -62,11 +67,11 @@ def check_model(cls: type[Model], specs: tuple[Spec, ...] = SPECS, config: Any =
 
     Args:
         cls: the model's class.
-        specs: tiny specs of data that the model takes; each is enumerated (continuous ones are integrated). Those with contexts are left
-            out for a model that takes none.
+        specs: tiny specs of data that the model takes; each is enumerated (continuous ones are integrated).
+            Those with contexts are left out for a model that takes none.
         config: a small configuration; ``cls.Config.tiny()`` if None.
     """
-    config = config or cls.Config.tiny()
+    config = config or cast(Any, cls.Config).tiny()
     check_configuration(cls, config)
     for spec in specs:
         if spec.contexts and not cls.takes_contexts:
@@ -80,27 +85,30 @@ def check_model(cls: type[Model], specs: tuple[Spec, ...] = SPECS, config: Any =
 
 
 def check_configuration(cls: type[Model], config: Any = None) -> None:
-    """Config is a frozen dataclass of documented fields, survives JSON, and its recipes hold configurations of the model."""
-    config = config or cls.Config.tiny()
+    """Config is a frozen dataclass of documented fields and survives JSON; recipes hold such Configs."""
+    config = config or cast(Any, cls.Config).tiny()
     parameters = getattr(cls.Config, "__dataclass_params__", None)
     assert parameters is not None, "Config is no dataclass"
     assert parameters.frozen, "Config is not frozen"
     documented = _documented(cls.Config)
     for field in dataclasses.fields(cls.Config):
-        assert field.name in documented, f"the field {field.name} of Config has no docstring, which is its help text"
+        problem = f"the field {field.name} of Config has no docstring, which is its help text"
+        assert field.name in documented, problem
     assert from_json(cls.Config, to_json(config)) == config, "Config does not survive JSON"
     assert cls.recipes, "no recipe"
     for name, recipe in cls.recipes.items():
         assert isinstance(recipe, Recipe), f"recipe {name} is no Recipe"
         assert isinstance(recipe.model, cls.Config), f"recipe {name} holds no Config of the model"
-        assert all(isinstance(o, Optimization) for o in recipe.stages.values()), f"recipe {name} lacks an Optimization"
+        known = all(isinstance(o, Optimization) for o in recipe.stages.values())
+        assert known, f"recipe {name} lacks an Optimization"
 
 
 def check_training(model: Model) -> None:
     """Train a fresh model briefly, as the loop does, and see that stages and phases do what they say.
 
-    Each phase's loss reaches its own parameters and changes no others; a stage changes only what it owns, so that another run can take it
-    over; a shared optimizer knows the parameters; what can be validated is finite without gradients.
+    Each phase's loss reaches its own parameters and changes no others; a stage changes only what it owns, so
+    that another run can take it over; a shared optimizer knows the parameters; what can be validated is
+    finite without gradients.
     """
     stages = model.stages()
     check_recipes(model)
@@ -117,20 +125,23 @@ def check_training(model: Model) -> None:
         reached: dict[str, set[int]] = {name: set() for name in optimizers}
         for phase in stage.phases:
             owner = phase.optimizer or phase.name
-            assert owner in optimizers, f"phase {phase.name} shares the optimizer of {owner}, which has none of its own"
+            problem = f"phase {phase.name} shares the optimizer of {owner}, which has none of its own"
+            assert owner in optimizers, problem
             known = {id(p) for group in optimizers[owner].param_groups for p in group["params"]}
             assert all(id(p) in known for p in phase.parameters), (
                 f"phase {phase.name} trains parameters that the optimizer of {owner} does not know"
             )
-            reached[owner] |= _check_phase(model, stages, i, phase, batch, constants)
-        for owner, known in reached.items():  # a lazy regularizer may leave some to the phase whose optimizer it shares
+            reached[owner] |= _check_phase(model, stages, i, phase, batch, constants=constants)
+        # A lazy regularizer may leave some to the phase whose optimizer it shares.
+        for owner, known in reached.items():
             trained = {id(p) for group in optimizers[owner].param_groups for p in group["params"]}
             missed = [n for n, p in model.named_parameters() if id(p) in trained - known - constants]
             assert not missed, f"phase {owner} does not reach {missed[0]}"
         for step in range(_UPDATES):
             progress = Progress.at(step, _UPDATES)
             for phase in stage.phases:
-                _update(model, stage, phase, batch, progress, optimizers[phase.optimizer or phase.name], constants)
+                optimizer = optimizers[phase.optimizer or phase.name]
+                _update(model, stage, phase, batch, progress, optimizer=optimizer, constants=constants)
         for p in model.parameters():
             p.requires_grad_(id(p) not in constants)
         model.zero_grad(set_to_none=True)
@@ -141,7 +152,10 @@ def check_training(model: Model) -> None:
 
 
 def check_recipes(model: Model) -> None:
-    """Recipes name the model's stages (optional ones may be left out), and the phases of those that have several optimizers."""
+    """Recipes name the model's stages, and the phases of those that have several optimizers.
+
+    Optional stages may be left out.
+    """
     stages = model.stages()
     needed = [s.name for s in stages if not s.optional]
     for name, recipe in type(model).recipes.items():
@@ -156,9 +170,12 @@ def check_recipes(model: Model) -> None:
 
 
 def _check_phase(
-    model: Model, stages: tuple[Stage, ...], index: int, phase: Phase, batch: Batch, constants: set[int]
+    model: Model, stages: tuple[Stage, ...], index: int, phase: Phase, batch: Batch, *, constants: set[int]
 ) -> set[int]:
-    """One loss: a finite scalar, the same for the same state, whose gradient reaches no later stage's parameters. What it reaches."""
+    """One loss: a finite scalar, the same for the same state; returns what its gradient reaches.
+
+    That is no later stage's parameters.
+    """
     stage, progress = stages[index], Progress.at(1, _UPDATES)
     state = {name: value.clone() for name, value in model.state_dict().items()}
     totals = []
@@ -174,7 +191,9 @@ def _check_phase(
                 assert not value.requires_grad, f"term {term} holds on to the graph"
             loss.total.backward()
             totals.append(loss.total.detach())
-    assert torch.equal(*totals), f"the loss of phase {phase.name} depends on more than weights, batch, progress and torch's generators"
+    assert torch.equal(*totals), (
+        f"the loss of phase {phase.name} depends on more than weights, batch, progress and torch's generators"
+    )
     reached = {id(p) for p in model.parameters() if p.grad is not None}
     own = {id(p) for p in phase.parameters} - constants
     assert reached, f"phase {phase.name} reaches no parameter"
@@ -186,7 +205,9 @@ def _check_phase(
         model.loss(batch, phase.name, progress).total.backward()  # nothing is frozen now
     allowed = {id(p) for s in stages[: index + 1] for module in s.modules for p in module.parameters()}
     wrong = [name for name, p in model.named_parameters() if p.grad is not None and id(p) not in allowed]
-    assert not wrong, f"phase {phase.name} reaches {wrong[0]}, which neither its stage nor an earlier one owns"
+    assert not wrong, (
+        f"phase {phase.name} reaches {wrong[0]}, which neither its stage nor an earlier one owns"
+    )
     model.load_state_dict(state)
     model.zero_grad()
     return reached
@@ -198,6 +219,7 @@ def _update(
     phase: Phase,
     batch: Batch,
     progress: Progress,
+    *,
     optimizer: torch.optim.Optimizer,
     constants: set[int],
 ) -> None:
@@ -209,7 +231,8 @@ def _update(
         optimizer.step()
         optimizer.zero_grad()
     for name, p in model.named_parameters():
-        assert name not in others or torch.equal(p, others[name]), f"phase {phase.name} changes {name}, which it does not own"
+        same = name not in others or torch.equal(p, others[name])
+        assert same, f"phase {phase.name} changes {name}, which it does not own"
 
 
 def _check_validation(model: Model, stage: Stage, batch: Batch) -> None:
@@ -220,8 +243,10 @@ def _check_validation(model: Model, stage: Stage, batch: Batch) -> None:
                 with torch.no_grad():
                     total = model.loss(batch, phase.name, Progress.at(_UPDATES, _UPDATES)).total
             except RuntimeError as error:
-                raise AssertionError(f"phase {phase.name} must be marked as not validated: {error}") from error
-            assert bool(total.isfinite()), f"the loss of phase {phase.name} is not finite on validation examples"
+                problem = f"phase {phase.name} must be marked as not validated: {error}"
+                raise AssertionError(problem) from error
+            problem = f"the loss of phase {phase.name} is not finite on validation examples"
+            assert bool(total.isfinite()), problem
 
 
 @contextmanager
@@ -247,7 +272,10 @@ def _seeded() -> Iterator[None]:
 
 
 def check_sample(model: Model) -> None:
-    """Samples are of the spec, and a function of the generator alone; options that the model does not take are refused."""
+    """Samples are of the spec, and a function of the generator alone.
+
+    Options that the model does not take are refused.
+    """
     model.eval()
     spec = model.spec
     given = _batch(spec, 5)
@@ -293,8 +321,9 @@ def check_saving(model: Model) -> None:
 def check_likelihood(model: Model) -> None:
     """What the likelihood says of itself holds.
 
-    An exact one sums to one over all examples, for each class (of continuous data it integrates to one), and samples follow it. Exp of a
-    bound sums to at most one, and more samples make it no looser where they are of use. A model without one says so.
+    An exact one sums to one over all examples, for each class (of continuous data it integrates to one), and
+    samples follow it. Exp of a bound sums to at most one, and more samples make it no looser where they are
+    of use. A model without one says so.
     """
     model.double().eval()
     if model.likelihood == "none":
@@ -339,11 +368,12 @@ def _check_bound(model: Model) -> None:
         tighter = torch.stack([model.log_likelihood(examples, 10) for _ in range(_NOISES)]).mean(0)
         total = float(tighter.exp().sum())
         assert total <= 1 + 5e-2, f"exp(importance bound) sums to {total} > 1: it is no bound"
-        assert float(tighter.mean()) >= float(bound.mean()) - 1e-3, "the importance-weighted bound is below the other"
+        tight = float(tighter.mean()) >= float(bound.mean()) - 1e-3
+        assert tight, "the importance-weighted bound is below the other"
 
 
 def _check_density(model: Model) -> None:
-    """By quadrature in one or two dimensions; a bound integrates to less, and its samples are not compared."""
+    """By quadrature in one or two dimensions; a bound integrates to less, its samples are not compared."""
     size, reach = {1: (4000, 30.0), 2: (400, 12.0)}[model.spec.dims]
     axis = torch.linspace(-reach, reach, size, dtype=torch.float64)
     x = torch.cartesian_prod(*[axis] * model.spec.dims).view(-1, *model.spec.shape)
@@ -444,11 +474,16 @@ def _prepared(model: Model, stage: Stage) -> Batch:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    return torch.equal(a, b) or bool(torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num()))
+    return torch.equal(a, b) or (
+        torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())
+    )
 
 
 def _documented(cls: type) -> set[str]:
-    """The fields of a dataclass and its bases that a docstring follows; all of a class whose source is not to be had."""
+    """The fields of a dataclass and its bases that a docstring follows.
+
+    Of a class whose source is not to be had, all.
+    """
     found = set[str]()
     for base in cls.__mro__:
         if not dataclasses.is_dataclass(base):

@@ -20,19 +20,22 @@ from safetensors.torch import load_file, save_file
 import ancestral
 from ancestral.cli import main as commands
 from ancestral.data import ImageOptions, load_data
-from ancestral.data.sheets import sheet, side_by_side, to_pixels
+from ancestral.media import comparison, picture, to_pixels
 from ancestral.taxonomy import TAXONOMY, model_class
 
 TRAINING = "--device cpu --log-every 6 --checkpoint-every 6 --evaluate-every 6 --sample-every 0"
 PRIOR = "--model.prior.width 8 --model.prior.layers 2 --model.prior.head 8"
 TOKENIZER = (
-    f"--model.codebook-size 8 --model.code-dim 4 --model.stride 2 --model.width 8 --model.blocks 1 --model.residual-width 4 "
+    f"--model.quantizer.codebook-size 8 --model.quantizer.dim 4 --model.stride 2 --model.width 8 --model.blocks 1 --model.residual-width 4 "
     f"--model.components 2 {PRIOR}"
 )
 
-MLP = "--model.architecture mlp --model.latents 2 --model.hidden 8 --model.components 2"
+MLP = "--model.architecture mlp --model.latents 2 --model.architecture.hidden 8 --model.components 2"
 
-CONVOLUTIONAL = "--model.latents 4 --model.width 8 --model.stride 2 --model.blocks 1 --model.components 2"
+CONVOLUTIONAL = (
+    "--model.latents 4 --model.architecture.width 8 --model.architecture.stride 2 --model.architecture.blocks 1 "
+    "--model.components 2"
+)
 
 
 def stage(name, steps=6):
@@ -123,7 +126,7 @@ def test_forms_of_samples_hold_the_same_images(call, runs):
         3, torch.tensor([8, 1, 8]), temperature=0.5, generator=torch.Generator().manual_seed(0)
     )
     assert torch.equal(x, drawn)
-    assert shows(f"{name}.png", sheet(x, model.spec))
+    assert shows(f"{name}.png", picture(model.spec, x))
     files = sorted(Path(name).iterdir())
     assert [f.name for f in files] == [f"{name}-{i}.png" for i in range(3)]
     assert np.array_equal(np.stack([pixels(f) for f in files]), to_pixels(x, model.spec))
@@ -139,7 +142,7 @@ def test_samples_go_into_the_run(call, runs):
 def test_reconstruct(call, runs, name):
     assert call(f"reconstruct RUNS/{name} --n 5 --out .") == (0, "reconstructions.png\n", "")
     model, x = ancestral.load(runs / name), digits().x[:5]
-    assert shows("reconstructions.png", side_by_side(model.spec, x, model.reconstruct(x)))
+    assert shows("reconstructions.png", comparison(model.spec, x, model.reconstruct(x)))
 
 
 @pytest.mark.parametrize(("options", "rows", "columns"), [("", slice(4, 8), slice(0, 8)), ("--rows 6", slice(6, 8), slice(0, 8)),
@@ -156,19 +159,19 @@ def test_complete(call, runs, options, rows, columns):
     _, completed = ancestral.complete(model, x, known, seed=3)
     assert torch.equal(completed[:, known], x[:, known])
     assert not torch.equal(completed, x)
-    assert shows("completions-seed3.png", side_by_side(model.spec, x, torch.where(known, x, 8), completed))
+    assert shows("completions-seed3.png", comparison(model.spec, x, torch.where(known, x, 8), completed))
 
 
 def test_pictures_of_another_size_and_in_color(call, runs):
     images = ImageOptions(size=(8, 8), mode="gray", levels=17)
     model, data = ancestral.load(runs / "vqvae"), load_data(str(runs / "pictures"), images)
     assert call("reconstruct RUNS/vqvae --data RUNS/pictures --out .")[0] == 0
-    assert shows("reconstructions.png", side_by_side(model.spec, data.test.x, model.reconstruct(data.test.x)))
+    assert shows("reconstructions.png", comparison(model.spec, data.test.x, model.reconstruct(data.test.x)))
     assert call("tokenize RUNS/vqvae --data RUNS/pictures --out codes.npy")[0] == 0
     assert np.array_equal(np.load("codes.npy"), model.tokenize(data.train.x)[0].numpy())
     status, output, _ = call("evaluate RUNS/vqvae --data RUNS/pictures")
     assert status == 0
-    assert f"{ancestral.evaluate(model, data)['honest total']:.4f}" in output
+    assert f"{ancestral.evaluate(model, data)['nelbo_codes_decoder']:.4f}" in output
 
 
 def test_tokens_go_out_and_come_back(call, runs):
@@ -184,7 +187,7 @@ def test_tokens_go_out_and_come_back(call, runs):
         assert call(f"detokenize RUNS/vqvae {source}")[:2] == (0, "codes.npz\n")
         assert np.array_equal(np.load("codes.npz")["x"], model.reconstruct(split.x).numpy())
     assert call("detokenize RUNS/vqvae codes.npy --n 7 --format sheet")[:2] == (0, "codes.png\n")
-    assert shows("codes.png", sheet(model.reconstruct(split.x[:7]), model.spec))
+    assert shows("codes.png", picture(model.spec, model.reconstruct(split.x[:7])))
 
 
 def test_codes_of_any_integer_type(call):
@@ -205,11 +208,11 @@ def test_evaluate_prints_and_writes(call, runs):
     assert written["examples"] == 180
     assert "VQ-VAE on digits, test split, 180 examples" in output
     assert "not written" not in output
-    assert re.search(rf"honest total +{again['honest total']:.4f} ± 0\.\d{{4}}  bits/dim +bound", output)
+    assert re.search(rf"negative ELBO \(codes \+ decoder\) +{again['nelbo_codes_decoder']:.4f} ± 0\.\d{{4}}  bits/dim +bound", output)
     assert max(map(len, output.splitlines())) <= 80
     assert {"reconstructions.png", "latent.png"} <= {p.name for p in (run / "samples").iterdir()}
     assert call("report RUNS/vqvae")[:2] == (0, f"{run}/report.html\n")
-    assert f"{again['honest total']:.4f}" in (run / "report.html").read_text()
+    assert f"{again['nelbo_codes_decoder']:.4f}" in (run / "report.html").read_text()
 
 
 @pytest.mark.parametrize("part", ["--data digits", "--limit 8", "--split train", "--split all"])
@@ -311,11 +314,11 @@ def test_top_k_of_one_draws_the_likeliest(call, runs):
 
 
 def test_the_prior_may_be_another_model(call, runs):
-    status, output, _ = call("train vqvae --prior-model transformer --model.prior.heads 2 --print-config")
+    status, output, _ = call("train vqvae --model.prior transformer --model.prior.heads 2 --print-config")
     assert status == 0
     assert json.loads(output)["model"]["prior"]["heads"] == 2
     assert "dilations" in json.loads(call("train vqvae --print-config")[1])["model"]["prior"]
-    line = f"vqvae --data digits --from {runs}/vqvae {TRAINING} {stage('prior', 3)} --prior-model transformer --out other"
+    line = f"vqvae --data digits --from {runs}/vqvae {TRAINING} {stage('prior', 3)} --model.prior transformer --out other"
     assert call(f"train {line} --model.prior.width 8 --model.prior.heads 2 --model.prior.layers 1")[0] == 0
     assert call("evaluate other --limit 20")[0] == 0
     assert json.loads(Path("other/run.json").read_text())["config"]["prior"]["positions"] == "rotary"
@@ -416,7 +419,7 @@ def test_another_prior_by_from(call, runs):
     old, new = (load_file(path / "model" / "model.safetensors") for path in (runs / "vqvae", Path("new")))
     assert all(torch.equal(old[k], new[k]) for k in old if not k.startswith("prior"))
     manifest = json.loads(Path("new/run.json").read_text())
-    assert (manifest["config"]["codebook_size"], manifest["config"]["prior"]["layers"]) == (8, 1)
+    assert (manifest["config"]["quantizer"]["codebook_size"], manifest["config"]["prior"]["layers"]) == (8, 1)
 
 
 def test_no_blank_lines_where_nobody_watches(runs, tmp_path):

@@ -1,4 +1,5 @@
-"""Every factorized model: it sees exactly its declared past, and streams what the full pass computes, from its one implementation."""
+"""Every factorized model: it sees exactly its declared past, and streams what the full pass computes, from
+its one implementation."""
 
 import dataclasses
 import itertools
@@ -50,9 +51,7 @@ CASES = list(itertools.product(VARIANTS, SPECS))
 
 def as_sequence(spec, steps, contexts=()):
     domain = "codes" if spec.domain == "codes" else "sound"
-    return dataclasses.replace(
-        spec, shape=(spec.shape[0], steps), domain=domain, contexts=tuple(contexts)
-    )
+    return dataclasses.replace(spec, shape=(spec.shape[0], steps), domain=domain, contexts=tuple(contexts))
 
 
 def build(variant, name, seed=0, **more) -> Autoregressive:
@@ -262,7 +261,8 @@ FINE = Spec(shape=(2, 4, 4), levels=None)
 
 
 def with_two_contexts(variant):
-    """A class-conditional model of 8x8 codes (or 16 steps) that sees a coarse map of codes and a finer one of real numbers."""
+    """A class-conditional model of 8x8 codes (or 16 steps) that sees a coarse map of codes and a finer one of
+    real numbers."""
     model_name, options = VARIANTS[variant]
     cls = MODELS[model_name]
     spec = Spec(shape=(1, 8, 8), levels=5, classes=2, domain="codes", contexts=(COARSE, FINE))
@@ -300,7 +300,7 @@ def test_two_contexts_of_two_resolutions_are_seen(variant):
     # One does not stand for the other: without its own, a model refuses to run.
     for contexts in ((), (coarse,), (fine, coarse)):
         for run in (model.conditionals, lambda x, labels, contexts: model.stream(n, labels, contexts)):
-            with pytest.raises(UserError, match=r"expected (2 contexts|contexts of shape|examples of shape|integers)"):
+            with pytest.raises(UserError, match=r"expected (2 |)(contexts|examples of shape|integers)"):
                 run(x, labels, contexts)
 
 
@@ -326,7 +326,8 @@ def test_two_contexts_are_no_leak(variant):
 
 
 def test_weights_changed_between_streams_are_seen():
-    """Masked and normalized weights are prepared when a stream starts, so that a load or an average is never missed."""
+    """Masked and normalized weights are prepared when a stream starts, so that a load or an average is never
+    missed."""
     for variant in VARIANTS:
         model = build(variant, "mixture")
         uniforms = noise(model, 2)
@@ -342,7 +343,8 @@ def test_weights_changed_between_streams_are_seen():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_stream_adds_up_to_the_likelihood(name):
-    """What a codec would pay for the values one after another is what ``log_likelihood`` says of the whole."""
+    """What a codec would pay for the values one after another is what ``log_likelihood`` says of the
+    whole."""
     model = build(name, "gray")
     labels, contexts = given(model, 2)
     x = model.sample(2, labels, contexts=contexts)
@@ -369,7 +371,8 @@ def test_a_compiled_network_streams_the_same_tokens(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_bfloat16_draws_from_its_own_stream(name):
-    """In half precision a stream rounds otherwise than a full pass; what is drawn is drawn from what the stream said."""
+    """In half precision a stream rounds otherwise than a full pass; what is drawn is drawn from what the
+    stream said."""
     exact, model = build(name, "mixture"), build(name, "mixture").bfloat16()
     uniforms = noise(model, 2, dtype=torch.float32)
     x = model.quantile(uniforms).long()
@@ -428,7 +431,8 @@ def test_dropout_drops_in_training_alone(name):
 @pytest.mark.parametrize("name", ["pixelcnnpp", "pixelsnail"])
 @pytest.mark.parametrize("labels", [torch.tensor([0, 1, 2, 0]), torch.zeros(4, dtype=torch.int64), None])
 def test_weight_normalisation_starts_from_data(name, labels):
-    """Each convolution gives mean 0 and a standard deviation of 1, of 0.1 where a block starts; also if all labels are the same."""
+    """Each convolution gives mean 0 and a standard deviation of 1, of 0.1 where a block starts; also if all
+    labels are the same."""
     torch.manual_seed(0)
     cls = MODELS[name]
     spec = Spec(shape=(1, 6, 6), levels=20, classes=3)
@@ -499,7 +503,10 @@ BAD_NOISE = [
     ),
 ]
 BAD_COMPLETIONS = [
-    ({"x": torch.zeros(2, 1, 5, 6, dtype=torch.int64)}, r"expected examples of shape \(1, 5, 7\), got \(1, 5, 6\)"),
+    (
+        {"x": torch.zeros(2, 1, 5, 6, dtype=torch.int64)},
+        r"expected examples of shape \(1, 5, 7\), got \(1, 5, 6\)",
+    ),
     ({"x": torch.full((2, 1, 5, 7), 6)}, "expected values 0..5, got 6;"),
     ({"known": torch.ones(5, 5, dtype=torch.bool)}, r"expected a mask of shape \(2, 1, 5, 7\), got \(5, 5\)"),
     ({"known": torch.ones(5, 7)}, "expected a boolean mask"),
@@ -616,7 +623,8 @@ def test_recipes_can_be_built(name, recipe):
 @pytest.mark.parametrize("shape", [(1, 1, 16), (1, 16, 1)])
 @pytest.mark.parametrize("name", ["pixelcnnpp", "pixelsnail"])
 def test_channels_without_variance_keep_their_gain(name, shape):
-    """In a single row nothing comes from above: what is a constant there must not be scaled up to a variance of 1."""
+    """In a single row nothing comes from above: what is a constant there must not be scaled up to a variance
+    of 1."""
     torch.manual_seed(0)
     model = MODELS[name](MODELS[name].Config.tiny(), Spec(shape=shape, levels=6))
     gains = {

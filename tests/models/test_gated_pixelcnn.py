@@ -36,7 +36,8 @@ def parameters_of(distribution):
 
 
 def past(shape, kernel, layers):
-    """Whether output (c, r, s) may depend on input (c', r', s'), from the paper's geometry alone, ``(C, H, W, C, H, W)``.
+    """Whether output (c, r, s) may depend on input (c', r', s'), from the paper's geometry alone, ``(C, H, W,
+    C, H, W)``.
 
     The row so far by at most half a kernel a layer; of the rows above, a rectangle that grows by as much to
     all three sides.
@@ -131,7 +132,8 @@ def test_channel_groups_are_even_and_in_order(width, groups):
 
 
 def test_masked_weights_follow_the_weights():
-    """The mask is applied at every pass, so that a step, a load or an average never leaves a stale or leaking weight."""
+    """The mask is applied at every pass, so that a step, a load or an average never leaves a stale or leaking
+    weight."""
     layer = RasterConv2d(torch.tensor([0, 1]), torch.tensor([0, 1]), left=1, mask="A")
     assert "seen" not in layer.state_dict()
     x = torch.randn(1, 2, 1, 1)
@@ -236,7 +238,8 @@ def test_the_unconditional_model_of_labelled_data_ignores_labels():
     x = enumerate_examples(spec)
     with torch.no_grad():
         assert torch.equal(
-            model.log_likelihood(Batch(x)), model.log_likelihood(Batch(x, torch.ones(len(x), dtype=torch.int64)))
+            model.log_likelihood(Batch(x)),
+            model.log_likelihood(Batch(x, torch.ones(len(x), dtype=torch.int64))),
         )
 
 
@@ -252,7 +255,8 @@ def test_loss_is_the_mean_in_bits_per_dim():
 
 
 def test_learning_the_data_reaches_their_entropy():
-    """Four equally likely pictures cost 2 bits: what a correct factorization can reach and a leaking one undercuts."""
+    """Four equally likely pictures cost 2 bits: what a correct factorization can reach and a leaking one
+    undercuts."""
     spec = Spec(shape=(2, 2, 2), levels=2)
     x = torch.randint(2, (4, 2, 2, 2), generator=torch.Generator().manual_seed(3)).to(torch.uint8)
     assert len(x.unique(dim=0)) == 4

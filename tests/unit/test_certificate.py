@@ -100,7 +100,8 @@ def test_a_shift_that_is_off_by_one_is_a_leak(spec):
 
 
 def test_a_fully_masked_row_of_attention_is_a_leak():
-    """A softmax over nothing but minus infinities (or -1e10) is uniform: the first position sees everything."""
+    """A softmax over nothing but minus infinities (or -1e10) is uniform: the first position sees
+    everything."""
 
     def attention(x):
         values = x.double().flatten(1)

@@ -1,4 +1,5 @@
-"""Distributions over integers: masses against scipy, gradients at the extremes, sampling against the probabilities."""
+"""Distributions over integers: masses against scipy, gradients at the extremes, sampling against the
+probabilities."""
 
 import itertools
 import math
@@ -265,7 +266,8 @@ def test_gradients_agree_with_finite_differences(kind):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 def test_compiled_gradients_are_the_same():
-    """Inductor's vectorized expm1 is 0 below 3e-8 on CPUs, and its logarithm -inf; what is compiled must not use it."""
+    """Inductor's vectorized expm1 is 0 below 3e-8 on CPUs, and its logarithm -inf; what is compiled must not
+    use it."""
     torch.manual_seed(0)
     parameters = [torch.randn(256, 2) for _ in range(3)]
     parameters[2][:128] = torch.linspace(-12, 20, 128)[:, None]  # at 20, bins are 2e-11 scales wide
@@ -541,7 +543,8 @@ def test_top_p_keeps_the_fewest_levels_that_reach_it(top_p, kept):
 
 @pytest.mark.parametrize(("channels", "levels"), [(1, 5), (2, 4), (3, 4)])
 def test_coupled_channels_are_the_joint_mixture(channels, levels):
-    """Against the joint distribution written out from the paper's equations, value by value; its sampler against its probabilities."""
+    """Against the joint distribution written out from the paper's equations, value by value; its sampler
+    against its probabilities."""
     generator = torch.Generator().manual_seed(channels)
     k = 3
     logits = torch.randn(1, 1, k, generator=generator, dtype=torch.float64)

@@ -136,7 +136,7 @@ def test_a_model_of_ones_own_is_loaded_from_its_module(own, monkeypatch):
     same(load(folder), model)
     # From the Hub, nothing but this library's models is imported, whatever the file names.
     monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(folder))
-    with pytest.raises(UserError, match=r"expected a model of ancestral in .*, got Mine; choose one of class"):
+    with pytest.raises(UserError, match=r"expected a model of ancestral in .*, got Mine; choose one of"):
         load("somebody/mine")
     same(type(model).from_pretrained("somebody/mine"), model)
 

@@ -31,7 +31,8 @@ def examples(name: str, step: int) -> tuple[Tensor, Tensor]:
 
 
 def run(name: str, cls: type[nn.Module], share: slice, processes: int) -> dict[str, Tensor]:
-    """Output, gradients and running statistics after some steps on a share of each batch, and the output in evaluation mode."""
+    """Output, gradients and running statistics after some steps on a share of each batch, and the output in
+    evaluation mode."""
     _, options, dtype = CASES[name]
     norm = cls(5, **options).to(torch.float32 if dtype == torch.bfloat16 else dtype)
     results: dict[str, Tensor] = {}

@@ -1,4 +1,5 @@
-"""Each streaming layer: one place after another gives what the whole map gives, for any kernel, dilation, stride and size."""
+"""Each streaming layer: one place after another gives what the whole map gives, for any kernel, dilation,
+stride and size."""
 
 import itertools
 
@@ -29,7 +30,8 @@ def by_rows(layer, x):
 
 
 def by_positions(layer, x, *, visits=1):
-    """What a layer gives position after position, ``(N, C, H, W)``; each visited again with its true input after a wrong one."""
+    """What a layer gives position after position, ``(N, C, H, W)``; each visited again with its true input
+    after a wrong one."""
     cursor, out = cursor_of(x), {}
     for row, column in itertools.product(*map(range, x.shape[2:])):
         cursor.row, cursor.column = row, column
@@ -98,7 +100,8 @@ def test_a_long_row_needs_only_a_window():
 
 @pytest.mark.parametrize("grid", [(1, 1), (4, 6), (5, 3), (1, 7), (7, 1)])
 def test_strided_layers(grid):
-    """Half the resolution and back, for even and odd sizes: rows in the vertical stack, positions in the other."""
+    """Half the resolution and back, for even and odd sizes: rows in the vertical stack, positions in the
+    other."""
     x = noise(2, 3, *grid)
     down, up = VerticalConv2d(3, 4, 1, 1, stride=2).double(), Upsample2d(4, 3, side=1).double()
     coarse = down(x)
@@ -130,7 +133,8 @@ def test_recurrent_layers(grid, kind):
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_diagonal_lstm_is_its_recurrence(grid):
-    """Against the definition: the state of a position from its left and its upper neighbor, and mirrored one row up."""
+    """Against the definition: the state of a position from its left and its upper neighbor, and mirrored one
+    row up."""
     layer = DiagonalBiLSTM(torch.zeros(3, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)).double()
     x = noise(1, 3, *grid)
     height, width = grid

@@ -38,7 +38,10 @@ USAGE = "usage: ancestral COMMAND [options]\n\n" + "\n".join(
 
 
 def main() -> None:
-    """The console script. Exit status: 0; 2 for a mistake of the user's; 128 + the signal's number after Ctrl-C or SIGTERM."""
+    """The console script.
+
+    Exit status: 0; 2 for a mistake of the user's; 128 + the signal's number after Ctrl-C or SIGTERM.
+    """
     threading.excepthook = _in_thread
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -79,7 +82,10 @@ def run(arguments: list[str]) -> int:
 
 
 def _in_thread(failure: threading.ExceptHookArgs) -> None:
-    """Tell of an exception in a thread, but leave a full disk to the command, which meets it as well (TensorBoard writes in a thread)."""
+    """Tell of an exception in a thread, but leave a full disk to the command, which meets it as well.
+
+    TensorBoard writes in a thread.
+    """
     if not (isinstance(failure.exc_value, OSError) and failure.exc_value.errno in _FULL):
         threading.__excepthook__(failure)
 

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def shown_as(metavar: str) -> Any:
-    """For ``Annotated``: what stands for the value of an option in the help, where no default need be shown if it is None."""
+    """For ``Annotated``: what stands for an option's value in the help; a default of None is not shown."""
     return tyro.conf.arg(
         metavar=metavar,
         help_behavior_hint=lambda default: f"(default: {default})" if default not in ("None", "") else "",
@@ -85,7 +85,10 @@ def _one_line(box: str, command: str, known: list[str]) -> UserError:
 
 
 def _same_end(option: str, known: list[str]) -> list[str]:
-    """The options whose last part is that of ``option``, or has it as initials (``lr`` of ``learning-rate``), the likeliest first."""
+    """The options whose last part is that of ``option``, the likeliest first.
+
+    Or has it as initials, as ``lr`` is of ``learning-rate``.
+    """
 
     def last(name: str) -> str:
         return name.lstrip("-").rpartition(".")[2]
@@ -101,7 +104,10 @@ def _same_end(option: str, known: list[str]) -> list[str]:
 
 
 def take_option(arguments: list[str], name: str) -> str | None:
-    """The value of ``name`` in the arguments, which stay as they are: for options that decide what the other options are."""
+    """The value of ``name`` in the arguments, which stay as they are.
+
+    For options that decide what the other options are.
+    """
     for i, argument in enumerate(arguments):
         if argument == name and i + 1 < len(arguments):
             return arguments[i + 1]

@@ -91,7 +91,8 @@ def _planned(name: str, arguments: list[str]) -> Plan:
         data, known = read_json(Path(file)), _sections(plan).keys()
         if not isinstance(data, dict) or not data.keys() <= known:
             got = ", ".join(sorted(data.keys() - known)) if isinstance(data, dict) else type(data).__name__
-            raise UserError(f"expected the sections {', '.join(sorted(known))} in {file}, got {got}", "see --print-config")
+            problem = f"expected the sections {', '.join(sorted(known))} in {file}, got {got}"
+            raise UserError(problem, "see --print-config")
         plan = plan.changed(
             model=data.get("model"),
             stages=data.get("stages"),
@@ -120,19 +121,24 @@ def _options(plan: Plan) -> Any:
 
     recipes = f"Named defaults, one of {', '.join(plan.cls.recipes)}; now {plan.recipe}: {plan.source}."
     source = "digits, fashion-mnist, a folder of images, hub:OWNER/NAME or table:FILE."
-    start = "Run whose stages are taken over where they are not trained: all but the last if --stages names none."
-    flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Print the options as JSON and end.")]
+    folder = "Run directory; if it holds this run, the training goes on."
+    only = "Stages to train; all if left out."
+    file = "JSON file of options, as --print-config prints; flags override it."
+    start = "Run whose stages are taken over where not trained: all but the last if --stages names none."
+    ending = tyro.conf.arg(help="Print the options as JSON and end.")
+    flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, ending]
     fields: list[tuple[str, Any, Any]] = [
         ("data", documented(str | None, source, "DATA"), None),
-        ("out", documented(Path | None, "Run directory; if it holds this run, the training goes on.", "FOLDER"), None),
+        ("out", documented(Path | None, folder, "FOLDER"), None),
         ("recipe", documented(str | None, recipes, "NAME"), None),
-        ("config", documented(Path | None, "JSON file of options, as --print-config prints; flags override it.", "FILE"), None),
+        ("config", documented(Path | None, file, "FILE"), None),
         ("from_", documented(Path | None, start, "RUN", "from"), None),
-        ("stages", documented(tuple[str, ...], "Stages to train; all if left out.", "[STAGE [STAGE ...]]"), ()),
+        ("stages", documented(tuple[str, ...], only, "[STAGE [STAGE ...]]"), ()),
         ("print_config", flag, False),
     ]
     for field, choices in plan.cls.choices.items():
-        text = f"What the {field} is, one of {', '.join(choice.kind for choice in choices)}; now {getattr(plan.model, field).kind}."
+        kinds, now = ", ".join(choice.kind for choice in choices), getattr(plan.model, field).kind
+        text = f"What the {field} is, one of {kinds}; now {now}."
         fields.append((f"{field}_kind", documented(str | None, text, "NAME", f"model.{field}"), None))
     training = Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="training")]
     model = _settled(plan)
@@ -146,12 +152,16 @@ def _options(plan: Plan) -> Any:
         frozen=True,
     )
     row = next((r for r in rows() if r.name == name_of(plan.cls)), None)
-    made.__doc__ = f"{title(plan.cls)}, {row.paper}" if row else f"{title(plan.cls)}: {plan.cls.__doc__ or 'a model of your own'}"
+    about = f", {row.paper}" if row else f": {plan.cls.__doc__ or 'a model of your own'}"
+    made.__doc__ = title(plan.cls) + about
     return made()
 
 
 def _settled(plan: Plan) -> Any:
-    """The model's configuration as an instance of a class whose parts are of the kinds that they are now: their options are to be parsed."""
+    """The model's configuration as an instance of a class whose parts are of the kinds that they are now.
+
+    It is their options that are to be parsed.
+    """
     there = plan.model
     kinds = [(f, type(getattr(there, f)), _default(getattr(there, f))) for f in plan.cls.choices]
     made = dataclasses.make_dataclass("Config", kinds, bases=(plan.cls.Config,), kw_only=True, frozen=True)
@@ -165,12 +175,14 @@ def _as(config: Any, kind: type[Any]) -> Any:
 
 
 def _shown(optimization: Optimization) -> Any:
-    """The optimization of a stage as the command line shows it: without phases, or without what is each phase's own."""
+    """The optimization of a stage as the command line shows it: without phases, or what each phase has."""
     hidden = {"phases"} | ({f.name for f in dataclasses.fields(Updates)} if optimization.phases else set())
     hints = typing.get_type_hints(Optimization, include_extras=True)
-    fields = [(n, tyro.conf.Suppress[hints[n]], _default(getattr(optimization, n))) for n in hidden]
+    suppressed: Any = tyro.conf.Suppress
+    fields = [(n, suppressed[hints[n]], _default(getattr(optimization, n))) for n in hidden]
     fields += [(name, Updates, _default(updates)) for name, updates in optimization.phases.items()]
-    made = dataclasses.make_dataclass("Optimization", fields, bases=(Optimization,), kw_only=True, frozen=True)
+    options: Any = {"kw_only": True, "frozen": True}
+    made = dataclasses.make_dataclass("Optimization", fields, bases=(Optimization,), **options)
     made.__doc__ = Optimization.__doc__
     values = {f.name: getattr(optimization, f.name) for f in dataclasses.fields(Optimization)}
     return made(**values | dict(optimization.phases))

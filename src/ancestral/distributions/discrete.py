@@ -56,7 +56,7 @@ class Discrete(Distribution):
         return self[:1].log_pmf().device
 
     def _parts(self) -> list["Discrete"]:
-        """The distribution cut along the first dimension, so that a piece's table of probabilities fits in memory."""
+        """The distribution cut along the first dimension, so that the table of a piece fits in memory."""
         n = self.batch_shape[0]
         step = max(1, _CHUNK // max(1, self.batch_shape.numel() // max(n, 1) * self.levels * self._terms))
         return [self[i : i + step] for i in range(0, max(n, 1), step)]

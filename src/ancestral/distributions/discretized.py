@@ -88,7 +88,8 @@ class _Binned(Discrete):
 class DiscretizedLogisticMixture(_Binned):
     """A mixture of K logistic distributions, integrated over the bins of the levels.
 
-    >>> d = DiscretizedLogisticMixture(torch.zeros(1, 2), torch.tensor([[-1.0, 1.0]]), torch.full((1, 2), -9.0), 3)
+    >>> sharp = torch.full((1, 2), -9.0)
+    >>> d = DiscretizedLogisticMixture(torch.zeros(1, 2), torch.tensor([[-1.0, 1.0]]), sharp, levels=3)
     >>> d.log_pmf().exp()  # half of the mass at each end
     tensor([[0.5000, 0.0000, 0.5000]])
 
@@ -161,7 +162,7 @@ class DiscretizedLogisticMixture(_Binned):
 def coupled_logistic_mixture(
     logits: Tensor, loc: Tensor, log_scale: Tensor, coefficients: Tensor, value: Tensor, *, levels: int
 ) -> DiscretizedLogisticMixture:
-    """The channels' conditionals under a mixture of K components that they share (Salimans et al., 2017, 2.2).
+    """The channels' conditionals under a mixture of K components that they share (Salimans et al., 2017).
 
     Within a component, a channel's location depends linearly on the values of the channels before it
     (equation 3, for any number of channels). Given those values, a channel is again a mixture: each component

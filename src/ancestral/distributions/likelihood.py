@@ -20,7 +20,7 @@ LikelihoodKind = Literal[
 
 
 class Likelihood:
-    """A network's output ``(N, channels, *grid)`` as independent distributions over integers ``(N, C, *grid)``.
+    """A network's output ``(N, channels, *grid)`` as distributions over integers ``(N, C, *grid)``.
 
     >>> likelihood = Likelihood("logistic-mixture", Spec(shape=(3, 8, 8)), components=5)
     >>> likelihood.channels  # a weight, a location and a scale of each component, for each of three values
@@ -68,8 +68,12 @@ class Likelihood:
         ):  # one weight for all values, a location and a scale for each, a coefficient for each pair
             return self.components * (1 + 2 * self.values + self.values * (self.values - 1) // 2)
         per_value = {
-            "bernoulli": 1, "categorical": self.levels, "logistic": 2, "logistic-mixture": 3 * self.components, "gaussian": 2
-        }  # fmt: skip
+            "bernoulli": 1,
+            "categorical": self.levels,
+            "logistic": 2,
+            "logistic-mixture": 3 * self.components,
+            "gaussian": 2,
+        }
         return self.values * per_value[self.kind]
 
     def __call__(self, output: Tensor, x: Tensor | None = None) -> Discrete:
@@ -106,7 +110,7 @@ class Likelihood:
         return coupled_logistic_mixture(logits, loc, log_scale, coefficients, x, levels=self.levels)
 
     def initialize(self, layer: nn.Module) -> None:
-        """Set the output layer's bias so that training starts from broad components spread over the levels."""
+        """Set the output layer's bias so that training starts from broad components all over the levels."""
         bias = layer.bias
         if not isinstance(bias, Tensor) or self.kind in ("bernoulli", "categorical"):
             return

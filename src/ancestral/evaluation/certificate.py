@@ -281,7 +281,7 @@ def certify(
 
 
 class _Probe:
-    """A network as a function of integers ``(N, *shape)`` to ``(N, D, P)`` in float64, in the order of the factorization."""
+    """A network as a function ``(N, *shape)`` to ``(N, D, P)`` in float64, values in their order."""
 
     def __init__(
         self, network: nn.Module | Network, spec: Spec, label: Tensor | None, contexts: list[Tensor]

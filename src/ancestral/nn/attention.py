@@ -28,8 +28,8 @@ class CausalAttention(nn.Module):
     the values.
 
     >>> attention = CausalAttention(1, strict=False)
-    >>> nothing_asked = torch.zeros(1, 1, 1, 4)
-    >>> attention(nothing_asked, nothing_asked, torch.tensor([0.0, 2.0, 4.0, 6.0]).view(1, 1, 1, 4)).flatten()  # running means
+    >>> alike, values = torch.zeros(1, 1, 1, 4), torch.tensor([0.0, 2.0, 4.0, 6.0]).view(1, 1, 1, 4)
+    >>> attention(alike, alike, values).flatten()  # running means
     tensor([0., 1., 2., 3.])
     """
 
@@ -79,7 +79,7 @@ class CausalAttention(nn.Module):
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention of ``(N, heads, L, size)``, laid out for the kernels that never build the L x L weights.
+    """Causal attention of ``(N, heads, L, size)``, laid out for kernels that never build L x L weights.
 
     They take heads of one size with their features side by side; anything else costs three times as much on a
     CPU.

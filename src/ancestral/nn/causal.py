@@ -33,11 +33,11 @@ def check_odd(**kernels: int) -> None:
 
 
 class VerticalConv2d(Streaming):
-    """Sees its own row and ``up`` rows above, ``side`` columns to each side: ``(N, C, H, W)`` to ``(N, out, H, W)``.
+    """Sees its own row and ``up`` rows above, ``side`` columns to each side.
 
-    On an input that is shifted down by a row it sees only rows above. In a stream it computes a row at a
-    time. With ``stride`` 2 an output row stands for two input rows and sees the first of them; sizes are
-    rounded up.
+    Shapes: ``(N, C, H, W)`` to ``(N, out, H, W)``. On an input that is shifted down by a row it sees only
+    rows above. In a stream it computes a row at a time. With ``stride`` 2 an output row stands for two input
+    rows and sees the first of them; sizes are rounded up.
 
     >>> layer = VerticalConv2d(1, 4, up=1, side=1)
     >>> layer(torch.zeros(2, 1, 5, 7)).shape
@@ -79,7 +79,7 @@ class VerticalConv2d(Streaming):
         )
 
     def step(self, x: Tensor, kept: "_VerticalState", cursor: Cursor) -> Tensor:
-        """A row ``(N, C, 1, W)``, each given once and in order; with a stride empty between the coarser rows."""
+        """A row ``(N, C, 1, W)``, each given once, in order; with a stride empty between coarser rows."""
         kept.rows.insert(0, x)
         del kept.rows[self.up * self.dilation + 1 :]
         if cursor.row % self.stride:
@@ -142,8 +142,8 @@ class RasterConv2d(Streaming):
     seen: Tensor
 
     def __init__(
-        self, in_groups: int | Tensor, out_groups: int | Tensor, *, up: int = 0, left: int = 0, right: int = 0,
-        mask: Literal["A", "B"] = "B", dilation: int = 1, stride: int = 1,
+        self, in_groups: int | Tensor, out_groups: int | Tensor, *, up: int = 0, left: int = 0,
+        right: int = 0, mask: Literal["A", "B"] = "B", dilation: int = 1, stride: int = 1,
     ) -> None:  # fmt: skip
         super().__init__()
         self.masked = (
@@ -178,7 +178,7 @@ class RasterConv2d(Streaming):
         return conv2d(padded, self.effective_weight, self.bias, stride=self.stride, dilation=d)
 
     def receptive_field(self, grid: Grid, *, own: bool = True) -> Tensor:
-        """See ``ancestral.nn.receptive_field``; ``own``: whether a position sees itself, which mask A hides in part."""
+        """See ``ancestral.nn.receptive_field``; ``own``: whether a position sees itself (mask A: in part)."""
         d = self.dilation
         offsets = {(-i * d, j * d) for i in range(1, self.up + 1) for j in range(-self.left, self.right + 1)}
         return window(

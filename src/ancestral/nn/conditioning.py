@@ -67,9 +67,7 @@ class Conditioner(nn.Module):
         self.classes = nn.Embedding(spec.classes, width) if spec.classes and class_conditional else None
         self.encoders = nn.ModuleList(ContextEncoder(context, width, blocks) for context in spec.contexts)
 
-    def forward(
-        self, labels: Tensor | None, contexts: Sequence[Tensor], dtype: torch.dtype
-    ) -> Tensor | None:
+    def forward(self, labels: Tensor | None, contexts: Sequence[Tensor], dtype: torch.dtype) -> Tensor | None:
         """The condition's map; None for a model without conditions.
 
         Raises:

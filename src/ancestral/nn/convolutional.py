@@ -18,8 +18,12 @@ class ResidualBlock(nn.Module):
     def __init__(self, width: int, hidden: int, normalize: bool = False) -> None:
         super().__init__()
         self.branch = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(width, hidden, 3, padding=1), *_norm(hidden, normalize), nn.ReLU(), nn.Conv2d(hidden, width, 1)
-        )  # fmt: skip
+            nn.ReLU(),
+            nn.Conv2d(width, hidden, 3, padding=1),
+            *_norm(hidden, normalize),
+            nn.ReLU(),
+            nn.Conv2d(hidden, width, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, width, H, W)`` to the same shape."""
@@ -89,8 +93,8 @@ class Decoder(nn.Sequential):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, width: int, stride: int, blocks: int, residual_width: int, fine_blocks: int = 0,
-        normalize: bool = False,
+        self, in_channels: int, out_channels: int, *, width: int, stride: int, blocks: int,
+        residual_width: int, fine_blocks: int = 0, normalize: bool = False,
     ) -> None:  # fmt: skip
         layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 3, padding=1), *_norm(width, normalize)]
         layers += [ResidualBlock(width, residual_width, normalize) for _ in range(blocks)]

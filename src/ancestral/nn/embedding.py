@@ -13,9 +13,10 @@ class Embedding(nn.Module):
     ``groups`` is the channel that
     each feature comes from, ``(C * width,)``.
 
-    >>> Embedding(Spec(shape=(1, 1, 3), levels=3), 8)(torch.tensor([0, 1, 2]).view(1, 1, 1, 3), torch.float32).flatten()
+    >>> x = torch.tensor([0, 1, 2]).view(1, 1, 1, 3)
+    >>> Embedding(Spec(shape=(1, 1, 3), levels=3), 8)(x, torch.float32).flatten()
     tensor([-1.,  0.,  1.])
-    >>> Embedding(Spec(shape=(1, 1, 3), domain="codes"), 8)(torch.tensor([0, 1, 2]).view(1, 1, 1, 3), torch.float32).shape
+    >>> Embedding(Spec(shape=(1, 1, 3), domain="codes"), 8)(x, torch.float32).shape
     torch.Size([1, 8, 1, 3])
     """
 

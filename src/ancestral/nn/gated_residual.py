@@ -1,4 +1,4 @@
-"""The gated residual block of PixelCNN++ and PixelSNAIL, and the weight normalization that starts from data."""
+"""The gated residual block of PixelCNN++ and PixelSNAIL, and weight normalization that starts from data."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -25,7 +25,7 @@ def concat_elu(x: Tensor) -> Tensor:
 
 
 class GatedResidual(nn.Module):
-    """``x + a * sigmoid(b)``, (a, b) two convolutions of ``x`` and an aside (Salimans et al., 2017, and its code).
+    """``x + a * sigmoid(b)``, (a, b) two convolutions of ``x`` and an aside (Salimans et al., 2017).
 
     Args:
         width: channels of ``x``.
@@ -37,8 +37,8 @@ class GatedResidual(nn.Module):
     """
 
     def __init__(
-        self, width: int, convolution: Convolution, *, hidden: int | None = None, aside: int = 0, condition_width: int = 0,
-        dropout: float = 0.0,
+        self, width: int, convolution: Convolution, *, hidden: int | None = None, aside: int = 0,
+        condition_width: int = 0, dropout: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
         hidden = hidden or width
@@ -49,10 +49,10 @@ class GatedResidual(nn.Module):
         self.condition = Injection(condition_width, 2 * width) if condition_width else None
 
     def forward(
-        self, x: Tensor, *, aside: Tensor | None = None, link: Tensor | None = None, condition: Tensor | None = None,
-        cursor: Cursor | None = None,
+        self, x: Tensor, *, aside: Tensor | None = None, link: Tensor | None = None,
+        condition: Tensor | None = None, cursor: Cursor | None = None,
     ) -> Tensor:  # fmt: skip
-        """``(N, width, H, W)`` to the same shape. A ``link`` ``(N, hidden, H, W)`` is a whole row in a stream."""
+        """``(N, width, H, W)`` to the same shape; a ``link`` ``(N, hidden, H, W)`` is a row in a stream."""
         h = _apply(self.first, concat_elu(x), cursor)
         if self.aside is not None:
             assert aside is not None
@@ -88,7 +88,7 @@ def _apply(layer: nn.Module, x: Tensor, cursor: Cursor | None) -> Tensor:
 
 
 def normalize_weights(parts: Iterable[nn.Module]) -> None:
-    """Weight normalization (Salimans & Kingma, 2016, arXiv 1602.07868) of every convolution in parts of a model.
+    """Weight normalization (Salimans & Kingma, 2016, arXiv 1602.07868) of every convolution in some modules.
 
     The projections of conditions (``Injection``) are left as they are.
 

@@ -36,12 +36,16 @@ class Quantized:
 
     @property
     def perplexity(self) -> Tensor:
-        """Exponential of the entropy of the codes used, a mean over the M codebooks: between 1 and codebook_size."""
+        """Exponential of the entropy of the codes used, a mean over the M codebooks; 1 to codebook_size."""
         return perplexity(self.usage).mean()
 
 
 def perplexity(usage: Tensor) -> Tensor:
-    """Exponential of the entropy of counts ``(..., K)``: the number of codes that would give it if used equally."""
+    """Exponential of the entropy of counts ``(..., K)``: as many codes, evenly used, would give it.
+
+    >>> perplexity(torch.tensor([[5.0, 5.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]]))
+    tensor([2., 4.])
+    """
     p = usage / usage.sum(-1, keepdim=True).clamp(min=1)
     return torch.special.entr(p).sum(-1).exp()
 
@@ -67,7 +71,7 @@ class Quantizer(nn.Module, ABC):
             return self(z).codes
 
     def start(self, z: Tensor) -> None:
-        """Set what is to start from data from features ``(N, D, *grid)`` of all processes, unless that was done before.
+        """Set what is to start from data from features ``(N, D, *grid)`` of all processes, once.
 
         A quantizer in a training loop of one's own does so by itself in its first step.
         """
@@ -110,6 +114,13 @@ class VectorQuantizer(Quantizer):
 
     Raises:
         UserError: K < 2, M does not divide D, or an option is out of range.
+
+    >>> quantizer, z = VectorQuantizer(8, 16, num_codebooks=2), torch.randn(32, 8, 5, 5)
+    >>> quantizer(z).codes.shape  # in training mode, so that it has learned from z
+    torch.Size([32, 2, 5, 5])
+    >>> out = quantizer.eval()(z)
+    >>> torch.equal(quantizer.decode(out.codes), out.z)
+    True
     """
 
     codebook: Tensor
@@ -166,10 +177,11 @@ class VectorQuantizer(Quantizer):
 
     def extra_repr(self) -> str:
         """What ``print`` shows."""
-        return f"dim={self.dim}, codebook_size={self.codebook_size}, num_codebooks={self.num_codebooks}, update={self.update!r}"
+        sizes = f"dim={self.dim}, codebook_size={self.codebook_size}, num_codebooks={self.num_codebooks}"
+        return f"{sizes}, update={self.update!r}"
 
     def forward(self, z: Tensor) -> Quantized:
-        """See ``Quantizer.forward``. Learns from ``z`` in training mode while gradients are on, and only then."""
+        """See ``Quantizer.forward``. Learns from ``z`` in training mode with gradients on, and only then."""
         self._check(z)
         learns = self.training and torch.is_grad_enabled()
         with torch.autocast(z.device.type, enabled=False):
@@ -205,8 +217,7 @@ class VectorQuantizer(Quantizer):
     def _table(self, m: int) -> Tensor:
         """Codebook ``m`` as it quantizes, ``(K, width)``."""
         if self.update == "gradient" and self.cosine:
-            # Cloned: the gradient of the norm needs these values after a revival has overwritten some of
-            # them.
+            # Cloned: the gradient of the norm needs these values after a revival has overwritten some.
             return normalize(self.codebook[m].clone(), dim=-1)
         return self.codebook[m]
 
@@ -257,7 +268,7 @@ class VectorQuantizer(Quantizer):
 
     @torch.no_grad()
     def _learn(self, rows: Tensor, codes: Tensor, usage: Tensor) -> Tensor:
-        """Update running means, codebook and dead codes from the batch of all processes, and return its usage."""
+        """Update means, codebook and dead codes from the batch of all processes, and return its usage."""
         # Everything that processes must agree on is summed over them in one message.
         news = {"usage": usage}
         if self.update == "ema":
@@ -285,7 +296,10 @@ class VectorQuantizer(Quantizer):
         return news["usage"]
 
     def _candidates(self, rows: Tensor) -> Tensor:
-        """A row of the batch of all processes for each code, ``(M, K, width)``; zero where another process holds the row."""
+        """A row of the batch of all processes for each code, ``(M, K, width)``.
+
+        It is zero where another process holds the row.
+        """
         # A function of code and update number: the same on every process and after a resume, and no host
         # synchronization.
         picks = _spread(self.codebook_size, len(rows) * _processes(), self.updates) - _rank() * len(rows)
@@ -296,7 +310,10 @@ class VectorQuantizer(Quantizer):
         return candidates * here.unsqueeze(-1).to(rows.dtype)
 
     def _revive(self, candidates: Tensor) -> None:
-        """Move dead codes to ``candidates`` with the count of an even use, sums included, else the next mean would undo it."""
+        """Move dead codes to ``candidates`` with the count of an even use.
+
+        Sums included, else the next mean would undo it.
+        """
         # The mean of the running counts is what even use would give each code, also while the running means
         # are young.
         even = self.counts.mean(-1, keepdim=True)
@@ -309,7 +326,9 @@ class VectorQuantizer(Quantizer):
 
 
 class ResidualQuantizer(Quantizer):
-    """A sequence of ``VectorQuantizer``, each on what the ones before left over (Zeghidour et al., 2021, algorithm 1).
+    """A sequence of ``VectorQuantizer``, each on what the ones before left over.
+
+    It is algorithm 1 of Zeghidour et al., 2021.
 
     Args:
         dim: D.
@@ -320,6 +339,13 @@ class ResidualQuantizer(Quantizer):
     Raises:
         UserError: no codebook, ``cosine`` (what a unit vector leaves over of a unit vector is none), or what
             ``VectorQuantizer`` refuses.
+
+    >>> quantizer, z = ResidualQuantizer(8, 16, num_codebooks=3), torch.randn(32, 8, 25)
+    >>> quantizer.start(z)
+    >>> codes = quantizer.encode(z)
+    >>> coarse, fine = (z - quantizer.decode(codes[:, :m]) for m in (1, 3))
+    >>> codes.shape, bool(fine.norm() < coarse.norm())
+    (torch.Size([32, 3, 25]), True)
     """
 
     def __init__(self, dim: int, codebook_size: int, *, num_codebooks: int = 4, **options: Any) -> None:
@@ -380,14 +406,23 @@ class ResidualQuantizer(Quantizer):
 
 
 class FiniteScalarQuantizer(Quantizer):
-    """Each feature bounded and rounded to a few levels; a code is the combination (Mentzer et al., 2023, section 3).
+    """Each feature bounded and rounded to a few levels; a code is the combination.
 
-    There is no codebook to learn, and so none to collapse. ``dim`` is the number of levels given, and the
-    codebook size their product.
+    See Mentzer et al., 2023, section 3. There is no codebook to learn, and so none to collapse. ``dim`` is
+    the number of levels given, and the codebook size their product.
 
     Args:
-        levels: number of levels of each feature; the paper's table 1 suggests (8, 6, 5) for 240 and (8, 5, 5,
-            5) for 1,000 codes.
+        levels: number of levels of each feature; the paper's table 1 suggests (8, 6, 5) for 240 and
+            (8, 5, 5, 5) for 1,000 codes.
+
+    Raises:
+        UserError: no levels, or fewer than 2 of a feature.
+
+    >>> quantizer = FiniteScalarQuantizer((3, 2))
+    >>> quantizer.codebook_size, quantizer.decode(torch.tensor([[0], [4]])).tolist()
+    (6, [[-1.0, -1.0], [0.0, 0.0]])
+    >>> quantizer.encode(torch.tensor([[-9.0, -9.0], [0.1, 9.0]])).tolist()
+    [[0], [4]]
     """
 
     levels: Tensor
@@ -433,7 +468,7 @@ class FiniteScalarQuantizer(Quantizer):
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Forward: the chosen codes and the commitment mean((rows - chosen)^2). Backward: gradients to ``rows`` alone."""
+    """The chosen codes and the commitment mean((rows - chosen)^2), with gradients to ``rows`` alone."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
@@ -451,9 +486,13 @@ class _StraightThrough(torch.autograd.Function):
 
 @torch.no_grad()
 def kmeans(rows: Tensor, k: int, *, iterations: int = 10, cosine: bool = False) -> tuple[Tensor, Tensor]:
-    """Lloyd's algorithm: centers ``(k, D)`` of ``rows`` ``(n, D)`` and the number of rows at each, both float.
+    """Lloyd's algorithm: centers ``(k, D)`` of ``rows`` ``(n, D)``, and how many rows are at each, as floats.
 
     Starts from rows spread evenly over the input; an empty cluster starts again from another row.
+
+    >>> centers, counts = kmeans(torch.tensor([[0.0], [9.0], [1.0], [11.0]]), 2)
+    >>> sorted(centers.flatten().tolist()), counts.tolist()
+    ([0.5, 10.0], [2.0, 2.0])
     """
     n = len(rows)
     centers = rows[_spread(k, n, 0, rows.device)]
@@ -476,7 +515,10 @@ def _widen(z: Tensor) -> Tensor:
 
 
 def _spread(count: int, total: int, turn: int | Tensor, device: torch.device | None = None) -> Tensor:
-    """``count`` of the places 0 ... total - 1, spread over all, none twice while count <= total; others at every ``turn``."""
+    """``count`` of the places 0 ... total - 1, spread over all; others at every ``turn``.
+
+    None comes twice while count <= total.
+    """
     # A stride without a common factor meets every place once before any twice; one near the golden section of
     # the total also keeps the places apart and off the columns of an image.
     stride = next(

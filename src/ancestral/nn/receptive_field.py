@@ -10,7 +10,7 @@ Grid = tuple[int, int]
 
 
 def window(grid: Grid, offsets: set[tuple[int, int]], *, stride: int = 1) -> Tensor:
-    """The receptive field of a layer whose output at (i, j) sees the inputs at (stride i + row, stride j + column).
+    """The receptive field of a layer: (i, j) sees the inputs at (stride i + row, stride j + column).
 
     >>> window((1, 3), {(0, -1), (0, 0)}).int()
     tensor([[1, 0, 0],

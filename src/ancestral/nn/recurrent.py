@@ -20,7 +20,7 @@ def _lstm(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass
 class _Row:
-    """States of the row above and of this one so far, and what the former adds to the gates: ``(W, N, channels)``."""
+    """States of the row above and of this one so far, and what the former adds to gates, ``(W, N, C)``."""
 
     hidden: Tensor
     cell: Tensor
@@ -93,11 +93,12 @@ class RowLSTM(Streaming):
 
 
 class DiagonalBiLSTM(nn.Module):
-    """Two LSTMs along the diagonals, from both upper corners (section 3.2): ``(N, in, H, W)`` to ``(N, hidden, H, W)``.
+    """Two LSTMs along the diagonals (section 3.2): ``(N, in, H, W)`` to ``(N, hidden, H, W)``.
 
-    The one from the right is shifted down by a row, as it would see the future otherwise. Together they see
-    every position above and to the left; but behind a first layer that sees none of a position's own value,
-    the last value of the row above stays unseen from the far left of a row.
+    They come from the upper left and the upper right. The one from the right is shifted down by a row, as it
+    would see the future otherwise. Together they see every position above and to the left; but behind a first
+    layer that sees none of a position's own value, the last value of the row above stays unseen from the far
+    left of a row.
     """
 
     def __init__(self, in_groups: Tensor, hidden_groups: Tensor) -> None:
@@ -146,7 +147,7 @@ def _diagonal(gates: Tensor, weight: Tensor) -> Tensor:
 
 @dataclass
 class _Diagonal:
-    """States of this row, ``(W + 1, N, hidden)`` beginning with the zeros left of the map, and of the row above."""
+    """States of this row and the one above, ``(W + 1, N, hidden)``, beginning with zeros left of the map."""
 
     hidden: Tensor
     cell: Tensor

@@ -73,14 +73,14 @@ class Cursor:
         return self._kept[layer]
 
     def once(self, model: nn.Module, compute: Callable[[], Tensor]) -> Tensor:
-        """What ``compute`` gives at the first visit of this place: it must not depend on the position's own values."""
+        """What ``compute`` gives at the first visit of this place, whatever the position's own values."""
         if model not in self._kept or self._kept[model][0] != self.index:
             self._kept[model] = self.index, compute()
         found: Tensor = self._kept[model][1]
         return found
 
     def check(self, x: Tensor) -> None:
-        """Raise UserError unless ``x`` has as many examples as this stream, or none (between coarser places)."""
+        """Raise UserError unless ``x`` has as many examples as the stream, or none (see ``coarser``)."""
         if x.shape[0] not in (self.n, 0):
             raise UserError(
                 f"expected {self.n} examples in this stream, got {x.shape[0]}",
@@ -117,7 +117,7 @@ def take(features: Tensor, cursor: Cursor | None) -> Tensor:
 
 
 class Streaming(nn.Module, ABC):
-    """A layer with a memory: ``whole`` maps, or one place after another from what ``start`` and ``step`` keep."""
+    """A layer with a memory: ``whole`` maps, or one place after another by ``start`` and ``step``."""
 
     def forward(self, x: Tensor, cursor: Cursor | None = None) -> Tensor:
         """``x`` is a whole map, or with a cursor the part of it at its place; so is what comes back."""

@@ -14,11 +14,21 @@ class Average:
 
     Args:
         model: whose tensors are averaged.
-        names: which of ``model.state_dict()``; those that are not floating-point stay as they are in
-            training.
+        names: which of ``model.state_dict()``; those that are not floating-point are not averaged.
         decay: weight of the past in each update.
         values: averages so far; a tensor that has none starts from the model's.
         updates: updates so far.
+
+    >>> model = nn.Linear(1, 1)
+    >>> _ = nn.init.zeros_(model.weight)
+    >>> average = Average(model, {"weight"}, decay=0.99)
+    >>> _ = nn.init.ones_(model.weight)
+    >>> average.update()
+    >>> with average.in_place():
+    ...     print(f"{model.weight.item():.3f}")
+    0.900
+    >>> model.weight.item()
+    1.0
     """
 
     def __init__(
@@ -41,7 +51,8 @@ class Average:
     def update(self) -> None:
         """Move towards the weights; quickly at first, so that the first weights are soon forgotten."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(list(self.values.values()), [w.detach() for w in self._weights.values()], 1 - decay)
+        weights = [weight.detach() for weight in self._weights.values()]
+        torch._foreach_lerp_(list(self.values.values()), weights, 1 - decay)
         self.updates += 1
 
     @contextmanager
@@ -62,7 +73,10 @@ class Average:
 
 @torch.no_grad()
 def settle(model: nn.Module, averages: Mapping[str, Tensor], training: Set[str]) -> dict[str, Tensor]:
-    """Make averages the model's weights where training goes on with other tensors (``training``); the averages that go on."""
+    """Make averages the model's weights where training goes on with other tensors (``training``).
+
+    Returns the averages that go on.
+    """
     state = model.state_dict()
     for name in averages.keys() - training:
         state[name].copy_(averages[name])

@@ -15,7 +15,9 @@ _RESIDENT_BYTES = 4 << 30
 
 
 class Batches:
-    """Shuffled batches of data that are indexed, never copied: epoch after epoch without a break, each epoch in a new order.
+    """Shuffled batches of data that are indexed, never copied.
+
+    Epoch follows epoch without a break, each in a new order.
 
     Args:
         data: the examples of a stage: tensors in memory or memory maps.
@@ -26,6 +28,13 @@ class Batches:
         rank: this process; it gets the ``rank``-th of ``processes`` equal parts of each batch.
         processes: number of processes.
         augment: changes the examples of a batch, given a generator.
+
+    >>> place = {"stage": "training", "device": torch.device("cpu")}
+    >>> batches = Batches(Batch(torch.arange(6)), 3, seed=0, **place)
+    >>> sorted(torch.cat([batches[0].x, batches[1].x]).tolist())
+    [0, 1, 2, 3, 4, 5]
+    >>> torch.equal(batches[7].x, Batches(Batch(torch.arange(6)), 3, seed=0, **place)[7].x)
+    True
     """
 
     def __init__(

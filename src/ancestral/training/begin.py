@@ -35,7 +35,9 @@ def train(
     start_from: str | Path | None = None,
     only: Sequence[str] = (),
 ) -> Run:
-    """Train ``model`` on ``data`` into the run directory ``out``; the same call again resumes, or finds the run complete.
+    """Train ``model`` on ``data`` into the run directory ``out``.
+
+    The same call again resumes, or finds the run complete.
 
     Args:
         model: a name of the taxonomy, ``module:Class``, or a class.
@@ -64,7 +66,8 @@ def train(
     chosen = plan.trained(parts, only)
     taken = _take_over(network, plan.base, parts, chosen) if plan.base else ()
     optimizations = {name: plan.stages[name] for name in chosen}
-    result_options = {name: getattr(plan.options, name) for name in RESULT_OPTIONS} | {"processes": processes()}
+    result_options = {name: getattr(plan.options, name) for name in RESULT_OPTIONS}
+    result_options["processes"] = processes()
     manifest = runs.manifest(
         cls,
         config=to_json(plan.model),
@@ -97,11 +100,15 @@ def build(cls: type[Model], config: Any, spec: Any, seed: int) -> Model:
 
 def _parameters(stage: Stage) -> int:
     """Trained parameters of a stage."""
-    return sum(p.numel() for p in {id(p): p for module in stage.modules for p in module.parameters()}.values())
+    parameters = {id(p): p for module in stage.modules for p in module.parameters()}
+    return sum(p.numel() for p in parameters.values())
 
 
 def _take_over(model: Model, base: Run, stages: Sequence[Stage], chosen: Sequence[str]) -> tuple[str, ...]:
-    """Copy the weights of every stage that is not trained, and of what no stage trains, from ``base``; the names of those stages."""
+    """Copy the weights of every stage that is not trained, and of what no stage trains, from ``base``.
+
+    Returns the names of those stages.
+    """
     there, here = base.manifest["spec"], to_json(model.spec)
     if (there["levels"], there["shape"][0]) != (here["levels"], here["shape"][0]):
         kind = f"{there['levels']} levels in {there['shape'][0]} channels"
@@ -111,7 +118,8 @@ def _take_over(model: Model, base: Run, stages: Sequence[Stage], chosen: Sequenc
     taken = [stage for stage in stages if stage.name not in chosen]
     lacking = [s.name for s in taken if s.name not in source.trained and not s.optional]
     if lacking:
-        raise UserError(f"expected a run with stage {lacking[0]} trained, got {base.path}", "finish that run first")
+        problem = f"expected a run with stage {lacking[0]} trained, got {base.path}"
+        raise UserError(problem, "finish that run first")
     kept = owned(model, [module for stage in taken for module in stage.modules])
     trained = owned(model, [module for stage in stages if stage.name in chosen for module in stage.modules])
     weights, own = source.state_dict(), model.state_dict()
@@ -120,7 +128,8 @@ def _take_over(model: Model, base: Run, stages: Sequence[Stage], chosen: Sequenc
             got = tuple(weights[name].shape) if name in weights else "nothing"
             stage_name = next((s.name for s in taken if name in owned(model, s.modules)), taken[0].name)
             raise UserError(
-                f"expected the weights of stage {stage_name} in {base.path}, got {name} as {got}, not {tuple(own[name].shape)}",
+                f"expected the weights of stage {stage_name} in {base.path}, "
+                f"got {name} as {got}, not {tuple(own[name].shape)}",
                 "leave the options of that stage as they are in the run",
             )
         own[name].copy_(weights[name])

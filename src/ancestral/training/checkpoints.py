@@ -1,4 +1,7 @@
-"""Checkpoints: a folder ``checkpoints/STAGE/step-…`` each, written whole or not at all, all of it safetensors and JSON."""
+"""Checkpoints: a folder ``checkpoints/STAGE/step-…`` each, written whole or not at all.
+
+All of it is safetensors and JSON.
+"""
 
 import json
 import shutil
@@ -71,7 +74,7 @@ def latest(folder: Path, stage: str) -> tuple[Checkpoint | None, list[Path]]:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a torn checkpoint, so that it neither counts among those that are kept nor is lost; where it is now."""
+    """Rename a torn checkpoint, so that it neither counts among those kept nor is lost; where it is now."""
     aside = path.with_name(f"torn-{path.name}")
     n = 1
     while aside.exists():
@@ -124,8 +127,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor])
     for key, value in flat.items():
         index, _, name = key.partition(".")
         parameter = parameters[int(index)]
-        # Fused optimizers walk through parameter and state side by side in memory: the layout must be the
-        # parameter's.
+        # Fused optimizers walk through parameter and state side by side in memory: one layout for both.
         laid_out = (
             torch.empty_like(parameter, dtype=value.dtype).copy_(value)
             if value.shape == parameter.shape

@@ -43,7 +43,10 @@ def build_fabric(options: TrainingOptions, *, unused_parameters: bool = False) -
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether torch.compile works for a device; on a CPU it takes a C++ compiler, which is no condition for training."""
+    """Whether torch.compile works for a device.
+
+    On a CPU it takes a C++ compiler, which is no condition for training.
+    """
     return device.type != "cpu" or any(
         shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++")
     )

@@ -1,6 +1,7 @@
 """Keeping a training alone in its folder, and ending it when it is asked to."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,10 +9,8 @@ from types import FrameType
 
 from ancestral.errors import UserError
 
-try:
+if sys.platform != "win32":  # which has no such lock
     import fcntl
-except ImportError:  # Windows has no such lock
-    fcntl = None  # type: ignore[assignment]
 
 
 class Interrupted(Exception):
@@ -25,7 +24,7 @@ class Interrupted(Exception):
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Keep a second process of the same command out of the run directory."""
-    if fcntl is None:
+    if sys.platform == "win32":
         yield
         return
     path.mkdir(parents=True, exist_ok=True)

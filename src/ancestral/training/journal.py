@@ -62,7 +62,10 @@ class Journal:
         self.console.print(text, markup=False, soft_wrap=True)
 
     def begin_stage(self, stage: str, step: int, steps: int) -> None:
-        """Start the progress of a stage, and its TensorBoard, in which what a killed process wrote after ``step`` is forgotten."""
+        """Start the progress of a stage, and its TensorBoard.
+
+        What a killed process wrote there after ``step`` is forgotten.
+        """
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - takes a second, which only a training should pay
 
         self._tensorboard = SummaryWriter(str(self._folder / stage), purge_step=step + 1)
@@ -101,7 +104,8 @@ class Journal:
 
     def _show(self, stage: str, step: int, split: str, values: Mapping[str, float], steps: int) -> None:
         hidden = ("seconds", "learning_rate", "steps_per_second", "loss")
-        terms = "  ".join(_readable(name, value) for name, value in values.items() if not name.endswith(hidden))
+        shown = {name: value for name, value in values.items() if not name.endswith(hidden)}
+        terms = "  ".join(_readable(name, value) for name, value in shown.items())
         if split != "train":
             self.say(f"{stage} {step}/{steps}  {split}: {terms}")
             return

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -41,12 +40,13 @@ _MOST_COLUMNS = 16
 
 
 class Trainer:
-    """Trains ``model`` in the run directory ``path``: from the start, or from where the last process left off.
+    """Trains ``model`` in the run directory ``path``, from the start or from where the last process left off.
 
     Args:
         model: the model, freshly built.
         data: train, validation and test examples.
-        stages: how each stage that is to be trained is optimized, by name; the others count as they are (the model has their weights).
+        stages: how each stage that is to be trained is optimized, by name; the others count as they are (the
+            model has their weights).
         options: how the training runs.
         path: the run directory.
         taken: names of stages that another run has trained.
@@ -68,7 +68,8 @@ class Trainer:
         self._constants = {id(p) for p in model.parameters() if not p.requires_grad}
         if options.precision == "64-true":
             model.double()  # before a checkpoint is loaded, which would lose half its digits
-        self.fabric = build_fabric(options, unused_parameters=any(len(stage.phases) > 1 for stage in self.stages))
+        alternate = any(len(stage.phases) > 1 for stage in self.stages)
+        self.fabric = build_fabric(options, unused_parameters=alternate)
         self._check()
         self.journal: Journal | None = None
         self._signals = Signals()
@@ -100,7 +101,8 @@ class Trainer:
             print("no whole checkpoint is left: the training starts over", flush=True)
         if checkpoint is not None:
             self.model.load_weights(checkpoint.weights, str(folder))
-            self._seconds, self._averages, self._updates = checkpoint.seconds, checkpoint.averages, checkpoint.updates
+            self._seconds = checkpoint.seconds
+            self._averages, self._updates = checkpoint.averages, checkpoint.updates
             if self._leads and (torn or checkpoint.step < self.optimizations[checkpoint.stage].steps):
                 print(f"going on with stage {checkpoint.stage} after step {checkpoint.step}", flush=True)
         with self._journal(), self._signals.caught():
@@ -127,7 +129,7 @@ class Trainer:
         return self.fabric.is_global_zero
 
     def _find(self, folder: Path) -> tuple[int, Checkpoint | None, list[Path]]:
-        """The stage to go on with, its checkpoint, and the newer checkpoints that are torn: what the first process finds."""
+        """The stage to go on with, its checkpoint, and newer torn ones, as the first process sees it."""
         index, checkpoint, skipped = 0, None, list[Path]()
         for candidate in reversed(range(len(self.stages))) if self._leads else ():
             checkpoint, torn = checkpoints.latest(folder, self.stages[candidate].name)
@@ -148,7 +150,8 @@ class Trainer:
         if start >= steps:
             return
         if self._leads and checkpoint is None:
-            for later in self.stages[index + (stage.prepare is None) :]:  # of weights that are about to change
+            # What is there was made with weights that are about to change.
+            for later in self.stages[index + (stage.prepare is None) :]:
                 prepared.place(self.path, later).unlink(missing_ok=True)
         work = self._begin(stage, checkpoint)
         if self.journal:
@@ -167,7 +170,8 @@ class Trainer:
             stop = self._should_stop(done, last=done == steps)
             if due(self.options.evaluate_every) or due(self.options.sample_every):
                 self._look(work, done, due)
-            # The checkpoint comes last: a process killed before it repeats what a step brings with it, one killed after it lacks nothing.
+            # The checkpoint comes last: a process killed before it repeats what a step brings with it, one
+            # killed after it lacks nothing.
             if due(self.options.checkpoint_every) or stop:
                 self._save(work, done)
             if stop and (done < steps or index + 1 < len(self.stages)):
@@ -259,7 +263,10 @@ class Trainer:
             p.requires_grad_(id(p) in active)
 
     def _train_mode(self, stage: Stage) -> None:
-        """Training mode for what the stage trains, and what that is part of; evaluation mode for the rest, whose statistics must stay."""
+        """Training mode for what the stage trains, and what that is part of.
+
+        Evaluation mode for the rest, whose statistics must stay.
+        """
         self.model.eval()
         for module in self.model.modules():
             if any(trained in module.modules() for trained in stage.modules):
@@ -287,7 +294,9 @@ class Trainer:
         if work.average is not None:
             work.average.update()
 
-    def _update(self, work: Work, phase: Phase, batch: Batch, step: int) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def _update(
+        self, work: Work, phase: Phase, batch: Batch, step: int
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """One update of a phase: the loss before it and its terms, means over the accumulated parts."""
         optimization, updates, optimizer = work.optimization, work.updates(phase), work.optimizer(phase)
         for group in optimizer.param_groups:
@@ -385,7 +394,7 @@ class Trainer:
 
     @torch.no_grad()
     def _evaluate(self, work: Work, step: int) -> None:
-        """Means of the loss and its terms over (the first of) the validation split, with the same noise each time."""
+        """Means of the loss and its terms over (the first of) the validation split, always with one noise."""
         seen = min(len(work.validation), _VALIDATION_EXAMPLES)
         phases = [phase for phase in work.stage.phases if phase.validated]
         if self.journal is None or not seen or not phases:
@@ -420,7 +429,8 @@ class Trainer:
             columns = classes if 1 < classes <= _MOST_COLUMNS else 8
             n = _PICTURES // columns * columns
             n = min(n, len(self.data.validation)) if spec.contexts else n
-            labels = torch.arange(n, device=device) % columns if classes >= columns else None  # a column for each class
+            # A column for each class.
+            labels = torch.arange(n, device=device) % columns if classes >= columns else None
             contexts = self.data.validation[:n].contexts
             drawn = self.model.sample(n, labels, contexts=contexts, generator=generator)
             pictures["step"] = media.picture(spec, drawn, columns=columns)
@@ -438,9 +448,11 @@ class Trainer:
             return received is not None
         if done % _AGREE_EVERY and not last:
             return False
-        number = self.fabric.all_reduce(torch.tensor(float(received or 0), device=self.fabric.device), reduce_op="max")
+        here = torch.tensor(float(received or 0), device=self.fabric.device)
+        number = self.fabric.all_reduce(here, reduce_op="max")
         agreed = int(number)  # type: ignore[arg-type]
-        self._signals.received = agreed or self._signals.received  # a signal that came meanwhile waits for the next agreement
+        # A signal that came meanwhile waits for the next agreement.
+        self._signals.received = agreed or self._signals.received
         return bool(agreed)
 
     @contextmanager

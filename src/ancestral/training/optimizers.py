@@ -27,7 +27,8 @@ def build_optimizer(parameters: Iterable[nn.Parameter], options: Updates) -> tor
 def learning_rate(options: Updates, step: int, steps: int) -> float:
     """The learning rate of ``step``, counted from 0, of ``steps``.
 
-    >>> learning_rate(Updates(warmup=10, learning_rate=1.0), 4, 100), learning_rate(Updates(warmup=0), 100, 100)
+    >>> updates = Updates(warmup=10, learning_rate=1.0)
+    >>> learning_rate(updates, 4, 100), learning_rate(updates, 100, 100)
     (0.5, 0.0)
     """
     rate = options.learning_rate

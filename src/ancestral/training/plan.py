@@ -1,4 +1,4 @@
-"""What a training does: what a recipe, a run to start from, a file of options and single changes add up to."""
+"""What a training does: what a recipe, a run to start from, files of options and single changes add up to."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,9 @@ class Plan:
         recipe: str | None = None,
         start_from: Any = None,
     ) -> "Plan":
-        """What is done where nothing is changed: as the recipe says, with the configuration and the preparation of the run to start from.
+        """What is done where nothing is changed.
+
+        It is what the recipe says, with the configuration and the preparation of the run to start from.
 
         Raises:
             UserError: there is no such recipe or run, or the run is of another model.
@@ -60,10 +62,17 @@ class Plan:
             config = from_json(model.Config, base.manifest["config"], where="model")
             if kind in (None, type(base.preparation)):
                 preparation = base.preparation
-        return cls(model, name, chosen.source, config, dict(chosen.stages), preparation, TrainingOptions(), base)
+        stages = dict(chosen.stages)
+        return cls(model, name, chosen.source, config, stages, preparation, TrainingOptions(), base)
 
     def changed(
-        self, *, model: Any = None, stages: Any = None, preparation: Any = None, options: Any = None, where: str = ""
+        self,
+        *,
+        model: Any = None,
+        stages: Any = None,
+        preparation: Any = None,
+        options: Any = None,
+        where: str = "",
     ) -> "Plan":
         """The plan with other values: whole configurations, or mappings of what is to be another.
 
@@ -83,7 +92,8 @@ class Plan:
         optimizations = dict(self.stages)
         for name, change in (stages or {}).items():
             if name not in optimizations:
-                raise UserError(f"expected a stage of the model{where}, got {name}", nearest(name, optimizations))
+                problem = f"expected a stage of the model{where}, got {name}"
+                raise UserError(problem, nearest(name, optimizations))
             optimizations[name] = _changed(optimizations[name], change, name)
         return dataclasses.replace(
             self,
@@ -94,9 +104,10 @@ class Plan:
         )
 
     def trained(self, stages: Sequence[Stage], only: Sequence[str]) -> tuple[str, ...]:
-        """The names of the stages to train, of all that the model has; the others are taken over from the run to start from.
+        """The names of the stages to train, of all that the model has.
 
-        Without ``only``, they are the last one where there is such a run, else all that the recipe has.
+        The others are taken over from the run to start from. Without ``only``, the last one is
+        trained where there is such a run, else all that the recipe has.
 
         Raises:
             UserError: an unknown stage, or one that would be missing, or worthless because it builds on one
@@ -118,7 +129,8 @@ class Plan:
                 problem = f"expected to train stage {stage.name} too, got {', '.join(sorted(chosen))} alone"
                 raise UserError(problem, "name a run to take it from with --from")
             if anew := sorted(needed & chosen):
-                problem = f"expected to train stage {stage.name} too, which builds on {anew[0]}, got {', '.join(only)}"
+                got = ", ".join(only)
+                problem = f"expected to train stage {stage.name} too, which builds on {anew[0]}, got {got}"
                 raise UserError(problem, f"add {stage.name} to --stages")
         return tuple(name for name in names if name in chosen)
 

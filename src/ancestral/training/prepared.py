@@ -1,4 +1,7 @@
-"""The data of a stage: the splits as they are, or what the stage prepares of them, computed once and kept in the run directory."""
+"""The data of a stage: the splits as they are, or what the stage prepares of them.
+
+That is computed once and kept in the run directory.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,11 +28,13 @@ def examples(run: Path, stage: Stage, model: Model, data: Dataset, fabric: Fabri
         print(f"preparing the data of stage {stage.name}", flush=True)
         model.eval()
         prepared = {name: transform(getattr(data, name), stage.prepare, fabric.device) for name in _SPLITS}
-        write_tensors(file, {f"{name}.{key}": t for name, batch in prepared.items() for key, t in batch.tensors().items()})
+        named = {name: batch.tensors() for name, batch in prepared.items()}
+        write_tensors(file, {f"{name}.{key}": t for name, part in named.items() for key, t in part.items()})
     fabric.barrier()
     tensors = read_tensors(file)
     train, validation = (
-        Batch.of({key.removeprefix(f"{name}."): t for key, t in tensors.items() if key.startswith(f"{name}.")}) for name in _SPLITS
+        Batch.of({k.removeprefix(f"{name}."): t for k, t in tensors.items() if k.startswith(f"{name}.")})
+        for name in _SPLITS
     )
     return train, validation
 

@@ -6,7 +6,11 @@ import torch
 
 
 def derive(*parts: int | str) -> int:
-    """A 63-bit seed that depends on every part."""
+    """A 63-bit seed that depends on every part.
+
+    >>> derive(0, "prior", 17) == derive(0, "prior", 17), derive(0, "prior", 17) == derive(0, "prior", 18)
+    (True, False)
+    """
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 

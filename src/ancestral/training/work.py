@@ -21,7 +21,8 @@ class Diverged(UserError):
 
     def __init__(self, stage: str, phase: str, step: int, term: str) -> None:
         super().__init__(
-            f"expected finite numbers, got NaN or inf in stage {stage}, phase {phase}, step {step}, term {term}",
+            "expected finite numbers, "
+            f"got NaN or inf in stage {stage}, phase {phase}, step {step}, term {term}",
             f"the last good checkpoint is kept; try a lower --{stage}.learning-rate in a new folder",
         )
 
@@ -33,7 +34,9 @@ class PhaseLoss(nn.Module):
         super().__init__()
         self.model, self.steps = model, steps
 
-    def forward(self, tensors: dict[str, Tensor], phase: str, step: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, tensors: dict[str, Tensor], phase: str, step: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar to minimize, and the terms to watch, of a batch as ``Batch.tensors`` gives it."""
         loss = self.model.loss(Batch.of(tensors), phase, Progress(step, self.steps))
         return loss.total, dict(loss.terms)

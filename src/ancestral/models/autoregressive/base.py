@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn.functional import elu
 from torch.nn.utils import parametrize
 
@@ -145,12 +145,12 @@ class Autoregressive(Completes):
         return self.embedding(x, self.dtype)
 
     def condition(self, labels: Tensor | None, contexts: Sequence[Tensor]) -> Any:
-        """What ``rows`` and ``positions`` are conditioned on: a map ``(N, condition_width, H, W)`` or None."""
+        """What the network is conditioned on: a map ``(N, condition_width, H, W)`` or None."""
         condition = self.conditioner(labels if self.sample_classes else None, contexts, self.dtype)
         return self.on_grid(condition) if self.spec.contexts else condition
 
     def on_grid(self, x: Tensor) -> Tensor:
-        """``(N, C, ...)`` of the data's shape as what the network runs over, ``(N, C, H, W)``: a view if it can be."""
+        """``(N, C, ...)`` of the data's shape as what the network runs over, ``(N, C, H, W)``."""
         return x.reshape(*x.shape[:2], *self.grid)
 
     def conditionals(
@@ -215,7 +215,7 @@ class Autoregressive(Completes):
         return past
 
     def receptive_field(self, *, own: bool) -> Tensor | None:
-        """Whether a position's output depends on another's input, ``(H W, H W)`` boolean; None for the whole past.
+        """Whether a position's output sees another's input, ``(H W, H W)`` boolean; None for the whole past.
 
         Args:
             own: of input channels that a position's features know, at the position itself; of the others
@@ -249,8 +249,8 @@ class Autoregressive(Completes):
         return self.quantile(uniforms, labels, contexts=contexts, options=options, progress=progress)
 
     def fill(
-        self, x: Tensor, known: Tensor, labels: Tensor | None, contexts: tuple[Tensor, ...], options: Sampling,
-        *, generator: Generator | None, progress: Callable[[float], None],
+        self, x: Tensor, known: Tensor, labels: Tensor | None, contexts: tuple[Tensor, ...],
+        options: Sampling, *, generator: Generator | None, progress: Callable[[float], None],
     ) -> Tensor:  # fmt: skip
         """See ``Completes.fill``: each unknown value given all that come before it in raster order."""
         uniforms = torch.rand(tuple(x.shape), device=self.device, generator=generator)
@@ -345,10 +345,10 @@ class Shifted(Autoregressive):
 
     @abstractmethod
     def trunk(self, x: Tensor, rows: Any, condition: Any, cursor: Cursor | None = None) -> Tensor:
-        """Features ``(N, width, H, W)``, or ``(N, width)`` at the cursor's place, of the arguments of ``positions``."""
+        """Features ``(N, width, H, W)``, or ``(N, width)`` at the cursor's place. See ``positions``."""
 
     def positions(self, x: Tensor, rows: Any, condition: Any, cursor: Cursor | None = None) -> Tensor:
-        """See ``Autoregressive.positions``; in a stream, all channels of a position share one pass of the trunk."""
+        """See ``Autoregressive.positions``. In a stream, a position's channels share a pass of the trunk."""
 
         def compute() -> Tensor:
             return self.trunk(x, rows, condition, cursor)

@@ -1,4 +1,4 @@
-"""Gated PixelCNN (van den Oord et al., Conditional Image Generation with PixelCNN Decoders, 2016), https://arxiv.org/abs/1606.05328."""
+"""Gated PixelCNN (van den Oord et al., 2016), https://arxiv.org/abs/1606.05328."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -31,7 +31,7 @@ class VerticalLayer(nn.Module):
         self.condition = Injection(condition_width, 4 * width) if condition_width else None
 
     def forward(self, v: Tensor, condition: Tensor | None, cursor: Cursor | None) -> tuple[Tensor, Tensor]:
-        """The next features ``(N, width, H, W)``, and what they tell the horizontal stack, ``(N, 2 width, H, W)``."""
+        """The next features ``(N, width, H, W)``, and the link across, ``(N, 2 width, H, W)``."""
         v = self.convolution(v, cursor)
         link = self.link(v)
         if self.condition is not None:
@@ -136,9 +136,7 @@ class GatedPixelCNN(Autoregressive):
         self.horizontal = nn.ModuleList(
             HorizontalLayer(group, config.kernel, d, config.dropout) for d in dilations
         )
-        self.head = masked_head(
-            group, config.head, groups=self.groups, likelihood=self.likelihood_of
-        )
+        self.head = masked_head(group, config.head, groups=self.groups, likelihood=self.likelihood_of)
 
     def receptive_field(self, *, own: bool) -> Tensor:
         """See ``Autoregressive.receptive_field``: rows above in a widening rectangle, and the row itself."""

@@ -1,4 +1,4 @@
-"""Outputs of autoregressive networks: features to parameters of each value's distribution, channels in order."""
+"""Outputs of autoregressive networks: the parameters of each value's distribution, channels in order."""
 
 from collections.abc import Callable
 

@@ -36,7 +36,7 @@ class ConvolutionalBlock(MaskedBlock):
         return h + self.widen(inner, cursor)
 
     def receptive_field(self, grid: Grid, before: Tensor) -> Tensor:
-        """See ``MaskedBlock``: of the rows above, as much to the right as left, so that the upper right stays unseen."""
+        """See ``MaskedBlock``: the rows above as far right as left, so that the upper right stays unseen."""
         return before | through(self.masked.receptive_field(grid), before)
 
 
@@ -77,7 +77,8 @@ class PixelCNN(MaskedStack):
             stages={"training": Optimization(steps=6500, batch_size=16, learning_rate=2e-3, compile=True)},
         ),
         "cifar10": Recipe(
-            source="van den Oord et al. 2016, table 1: 15 layers, h=128, 1024 channels on top, RMSProp, batch 16",
+            source="van den Oord et al. 2016, table 1: 15 layers, h=128, 1024 channels on top, RMSProp, "
+            "batch 16",
             model=Config(hidden=128, layers=15, head=1024),
             stages={
                 "training": Optimization(

@@ -174,7 +174,8 @@ class PixelCNNpp(WeightNormalized):
             stages={"training": Optimization(steps=7000, batch_size=16, learning_rate=2e-3, compile=True)},
         ),
         "cifar10": Recipe(
-            source="Salimans et al. 2017 and its code: 160 filters, 5 blocks, 10 mixtures, dropout 0.5, Adam (0.95, 0.9995), EMA",
+            source="Salimans et al. 2017 and its code: 160 filters, 5 blocks, 10 mixtures, dropout 0.5, "
+            "Adam (0.95, 0.9995), EMA",
             model=Config(dropout=0.5, class_conditional=False),
             stages={
                 "training": Optimization(

@@ -85,8 +85,8 @@ class PixelRNN(MaskedStack):
             stages={"training": Optimization(steps=4000, batch_size=16, learning_rate=2e-3)},
         ),
         "mnist": Recipe(
-            source="van den Oord et al. 2016, sections 5.3 and 5.4: Diagonal BiLSTM, 7 layers, h=16, 32 channels on top, RMSProp, "
-            "batch 16; binarize with --images.levels 2",
+            source="van den Oord et al. 2016, sections 5.3 and 5.4: Diagonal BiLSTM, 7 layers, h=16, 32 "
+            "channels on top, RMSProp, batch 16; binarize with --images.levels 2",
             model=Config(),
             stages={
                 "training": Optimization(
@@ -95,7 +95,8 @@ class PixelRNN(MaskedStack):
             },
         ),
         "cifar10-row-lstm": Recipe(
-            source="van den Oord et al. 2016, table 1: Row LSTM, 12 layers, h=128, 1024 channels on top, RMSProp, batch 16",
+            source="van den Oord et al. 2016, table 1: Row LSTM, 12 layers, h=128, 1024 channels on top, "
+            "RMSProp, batch 16",
             model=Config(layer="row-lstm", hidden=128, layers=12, head=1024),
             stages={
                 "training": Optimization(
@@ -104,7 +105,8 @@ class PixelRNN(MaskedStack):
             },
         ),
         "cifar10": Recipe(
-            source="van den Oord et al. 2016, table 1: Diagonal BiLSTM, 12 layers, h=128, 1024 channels on top, RMSProp, batch 16",
+            source="van den Oord et al. 2016, table 1: Diagonal BiLSTM, 12 layers, h=128, 1024 channels on "
+            "top, RMSProp, batch 16",
             model=Config(hidden=128, layers=12, head=1024),
             stages={
                 "training": Optimization(

@@ -1,4 +1,4 @@
-"""PixelSNAIL (Chen et al., An Improved Autoregressive Generative Model, 2017), https://arxiv.org/abs/1712.09763."""
+"""PixelSNAIL (Chen et al., 2017), https://arxiv.org/abs/1712.09763."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ from ancestral.spec import Spec
 
 
 class AttentionBlock(nn.Module):
-    """Residual blocks of causal convolutions, then attention to the content of all positions before (figure 3).
+    """Residual blocks of causal convolutions, then attention to the content of the past (figure 3).
 
     Queries come from the features and the background, keys and values from the input as well. In the paper's
     order of things a position's content joins in after the position; here that is a shift by one position.
@@ -57,7 +57,7 @@ class AttentionBlock(nn.Module):
     def forward(
         self, h: Tensor, before: Tensor, background: Tensor, condition: Tensor | None, cursor: Cursor | None
     ) -> Tensor:  # fmt: skip
-        """``(N, width, H, W)`` to the same shape; ``before`` ``(N, F, H, W)`` is the input one position earlier."""
+        """``(N, width, H, W)`` to the same shape; ``before`` is the input at the position before each."""
         for block in self.residual:
             h = block(h, condition=condition, cursor=cursor)
         if self.attention is None:
@@ -108,18 +108,22 @@ class PixelSNAIL(WeightNormalized):
         def tiny(cls) -> "PixelSNAIL.Config":
             """Small enough for a test."""
             return cls(
-                width=6, blocks=2, residual_blocks=1, residual_width=6, heads=2, key=2, value=3, output_blocks=1, likelihood="categorical",
-                components=2, condition_width=4,
+                width=6, blocks=2, residual_blocks=1, residual_width=6, heads=2, key=2, value=3,
+                output_blocks=1, likelihood="categorical", components=2, condition_width=4,
             )  # fmt: skip
 
     recipes: ClassVar = {
         "small": Recipe(
             source="half an hour on two CPU cores on Fashion-MNIST (docs/figures.md); not tuned",
-            model=Config(width=48, blocks=3, residual_blocks=2, residual_width=48, value=48, components=5, class_conditional=False),
+            model=Config(
+                width=48, blocks=3, residual_blocks=2, residual_width=48, value=48, components=5,
+                class_conditional=False,
+            ),
             stages={"training": Optimization(steps=3500, batch_size=16, learning_rate=2e-3, compile=True)},
         ),
         "cifar10": Recipe(
-            source="Chen et al. 2017, section 4, and its code: 12 blocks of 4, 256 filters, keys 16, values 128, 10 mixtures, dropout 0.5",
+            source="Chen et al. 2017, section 4, and its code: 12 blocks of 4, 256 filters, keys 16, "
+            "values 128, 10 mixtures, dropout 0.5",
             model=Config(dropout=0.5, class_conditional=False),
             stages={
                 "training": Optimization(
@@ -137,20 +141,22 @@ class PixelSNAIL(WeightNormalized):
             },
         ),
         "vqvae2-top": Recipe(
-            source="Razavi et al. 2019, ImageNet priors, top: 512 filters, 2048 in residual blocks, 20 layers, 4 attentions of 8 heads, "
-            "kernel 5, dropout 0.1, 20 layers of output stack; steps and rate are ours",
+            source="Razavi et al. 2019, ImageNet priors, top: 512 filters, 2048 in residual blocks, "
+            "20 layers, 4 attentions of 8 heads, kernel 5, dropout 0.1, 20 layers of output stack; "
+            "steps and rate are ours",
             model=Config(
-                width=512, blocks=4, residual_blocks=5, residual_width=2048, kernel=5, heads=8, key=64, value=64, dropout=0.1,
-                output_blocks=20, likelihood="categorical",
+                width=512, blocks=4, residual_blocks=5, residual_width=2048, kernel=5, heads=8, key=64,
+                value=64, dropout=0.1, output_blocks=20, likelihood="categorical",
             ),
             stages={"training": Optimization(steps=1_500_000, batch_size=1024, learning_rate=3e-4)},
         ),
         "vqvae2-bottom": Recipe(
-            source="Razavi et al. 2019, ImageNet priors, bottom: 512 filters, 1024 in residual blocks, 20 layers without attention, "
-            "kernel 5, dropout 0.1, 20 residual blocks over the top codes; steps and rate are ours",
+            source="Razavi et al. 2019, ImageNet priors, bottom: 512 filters, 1024 in residual blocks, 20 "
+            "layers without attention, kernel 5, dropout 0.1, 20 residual blocks over the top codes; "
+            "steps and rate are ours",
             model=Config(
-                width=512, blocks=4, residual_blocks=5, residual_width=1024, kernel=5, attention_every=0, dropout=0.1,
-                context_blocks=20, condition_width=512, likelihood="categorical",
+                width=512, blocks=4, residual_blocks=5, residual_width=1024, kernel=5, attention_every=0,
+                dropout=0.1, context_blocks=20, condition_width=512, likelihood="categorical",
             ),
             stages={"training": Optimization(steps=1_500_000, batch_size=512, learning_rate=3e-4)},
         ),

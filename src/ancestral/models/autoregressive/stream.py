@@ -50,9 +50,7 @@ class Stream:
     ((1, 0, 0), torch.Size([2, 8]))
     """
 
-    def __init__(
-        self, model: Streamable, n: int, labels: Tensor | None, contexts: Sequence[Tensor]
-    ) -> None:
+    def __init__(self, model: Streamable, n: int, labels: Tensor | None, contexts: Sequence[Tensor]) -> None:
         if n < 1:
             raise UserError(f"expected at least 1 example, got {n}", "raise n")
         if model.training:

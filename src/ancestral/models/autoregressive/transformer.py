@@ -1,4 +1,4 @@
-"""A decoder-only transformer over code maps and small images (Vaswani et al., 2017), https://arxiv.org/abs/1706.03762.
+"""A decoder-only transformer over code maps and images (Vaswani et al., 2017), arXiv 1706.03762.
 
 Rotary positions: Su et al., 2021, https://arxiv.org/abs/2104.09864.
 """
@@ -109,8 +109,9 @@ class Transformer(Shifted):
             stages={"training": Optimization(steps=4000, batch_size=16, learning_rate=2e-3, compile=True)},
         ),
         "vqgan": Recipe(
-            source="Esser et al. 2021 and its code, faces, 16x16 codes: 24 layers of 16 heads, 1024 features, learned positions, AdamW "
-            "(0.9, 0.95), decay 0.01, a rate of 4.5e-6 for each example of a batch; steps and batch are ours",
+            source="Esser et al. 2021 and its code, faces, 16x16 codes: 24 layers of 16 heads, 1024 "
+            "features, learned positions, AdamW (0.9, 0.95), decay 0.01, a rate of 4.5e-6 for each example "
+            "of a batch; steps and batch are ours",
             model=Config(width=1024, layers=24, heads=16, positions="learned"),
             stages={
                 "training": Optimization(

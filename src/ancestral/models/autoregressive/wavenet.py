@@ -81,7 +81,8 @@ class WaveNet(Shifted):
             stages={"training": Optimization(steps=2400, batch_size=16, learning_rate=2e-3, compile=True)},
         ),
         "mixture": Recipe(
-            source="a public recipe: 24 layers in 4 stacks, kernel 3, 128 residual, 256 gate and 128 skip channels, 10 logistics",
+            source="a public recipe: 24 layers in 4 stacks, kernel 3, 128 residual, 256 gate and 128 skip "
+            "channels, 10 logistics",
             model=Config(
                 width=128,
                 gate_width=128,

@@ -14,7 +14,7 @@ from ancestral.stages import Stage
 
 
 class WeightNormalized(Shifted):
-    """Base of the models of Salimans et al., 2017 and after, which normalize weights when their layers stand."""
+    """Base of the models of Salimans et al., 2017 and after, which normalize their weights."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Autoregressive.Config):

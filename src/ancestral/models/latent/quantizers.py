@@ -1,4 +1,4 @@
-"""The quantizers of VQ-VAE and VQ-VAE-2 as options: one class for each kind, with the options of that kind alone."""
+"""The quantizers of VQ-VAE and VQ-VAE-2 as options: a class for each kind, with that kind's options alone."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -31,7 +31,11 @@ class _Learned(Configuration):
 
 @dataclass(frozen=True, kw_only=True)
 class Vector(_Learned):
-    """The nearest code."""
+    """The nearest code.
+
+    >>> Vector(codebook_size=64, dim=16).build()
+    VectorQuantizer(dim=16, codebook_size=64, num_codebooks=1, update='ema')
+    """
 
     kind: ClassVar = "vector"
 
@@ -55,7 +59,11 @@ class Vector(_Learned):
 
 @dataclass(frozen=True, kw_only=True)
 class Residual(_Learned):
-    """A sum of M nearest codes, each of what the ones before left over."""
+    """A sum of M nearest codes, each of what the ones before left over.
+
+    >>> Residual(num_codebooks=4).build().num_codebooks
+    4
+    """
 
     kind: ClassVar = "residual"
 
@@ -75,7 +83,11 @@ class Residual(_Learned):
 
 @dataclass(frozen=True, kw_only=True)
 class FiniteScalar(Configuration):
-    """Rounding without a codebook."""
+    """Rounding without a codebook.
+
+    >>> FiniteScalar(levels=(8, 6, 5)).build().codebook_size
+    240
+    """
 
     kind: ClassVar = "finite-scalar"
 

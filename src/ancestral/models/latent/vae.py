@@ -92,7 +92,9 @@ class Convolutional(Configuration):
 
 
 class VAE(ContinuousLatents):
-    r"""Latent variable model :math:`p(x) = \int p(x \mid z)\, N(z; 0, I)\, dz` with a Gaussian encoder :math:`q(z \mid x)`.
+    r"""Latent variable model with a Gaussian encoder.
+
+    :math:`p(x) = \int p(x \mid z)\, N(z; 0, I)\, dz`, and the encoder is :math:`q(z \mid x)`.
 
     Shapes: x ``(N, *spec.shape)`` integers, z ``(N, latents)``. Likelihoods are lower bounds, in nats for
     each example.
@@ -118,7 +120,7 @@ class VAE(ContinuousLatents):
         beta: NonNegative = 1.0
         """Weight of the rate in the loss; figures of likelihood never use it."""
         rate_warmup: Natural = 0
-        """Steps over which the weight of the rate grows from 0 to beta, so that latents are not given up before they are of use."""
+        """Steps over which the weight of the rate grows from 0 to beta, lest latents be given up early."""
         free_bits: NonNegative = 0.0
         """Nats of each latent dimension, averaged over the batch, that the loss does not charge for."""
 
@@ -135,7 +137,8 @@ class VAE(ContinuousLatents):
             stages={"training": Optimization(steps=14_500, batch_size=32, learning_rate=2e-3)},
         ),
         "mnist": Recipe(
-            source="Kingma & Welling 2013, section 5: hidden 500, minibatch 100, Adagrad; binarize with --images.levels 2",
+            source="Kingma & Welling 2013, section 5: hidden 500, minibatch 100, Adagrad; "
+            "binarize with --images.levels 2",
             model=Config(architecture=MLP(hidden=500), latents=20, likelihood="bernoulli"),
             stages={
                 "training": Optimization(
@@ -179,7 +182,9 @@ class VAE(ContinuousLatents):
         return -self.observation(z).log_prob(x).flatten(1).sum(1)
 
     def loss(self, batch: Batch, phase: str, progress: Progress) -> Loss:
-        """Negative ELBO (equations 3 and 10 of the paper) with the rate weighted by beta, warmed up, and relieved of free bits.
+        """Negative ELBO (equations 3 and 10 of the paper).
+
+        The rate is weighted by beta, warmed up, and relieved of free bits.
 
         The warm-up is that of Sønderby et al., 2016 (https://arxiv.org/abs/1602.02282), section 2.2.
         Validation has none.
@@ -191,8 +196,7 @@ class VAE(ContinuousLatents):
         charged = rates.clamp(min=self.config.free_bits).sum() if self.config.free_bits else rate
         bound = bits_per_dim((distortion + rate).detach(), self.spec.dims)
         terms = {"bits_per_dim": bound, "distortion": distortion.detach(), "rate": rate.detach()}
-        # In bits/dim the scale of the loss, and with it a good learning rate and clip, is the same for every
-        # shape.
+        # In bits/dim the loss, and with it a good learning rate and clip, is of one scale for all shapes.
         weight: float | Tensor = self.config.beta
         if self.training and self.config.rate_warmup:
             weight = weight * progress.ramp(self.config.rate_warmup)
@@ -209,7 +213,7 @@ class VAE(ContinuousLatents):
         return True
 
     def log_likelihood(self, batch: Batch, k: int = 1) -> Tensor:
-        """For k = 1 the ELBO, E_q log p(x|z) - KL(q(z|x) || p(z)), with one z and the analytic KL; ``(N,)`` nats.
+        """For k = 1 the ELBO, E_q log p(x|z) - KL(q(z|x) || p(z)), with one z and the analytic KL, ``(N,)``.
 
         For k > 1, log 1/k sum_i p(x, z_i) / q(z_i|x) (Burda et al., 2015, https://arxiv.org/abs/1509.00519,
         equation 8).
@@ -234,7 +238,10 @@ class VAE(ContinuousLatents):
         generator: Generator | None,
         progress: Callable[[float], None],
     ) -> Tensor:
-        """See ``Model.draw``: z from the prior, its standard deviation scaled by the temperature, then the mean of p(x|z)."""
+        """See ``Model.draw``: z from the prior, then the mean of p(x|z).
+
+        The temperature scales the standard deviation of z.
+        """
         z = torch.randn(n, self.config.latents, device=self.device, dtype=self.dtype, generator=generator)
         return self.decode(z * options.temperature)
 

@@ -41,9 +41,9 @@ _PAPER_CODES: dict[str, Any] = {"update": "gradient", "kmeans_start": False, "re
 class VQVAE(Tokenizer):
     r"""Discrete latent model :math:`p(x) = \sum_c p(x \mid c)\, p(c)` with codes from a quantized encoder.
 
-    Its bound is the one term of the sum that the encoder's code :math:`c(x)` makes: :math:`p(x) \ge p(x \mid
-    c(x))\, p(c(x))`. Two stages: ``tokenizer`` learns encoder, codebook and decoder; ``prior`` learns p(c) on
-    the codes of the data.
+    Its bound is the one term of the sum that the encoder's code :math:`c(x)` makes:
+    :math:`p(x) \ge p(x \mid c(x))\, p(c(x))`. Two stages: ``tokenizer`` learns encoder, codebook and decoder;
+    ``prior`` learns p(c) on the codes of the data.
 
     Shapes: x ``(N, C, H, W)`` integers, codes ``(N, M, H/stride, W/stride)``. Likelihoods are lower bounds,
     in nats for each example.
@@ -71,7 +71,7 @@ class VQVAE(Tokenizer):
         fine_blocks: Natural = 0
         """Residual blocks at each finer resolution of the decoder."""
         batch_norm: bool = True
-        """Batch normalization in encoder and decoder and of the features: faster, and the features cannot drift away from their codes."""
+        """Batch normalization, of the features too: faster, and they cannot drift away from their codes."""
         likelihood: Literal["mse"] | LikelihoodKind = "logistic-mixture"
         """Distribution of a value given the codes; mse trains on squared error and gives no likelihood."""
         components: Count = 5
@@ -135,7 +135,8 @@ class VQVAE(Tokenizer):
             },
         ),
         "cifar10": Recipe(
-            source="van den Oord et al. 2017, section 4.1 (here widths double up to 256), 8x8x10 latents, a 256-way softmax",
+            source="van den Oord et al. 2017, section 4.1 (here widths double up to 256), 8x8x10 latents, "
+            "a 256-way softmax",
             model=Config(
                 quantizer=Vector(num_codebooks=10, dim=640, **_PAPER_CODES),
                 width=256,
@@ -170,9 +171,12 @@ class VQVAE(Tokenizer):
         )
         self.quantizer = config.quantizer.build()
         sizes: dict[str, Any] = {
-            "width": config.width, "stride": config.stride, "blocks": config.blocks, "residual_width": config.residual_width,
+            "width": config.width,
+            "stride": config.stride,
+            "blocks": config.blocks,
+            "residual_width": config.residual_width,
             "normalize": config.batch_norm,
-        }  # fmt: skip
+        }
         self.encoder = nn.Sequential(Encoder(spec.shape[0], self.quantizer.dim, **sizes))
         if config.batch_norm:
             self.encoder.append(BatchNorm(self.quantizer.dim, affine=False))
@@ -257,7 +261,7 @@ class VQVAE(Tokenizer):
         return (self.quantizer.decode(codes[0]).to(self.dtype),)
 
     def log_likelihood(self, batch: Batch, k: int = 1) -> Tensor:
-        """Log p(x|c(x)) + log p(c(x)), a bound as q(c|x) is deterministic and has no entropy; ``(N,)`` nats."""
+        """Log p(x|c(x)) + log p(c(x)), a bound: q(c|x) is deterministic and has no entropy; ``(N,)`` nats."""
         self.check_importance_samples(k)
         codes = self.tokenize(batch.x)
         return -self.distortion(batch.x, codes) - self.rates(codes, batch.labels)[0]
@@ -295,7 +299,10 @@ class VQVAE(Tokenizer):
         generator: Generator | None,
         progress: Callable[[float], None],
     ) -> Tensor:
-        """See ``Model.draw``: codes from the prior, then the mean of p(x|c), as the paper does; the options are the prior's."""
+        """See ``Model.draw``: codes from the prior, then the mean of p(x|c), as the paper does.
+
+        The options are the prior's.
+        """
         return self._decode(
             self.prior.draw(n, labels, contexts, options, generator=generator, progress=progress)
         )
