@@ -2,12 +2,13 @@
 
     python benchmarks/quantizer.py
 
-Forward and backward of the whole layer in training mode, running means and revival included, float32, 64 features. ``bare`` is the
-product (N, D) x (D, K) into memory that is already there; ``peer`` is vector-quantize-pytorch's VectorQuantize with running means, in
-training mode. All are timed in turns in one run; figures are medians. ``ours MiB`` is the peak of a step beyond what the process held.
+Forward and backward of the whole layer in training mode, running means and revival included, float32, 64
+features. ``bare`` is the product (N, D) x (D, K) into memory that is already there; ``peer`` is
+vector-quantize-pytorch's VectorQuantize with running means, in training mode. All are timed in turns in one
+run; figures are medians. ``ours MiB`` is the peak of a step beyond what the process held.
 
-On a machine that others use as well, threads that spin while they wait for a preempted one measure the others' work: there, set
-OMP_WAIT_POLICY=passive (the header names it).
+On a machine that others use as well, threads that spin while they wait for a preempted one measure the
+others' work: there, set OMP_WAIT_POLICY=passive (the header names it).
 """
 
 import argparse
@@ -32,7 +33,10 @@ SIZES = ((8192, 512), (8192, 8192), (32768, 512), (32768, 8192))
 
 
 def interleaved(jobs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median milliseconds of each job, run in turns after a warm-up, so that a drift of the machine meets all alike."""
+    """Median milliseconds of each job.
+
+    They run in turns after a warm-up, so that a drift of the machine meets all alike.
+    """
     times: dict[str, list[float]] = {name: [] for name in jobs}
     for turn in range(repeats + 1):
         for name, job in jobs.items():
@@ -128,7 +132,10 @@ def peak_extra_mib(step: Callable[[], None], device: torch.device) -> float:
 
 
 def own_process_mib(n: int, k: int, who: str, args: argparse.Namespace) -> float:
-    """``peak_extra_mib`` in a fresh process: memory that an allocator keeps from earlier sizes would hide what a step takes."""
+    """``peak_extra_mib`` in a fresh process.
+
+    Memory that an allocator keeps from earlier sizes would hide what a step takes.
+    """
     command = [
         sys.executable,
         __file__,
@@ -148,7 +155,10 @@ def own_process_mib(n: int, k: int, who: str, args: argparse.Namespace) -> float
 
 
 def bound_mib(n: int, k: int) -> float:
-    """What the layer may hold beside a buffer of one block, MiB: 6 arrays of the features, 8 of the codebook."""
+    """What the layer may hold beside a buffer of one block, MiB.
+
+    6 arrays of the features, 8 of the codebook.
+    """
     block = max(2**21, 64 * k)
     return 4 * (6 * n * DIM + 8 * k * DIM + block) / 2**20
 
@@ -207,7 +217,8 @@ def main() -> None:
     machine = processor() if device.type == "cpu" else torch.cuda.get_device_name()
     waiting = os.environ.get("OMP_WAIT_POLICY", "default")
     print(
-        f"{machine}, {args.threads} threads (waiting: {waiting}), load {os.getloadavg()[0]:.1f}, torch {torch.__version__}"
+        f"{machine}, {args.threads} threads (waiting: {waiting}), load {os.getloadavg()[0]:.1f}, "
+        f"torch {torch.__version__}"
     )
     columns = ("N x K", "bare ms", "ours ms", "ratio", "peer ms", "speed-up", "ours MiB", "bound MiB")
     print(" | ".join(f"{column:>12}" for column in columns))

@@ -35,14 +35,10 @@ class Range:
     def check(self, name: str, value: Any) -> None:
         """Raise UserError, calling the value ``name``, unless it (or each of several) lies in the range."""
         for number in value if isinstance(value, list | tuple) else (value,):
-            if not (
-                number >= self.least and number > self.above and number <= self.most and number < self.below
-            ):
-                raise UserError(f"expected {name} {self}, got {value}", self._remedy(name))
-
-    def _remedy(self, name: str) -> str:
-        bounded = min(self.most, self.below) < math.inf
-        return "choose a value in that range" if bounded else f"raise {name}"
+            if not (self.least <= number <= self.most and self.above < number < self.below):
+                one_sided = min(self.most, self.below) == math.inf and math.isfinite(number)
+                remedy = f"raise {name}" if one_sided else "choose a value in that range"
+                raise UserError(f"expected {name} {self}, got {value}", remedy)
 
     def __str__(self) -> str:
         if min(self.most, self.below) < math.inf:

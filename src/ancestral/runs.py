@@ -118,7 +118,14 @@ class Run:
         return from_json(PREPARATIONS[there["kind"]], there, where=there["kind"])
 
     def load_data(self) -> Dataset:
-        """The data that the run was trained on. Raises UserError if they are gone or have changed."""
+        """The data that the run was trained on.
+
+        Raises:
+            UserError: they are gone, have changed, or were a data set of somebody's own that no source names.
+        """
+        if self.preparation.kind == Preparation.kind:
+            problem = f"expected a source of data in {self.path}, got a run on a data set of your own"
+            raise UserError(problem, "give that data set to the function, or name a source with --data")
         data = load_data(self.manifest["data"]["source"], self.preparation)
         if data.fingerprint != self.manifest["data"]["fingerprint"]:
             raise UserError(
@@ -172,13 +179,14 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> Model:
         return Run.open(name).load_model(device)
     folder = hub.fetch(str(name))
     data = read_json(folder / hub.CONFIG)
-    place = (data.get("module"), data.get("class")) if isinstance(data, dict) else (None, None)
-    known = {r.place: r.name for r in rows() if r.place}
-    if place not in known and not (Path(name).is_dir() and all(isinstance(part, str) for part in place)):
-        choices = ", ".join(sorted(r.place[1] for r in rows() if r.place))
-        problem = f"expected a model of ancestral in {folder}, got {place[1]}"
+    module, kind = (data.get("module"), data.get("class")) if isinstance(data, dict) else (None, None)
+    known = {r.place for r in rows() if r.place}
+    own = isinstance(module, str) and not module.startswith("ancestral.") and Path(name).is_dir()
+    if (str(module), str(kind)) not in known and not own:
+        choices = ", ".join(sorted(name for _, name in known))
+        problem = f"expected a model of ancestral in {folder}, got {kind}"
         raise UserError(problem, f"choose one of class {choices}")
-    return import_model(str(place[0]), str(place[1])).from_pretrained(folder).to(device)
+    return import_model(str(module), str(kind)).from_pretrained(folder).to(device)
 
 
 def manifest(

@@ -1,4 +1,7 @@
-"""Every command on tiny runs: what it writes is right, and a mistake is one line that says expected, got and what to do."""
+"""Every command on tiny runs: what it writes is right.
+
+A mistake is one line that says expected, got and what to do.
+"""
 
 import contextlib
 import json
@@ -26,15 +29,15 @@ from ancestral.taxonomy import TAXONOMY, model_class
 TRAINING = "--device cpu --log-every 6 --checkpoint-every 6 --evaluate-every 6 --sample-every 0"
 PRIOR = "--model.prior.width 8 --model.prior.layers 2 --model.prior.head 8"
 TOKENIZER = (
-    f"--model.quantizer.codebook-size 8 --model.quantizer.dim 4 --model.stride 2 --model.width 8 --model.blocks 1 --model.residual-width 4 "
-    f"--model.components 2 {PRIOR}"
+    "--model.quantizer.codebook-size 8 --model.quantizer.dim 4 --model.stride 2 --model.width 8 "
+    f"--model.blocks 1 --model.residual-width 4 --model.components 2 {PRIOR}"
 )
 
 MLP = "--model.architecture mlp --model.latents 2 --model.architecture.hidden 8 --model.components 2"
 
 CONVOLUTIONAL = (
-    "--model.latents 4 --model.architecture.width 8 --model.architecture.stride 2 --model.architecture.blocks 1 "
-    "--model.components 2"
+    "--model.latents 4 --model.architecture.width 8 --model.architecture.stride 2 "
+    "--model.architecture.blocks 1 --model.components 2"
 )
 
 
@@ -46,7 +49,8 @@ TRAIN = {
     "vqvae": f"vqvae --data digits {TRAINING} {stage('tokenizer')} {stage('prior')} {TOKENIZER}",
     "mlp": f"vae --data digits {TRAINING} {stage('training')} {MLP}",
     "conv": f"vae --data digits {TRAINING} {stage('training')} --training.learning-rate 0.05 {CONVOLUTIONAL}",
-    "pixelcnn": f"gated-pixelcnn --data digits {TRAINING} {stage('training')} --training.no-compile --model.width 8 --model.layers 2",
+    "pixelcnn": f"gated-pixelcnn --data digits {TRAINING} {stage('training')} --training.no-compile "
+    "--model.width 8 --model.layers 2",
 }
 ALL = tuple(TRAIN)
 
@@ -66,7 +70,10 @@ def runs(tmp_path_factory):
 
 @pytest.fixture
 def call(runs, tmp_path, monkeypatch, capsys):
-    """Give a command line in an empty folder; RUNS in it is the folder of the runs. Gives status, output and errors."""
+    """Give a command line in an empty folder; RUNS in it is the folder of the runs.
+
+    Gives status, output and errors.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("COLUMNS", "80")
@@ -145,8 +152,14 @@ def test_reconstruct(call, runs, name):
     assert shows("reconstructions.png", comparison(model.spec, x, model.reconstruct(x)))
 
 
-@pytest.mark.parametrize(("options", "rows", "columns"), [("", slice(4, 8), slice(0, 8)), ("--rows 6", slice(6, 8), slice(0, 8)),
-                                                          ("--hole 1 2 3 4", slice(1, 4), slice(2, 6))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "rows", "columns"),
+    [
+        ("", slice(4, 8), slice(0, 8)),
+        ("--rows 6", slice(6, 8), slice(0, 8)),
+        ("--hole 1 2 3 4", slice(1, 4), slice(2, 6)),
+    ],
+)
 def test_complete(call, runs, options, rows, columns):
     assert call(f"complete RUNS/pixelcnn --n 5 --seed 3 --out . {options}") == (
         0,
@@ -208,7 +221,11 @@ def test_evaluate_prints_and_writes(call, runs):
     assert written["examples"] == 180
     assert "VQ-VAE on digits, test split, 180 examples" in output
     assert "not written" not in output
-    assert re.search(rf"negative ELBO \(codes \+ decoder\) +{again['nelbo_codes_decoder']:.4f} ± 0\.\d{{4}}  bits/dim +bound", output)
+    assert re.search(
+        rf"negative ELBO \(codes \+ decoder\) +{again['nelbo_codes_decoder']:.4f} "
+        r"± 0\.\d{4}  bits/dim +bound",
+        output,
+    )
     assert max(map(len, output.splitlines())) <= 80
     assert {"reconstructions.png", "latent.png"} <= {p.name for p in (run / "samples").iterdir()}
     assert call("report RUNS/vqvae")[:2] == (0, f"{run}/report.html\n")
@@ -318,8 +335,9 @@ def test_the_prior_may_be_another_model(call, runs):
     assert status == 0
     assert json.loads(output)["model"]["prior"]["heads"] == 2
     assert "dilations" in json.loads(call("train vqvae --print-config")[1])["model"]["prior"]
-    line = f"vqvae --data digits --from {runs}/vqvae {TRAINING} {stage('prior', 3)} --model.prior transformer --out other"
-    assert call(f"train {line} --model.prior.width 8 --model.prior.heads 2 --model.prior.layers 1")[0] == 0
+    line = f"vqvae --data digits --from {runs}/vqvae {TRAINING} {stage('prior', 3)} --out other"
+    prior = "--model.prior transformer --model.prior.width 8 --model.prior.heads 2 --model.prior.layers 1"
+    assert call(f"train {line} {prior}")[0] == 0
     assert call("evaluate other --limit 20")[0] == 0
     assert json.loads(Path("other/run.json").read_text())["config"]["prior"]["positions"] == "rotary"
 
@@ -412,8 +430,8 @@ def test_every_recipe_is_an_option(call):
 
 
 def test_another_prior_by_from(call, runs):
-    line = f"train vqvae --data digits {TRAINING} {stage('prior')} --from RUNS/vqvae --model.prior.layers 1 --out new"
-    status, output, _ = call(line)
+    line = f"train vqvae --data digits {TRAINING} {stage('prior')} --from RUNS/vqvae"
+    status, output, _ = call(f"{line} --model.prior.layers 1 --out new")
     assert status == 0
     assert "tokenizer" not in output
     old, new = (load_file(path / "model" / "model.safetensors") for path in (runs / "vqvae", Path("new")))
@@ -469,16 +487,16 @@ MISTAKES = [
     ("train vqvae --data file --out out", "expected a folder of images, got the file file"),
     (T + "--recipe smal", "expected a recipe of VQVAE, got smal; did you mean small?"),
     (T + "--recipe", "expected 1 value for --recipe, got fewer"),
-    (T + "--model.codebok-size 3", "got --model.codebok-size; did you mean --model.codebook-size?"),
+    (T + "--model.quantizer.codebok-size 3", "did you mean --model.quantizer.codebook-size?"),
     (T + "--tokenzier.steps 3", "did you mean --tokenizer.steps?"),
     (
-        T + "--model.codebook-size x",
-        "expected --model.codebook-size INT, got x; see ancestral train vqvae --help",
+        T + "--model.quantizer.codebook-size x",
+        "expected --model.quantizer.codebook-size INT, got x; see ancestral train vqvae --help",
     ),
     (T + "--tokenizer.learning-rate fast", "expected --tokenizer.learning-rate FLOAT, got fast"),
     (T + "--tokenizer.gradient-clip fast", "expected --tokenizer.gradient-clip FLOAT, got fast"),
     (T + "--tokenizer.betas 0.9", "expected 2 values for --tokenizer.betas, got fewer"),
-    (T + "--model.codebook-size 1", "expected a codebook of at least 2 codes, got 1"),
+    (T + "--model.quantizer.codebook-size 1", "expected codebook_size of at least 2, got 1"),
     (
         T + "--model.quantizer vectr",
         "to be one of vector, residual, finite-scalar, got vectr; did you mean vector?",
@@ -525,7 +543,7 @@ MISTAKES = [
     (T + "--config file", "expected JSON in file"),
     (T + "--config nothing.json", "expected the file nothing.json, got nothing there"),
     (T + "--from other", "expected a run directory, got other without run.json"),
-    (T + "--from RUNS/pixelcnn", "expected a run of the same model for --from, got gated-pixelcnn"),
+    (T + "--from RUNS/pixelcnn", "expected a run of the same model to start from, got gated-pixelcnn"),
     (T + "--from unfinished", "got a run that has not finished a stage; go on with: "),
     (T + "--from RUNS/vqvae --model.width 16", "leave the options of that stage as they are in the run"),
     (
@@ -557,10 +575,10 @@ MISTAKES = [
     ("sample nobody/nothing", "expected to reach the Hugging Face Hub"),
     ("sample RUNS/vqvae --n 0", "expected at least 1 sample, got 0; raise --n"),
     ("sample RUNS/vqvae --n many", "expected --n INT, got many"),
-    ("sample RUNS/vqvae --temperature 0", "expected a temperature above 0, got 0.0"),
-    ("sample RUNS/vqvae --temperature -1", "expected a temperature above 0, got -1.0"),
-    ("sample RUNS/vqvae --temperature nan", "expected a temperature above 0, got nan"),
-    ("sample RUNS/vqvae --temperature inf", "expected a temperature above 0, got inf"),
+    ("sample RUNS/vqvae --temperature 0", "expected temperature above 0, got 0.0"),
+    ("sample RUNS/vqvae --temperature -1", "expected temperature above 0, got -1.0"),
+    ("sample RUNS/vqvae --temperature nan", "expected temperature above 0, got nan; choose"),
+    ("sample RUNS/vqvae --temperature inf", "expected temperature above 0, got inf; choose"),
     ("sample RUNS/vqvae --labels 10", "expected labels 0..9, got 10; choose"),
     (
         "sample RUNS/mlp --labels 3",
@@ -569,15 +587,15 @@ MISTAKES = [
     ("sample RUNS/vqvae --labels 0 -1", "expected labels 0..9, got -1..0"),
     ("sample RUNS/vqvae --labels cat", "expected --labels INT [INT ...], got cat"),
     (
-        "train vqvae --data digits --out out --prior-model transfomer",
+        "train vqvae --data digits --out out --model.prior transfomer",
         "got transfomer; did you mean transformer?",
     ),
-    ("sample RUNS/vqvae --top-k 0", "expected top-k of 1..levels, got 0"),
+    ("sample RUNS/vqvae --top-k 0", "expected top_k of at least 1, got 0; raise top_k"),
     ("sample RUNS/vqvae --top-k 10000", "expected top-k of 1.."),
-    ("sample RUNS/vqvae --top-p 2", "expected top-p in (0, 1], got 2.0; 1 draws from all levels"),
+    ("sample RUNS/vqvae --top-p 2", "expected top_p in (0, 1], got 2.0"),
     (
         "sample RUNS/mlp --top-k 3",
-        "expected no top-k or top-p, got one: VAE draws no values in order; use temperature",
+        "expected no top-k, got one: VAE takes temperature; leave it out",
     ),
     ("certify RUNS/mlp", "expected an autoregressive model, got VAE; ancestral models lists them"),
     ("certify RUNS/pixelcnn --trials 0", "expected at least 1 trial, got 0; try 4"),
@@ -650,10 +668,10 @@ MISTAKES = [
     ("detokenize RUNS/vqvae good.npy --n 0", "expected at least 1 example, got 0"),
     ("detokenize RUNS/mlp good.npy", "expected a model with code maps, got VAE"),
     ("evaluate RUNS/vqvae --limit 0", "expected at least 1 example, got 0"),
-    ("evaluate RUNS/vqvae --importance-samples -1", "expected 0 or more importance samples, got -1"),
+    ("evaluate RUNS/vqvae --importance-samples -1", "expected at least 1 importance sample, got -1"),
     (
         "evaluate RUNS/vqvae --importance-samples 5",
-        "importance samples from, got VQVAE, which has one code map for each example",
+        "importance samples from, got VQVAE, whose bound is the same for all samples",
     ),
     (
         "evaluate RUNS/pixelcnn --importance-samples 5",
@@ -709,7 +727,8 @@ def lay_traps(runs):
 
     maps = {"good": np.zeros((2, 1, 4, 4), np.uint8), "floats": np.zeros((2, 1, 4, 4)), "number": np.array(3),
             "high": np.full((2, 1, 4, 4), 8),
-            "low": np.full((2, 1, 4, 4), -1), "shape": np.zeros((2, 1, 5, 5), int), "none": np.zeros((0, 1, 4, 4), int)}  # fmt: skip
+            "low": np.full((2, 1, 4, 4), -1), "shape": np.zeros((2, 1, 5, 5), int),
+            "none": np.zeros((0, 1, 4, 4), int)}  # fmt: skip
     for name, value in maps.items():
         np.save(f"{name}.npy", value)
     np.save("objects.npy", np.array([Trap()], dtype=object), allow_pickle=True)
@@ -747,12 +766,13 @@ def test_mistake_is_one_line(call, runs, line, message):
 
 
 def test_labels_of_a_model_that_does_not_draw_by_class(call):
-    line = f"gated-pixelcnn --data digits {TRAINING} {stage('training', 2)} --training.no-compile --model.width 8 --model.layers 1"
-    assert call(f"train {line} --out plain")[0] == 0
+    line = f"gated-pixelcnn --data digits {TRAINING} {stage('training', 2)} --training.no-compile"
+    assert call(f"train {line} --model.width 8 --model.layers 1 --out plain")[0] == 0
     status, output, errors = call("sample plain --labels 1")
     assert (status, output) == (2, "")
     assert errors.startswith(
-        "ancestral: expected no labels, got some: this GatedPixelCNN does not draw by class; leave labels out, or "
+        "ancestral: expected no labels, got some: this GatedPixelCNN does not draw by class; "
+        "leave labels out, or "
     )
 
 
@@ -789,14 +809,22 @@ def test_full_disk_while_training(call, small_disk):
     status, _, errors = call(f"train {TRAIN['vqvae']} --out disk/run")
     assert status == 2
     assert re.fullmatch(
-        r"ancestral: expected room to write.*, got a full disk; free some space and give the same command again\n",
+        r"ancestral: expected room to write.*, got a full disk; "
+        r"free some space and give the same command again\n",
         errors,
     )
     assert not list(small_disk.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("line", ["sample RUNS/vqvae --out disk", "sample RUNS/vqvae --out disk --format npz",
-                                  "tokenize RUNS/vqvae --out disk/c.npy", "reconstruct RUNS/vqvae --out disk"])  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sample RUNS/vqvae --out disk",
+        "sample RUNS/vqvae --out disk --format npz",
+        "tokenize RUNS/vqvae --out disk/c.npy",
+        "reconstruct RUNS/vqvae --out disk",
+    ],
+)
 def test_full_disk_leaves_no_halves(call, small_disk, line):
     with contextlib.suppress(OSError):
         (small_disk / "rest").write_bytes(bytes(2**20))

@@ -12,7 +12,8 @@ import torch
 from ancestral import load, load_data
 
 STEPS = {"tokenizer": 24, "prior": 16}
-TINY = {"quantizer.codebook-size": 8, "quantizer.dim": 4, "stride": 2, "width": 8, "blocks": 1, "residual-width": 4, "components": 2,
+TINY = {"quantizer.codebook-size": 8, "quantizer.dim": 4, "stride": 2, "width": 8, "blocks": 1,
+        "residual-width": 4, "components": 2,
         "prior.width": 8, "prior.layers": 2, "prior.head": 8}  # fmt: skip
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
@@ -74,7 +75,8 @@ def together(tmp_path_factory):
 def shifts(model):
     """Biases in front of a normalization, and the running means that follow them.
 
-    The normalization takes a bias away again, so that its gradient is 0 but for rounding, of which Adam makes steps of full size.
+    The normalization takes a bias away again, so that its gradient is 0 but for rounding, of which Adam makes
+    steps of full size.
     """
     found, names = set(), [name for name, _ in model.named_modules()]
     for name in names:
@@ -95,8 +97,9 @@ def test_two_processes_end_where_one_does(alone, together):
     compared = 0
     for name, value in one.state_dict().items():
         if name not in free and value.numel():
-            # Halves are added in another order: 1e-7 of float32, which Adam's division by the size of a gradient enlarges over 24 steps.
-            # A feature that lies between two codes may change its code, and with it the steps of the prior: 16 of at most 2e-3.
+            # Halves are added in another order: 1e-7 of float32, which Adam's division by the size of a
+            # gradient enlarges over 24 steps. A feature that lies between two codes may change its code, and
+            # with it the steps of the prior: 16 of at most 2e-3.
             atol = 3e-2 if name.startswith("prior.") else 2e-4
             torch.testing.assert_close(
                 two.state_dict()[name], value, rtol=1e-3, atol=atol, msg=lambda m, name=name: f"{name}: {m}"

@@ -31,7 +31,9 @@ def test_row_agrees_with_the_class(name):
     assert name_of(cls) == name
     assert cls(cls.Config.tiny(), SPECS[0]).likelihood == row.likelihood
     assert f"models.{row.representation}." in cls.__module__
-    assert row.paper.rsplit("/", 1)[1] in inspect.getmodule(cls).__doc__, "the file names another paper than the taxonomy"
+    assert row.paper.rsplit("/", 1)[1] in inspect.getmodule(cls).__doc__, (
+        "the file names another paper than the taxonomy"
+    )
 
 
 def test_taxonomy_has_every_system_of_the_design_once():

@@ -696,7 +696,7 @@ def test_a_data_set_built_by_hand_may_have_contexts(tmp_path):
 
 
 def test_the_source_says_which_preparation_it_takes():
-    assert {"images": ImageOptions, "table": TableOptions} == PREPARATIONS
+    assert {"images": ImageOptions, "table": TableOptions, "own": Preparation} == PREPARATIONS
     assert preparation_of("table:a.csv") is TableOptions
     assert preparation_of("digits") is preparation_of("photos/") is preparation_of("hub:a/b") is ImageOptions
     assert load_data("digits").preparation == ImageOptions()

@@ -162,7 +162,7 @@ MISTAKES = {
     ),
     "data as a tensor": (
         lambda m: ancestral.train("vae", data=X, out="out"),
-        "expected the name of a source of data, got Tensor",
+        "expected a source of data, got Tensor",
     ),
     "a model misspelled": (
         lambda m: model_class("vqave"),

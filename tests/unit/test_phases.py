@@ -1,4 +1,7 @@
-"""What stages and phases promise, on toys: games with penalties, shared optimizers, averages that go on, priors that are taken over."""
+"""What stages and phases promise, on toys.
+
+Games with penalties, shared optimizers, averages that go on, priors that are taken over.
+"""
 
 import json
 from dataclasses import dataclass, replace
@@ -42,7 +45,10 @@ def saved(out, stage, step):
 
 
 class Game(Model):
-    """A critic with a gradient penalty and a lazy R1 phase, and a generator: Wasserstein with everything that needs a gradient inside."""
+    """A critic with a gradient penalty and a lazy R1 phase, and a generator.
+
+    Wasserstein with everything that needs a gradient inside.
+    """
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Model.Config):
@@ -149,7 +155,8 @@ def test_a_phase_that_shares_an_optimizer_goes_on_with_its_state(tmp_path, digit
         "optimizer-generator.safetensors",
     ]
     state = load_file(folder / "optimizer-critic.safetensors")
-    # 4 steps with 2 updates of the critic each, and R1 in every second step; the penalties do not see the last bias.
+    # 4 steps with 2 updates of the critic each, and R1 in every second step; the penalties do not see the
+    # last bias.
     steps = {name: float(value) for name, value in state.items() if name.endswith(".step")}
     assert steps["0.step"] == 4 * 2 + 2
     assert trainer.optimizations["training"].of("critic").betas == (0.0, 0.9)
@@ -197,10 +204,15 @@ class Growing(Model):
             return cls()
 
     recipes = {  # noqa: RUF012
-        "small": Recipe(source="a toy", model=Config(), stages={
-            name: Optimization(steps=5, batch_size=8, warmup=0, learning_rate=1e-2, ema=0.9) for name in ("low", "high")
-        }),
-    }  # fmt: skip
+        "small": Recipe(
+            source="a toy",
+            model=Config(),
+            stages={
+                name: Optimization(steps=5, batch_size=8, warmup=0, learning_rate=1e-2, ema=0.9)
+                for name in ("low", "high")
+            },
+        ),
+    }
 
     def __init__(self, config, spec):
         super().__init__(config, spec)
@@ -240,7 +252,8 @@ def test_an_average_goes_on_through_the_stages_while_the_weights_stay_raw(tmp_pa
         load_file(tmp_path / "checkpoints" / stage / f"step-0000000{step}" / "averages.safetensors")
         for stage, step in (("low", 5), ("high", 1), ("high", 5))
     ]
-    # One step of Adam moves a weight by at most its learning rate: the second stage began where the first one's own weights were.
+    # One step of Adam moves a weight by at most its learning rate: the second stage began where the first
+    # one's own weights were.
     assert float((after_high["body.weight"] - after_low["body.weight"]).abs().max()) <= 1.01e-2
     assert float((after_low["body.weight"] - averages[0]["body.weight"]).abs().max()) > 0
     weight = 1 - min(0.9, 6 / 15)  # its sixth update, not its first
@@ -283,7 +296,10 @@ def test_growing_keeps_the_contract():
 
 
 class Hierarchy(Model):
-    """A tokenizer, two priors in one ModuleList and a classifier that nobody needs: stages as a hierarchical VQ-VAE has them."""
+    """A tokenizer, two priors in one ModuleList and a classifier that nobody needs.
+
+    Stages as a hierarchical VQ-VAE has them.
+    """
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Model.Config):
@@ -295,11 +311,17 @@ class Hierarchy(Model):
 
     _STAGE = Optimization(steps=3, batch_size=8, warmup=0)
     recipes = {  # noqa: RUF012
-        "small": Recipe(source="a toy", model=Config(), stages=dict.fromkeys(("tokenizer", "top", "bottom"), _STAGE)),
-        "sorted": Recipe(
-            source="a toy", model=Config(), stages=dict.fromkeys(("tokenizer", "top", "bottom", "classifier"), _STAGE)
+        "small": Recipe(
+            source="a toy",
+            model=Config(),
+            stages=dict.fromkeys(("tokenizer", "top", "bottom"), _STAGE),
         ),
-    }  # fmt: skip
+        "sorted": Recipe(
+            source="a toy",
+            model=Config(),
+            stages=dict.fromkeys(("tokenizer", "top", "bottom", "classifier"), _STAGE),
+        ),
+    }
 
     def __init__(self, config, spec):
         super().__init__(config, spec)
@@ -483,7 +505,10 @@ def test_ownership_follows_modules_parameters_and_buffers():
 
 
 def test_the_rates_warm_up_does_not_hurry_when_batches_are_split(tmp_path, digits):
-    """Issue row 1: with accumulate=4 the warm-up ran four times too fast, since the model counted its own calls."""
+    """Issue row 1: with accumulate=4 the warm-up ran four times too fast.
+
+    The model counted its own calls.
+    """
     seen = []
 
     class Watched(VAE):
@@ -580,10 +605,12 @@ def test_a_shared_optimizer_that_does_not_know_the_parameters_is_found():
 
 def test_a_phase_that_cannot_be_validated_is_found():
     def stages(self):
-        phases = (Phase("critic", (self.critic,), validated=False), Phase("r1", (self.critic,), optimizer="critic"))
-        return (Stage("training", phases),)
+        critic = Phase("critic", (self.critic,), validated=False)
+        r1 = Phase("r1", (self.critic,), optimizer="critic")
+        return (Stage("training", (critic, r1)),)
 
-    with pytest.raises(AssertionError, match=r"phase r1 must be marked as not validated: .*does not require grad"):
+    message = r"phase r1 must be marked as not validated: .*does not require grad"
+    with pytest.raises(AssertionError, match=message):
         check_training(faulty(Game, stages=stages, recipes={}))
 
 

@@ -1,4 +1,7 @@
-"""The loop: exact resume, checkpoints, phases, accumulation, averaging, and what happens when things go wrong."""
+"""The loop, and what happens when things go wrong.
+
+Exact resume, checkpoints, phases, accumulation, averaging.
+"""
 
 import json
 import os
@@ -18,12 +21,12 @@ from torch import nn
 
 import ancestral
 from ancestral.batch import Batch
-from ancestral.data import ImageOptions, load_data
+from ancestral.data import load_data
 from ancestral.errors import UserError
 from ancestral.model import Model
 from ancestral.recipe import Optimization, Updates
 from ancestral.spec import Spec
-from ancestral.stages import Loss, Phase, Progress, Stage
+from ancestral.stages import Loss, Phase, Stage
 from ancestral.training import Diverged, TrainingOptions, train
 from ancestral.training.averaging import Average, settle
 from ancestral.training.batches import Batches
@@ -51,8 +54,8 @@ def tiny_vqvae(out, *, options=OPTIONS, steps=STEPS, ema=0.9, **kwargs):
 
 def flattened(values, prefix=""):
     for name, value in values.items():
-        name = f"{prefix}{name.replace('_', '-')}"
-        yield from flattened(value, f"{name}.") if isinstance(value, dict) else [(name, value)]
+        flag = f"{prefix}{name.replace('_', '-')}"
+        yield from flattened(value, f"{flag}.") if isinstance(value, dict) else [(flag, value)]
 
 
 def command(out):
@@ -339,7 +342,8 @@ def test_nan_stops_at_once_and_names_stage_phase_step_and_term(tmp_path):
 def test_accumulation_equals_the_whole_batch(tmp_path):
     whole, parts = fit_toy(tmp_path / "whole"), fit_toy(tmp_path / "parts", accumulate=4)
     assert parts.calls[0] == 4 * whole.calls[0]
-    # The gradient of the toy is linear in the mean of x, so that the mean over equal parts is that of the whole up to rounding.
+    # The gradient of the toy is linear in the mean of x, so that the mean over equal parts is that of the
+    # whole up to rounding.
     torch.testing.assert_close(parts.a, whole.a)
     torch.testing.assert_close(parts.b, whole.b)
 

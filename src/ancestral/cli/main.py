@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 import threading
+from pathlib import Path
 
 COMMANDS = {
     "models": "the taxonomy: every model, what it represents, how it learns",
@@ -59,6 +60,8 @@ def run(arguments: list[str]) -> int:
     """Run a command; the exit status."""
     from ancestral.errors import UserError, nearest  # noqa: PLC0415 - after --help
 
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # models of one's own, given as module:Class, are where one works
     try:
         if arguments[0] not in COMMANDS:
             raise UserError(f"expected a command, got {arguments[0]}", nearest(arguments[0], COMMANDS))

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ancestral.cli.parse import parse
-from ancestral.taxonomy import FAMILIES, TAXONOMY
+from ancestral.taxonomy import FAMILIES, rows
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> None:
         import json  # noqa: PLC0415
         from dataclasses import asdict  # noqa: PLC0415
 
-        print(json.dumps([asdict(row) | {"planned": row.path is None} for row in TAXONOMY], indent=2))
+        print(json.dumps([asdict(row) | {"planned": row.path is None} for row in rows()], indent=2))
         return
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
@@ -37,9 +37,9 @@ def main(arguments: list[str]) -> None:
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
         for column in range(6 if papers else 5):
             table.add_column(no_wrap=column != 1)
-        rows = [row for row in TAXONOMY if row.representation == family]
-        for row in rows:
-            branch = "└─" if row is rows[-1] else "├─"
+        family_rows = [row for row in rows() if row.representation == family]
+        for row in family_rows:
+            branch = "└─" if row is family_rows[-1] else "├─"
             planned = row.path is None
             authors, _, address = row.paper.partition(", https://")
             cells = [

@@ -183,7 +183,7 @@ def _shown(optimization: Optimization) -> Any:
     fields += [(name, Updates, _default(updates)) for name, updates in optimization.phases.items()]
     options: Any = {"kw_only": True, "frozen": True}
     made = dataclasses.make_dataclass("Optimization", fields, bases=(Optimization,), **options)
-    made.__doc__ = Optimization.__doc__
+    made.__doc__ = "How the stage is optimized."
     values = {f.name: getattr(optimization, f.name) for f in dataclasses.fields(Optimization)}
     return made(**values | dict(optimization.phases))
 

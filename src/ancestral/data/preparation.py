@@ -25,6 +25,8 @@ class Preparation(Configuration):
     By itself it changes no example: it is that of a ``Dataset`` built by hand.
     """
 
+    kind: ClassVar[str] = "own"
+
     validation: Part = 0.05
     """Share of the training examples held out for validation, where the source has no such split."""
     test: Part = 0.1
@@ -128,7 +130,9 @@ class TableOptions(Preparation):
         return self
 
 
-PREPARATIONS: dict[str, type[Preparation]] = {cls.kind: cls for cls in (ImageOptions, TableOptions)}
+PREPARATIONS: dict[str, type[Preparation]] = {
+    cls.kind: cls for cls in (ImageOptions, TableOptions, Preparation)
+}
 """The kinds of data, by what a run and the command line call their options."""
 TABLE = "table:"
 """What the name of a source that is a table begins with."""

@@ -17,7 +17,7 @@ from ancestral.report import metrics, notation
 from ancestral.report.curves import line_chart, usage_chart
 from ancestral.report.metrics import Term
 from ancestral.report.pictures import Picture, latest, newest, over_time, picture, progression
-from ancestral.taxonomy import FAMILIES, TAXONOMY
+from ancestral.taxonomy import FAMILIES, rows
 
 if TYPE_CHECKING:
     from ancestral.runs import Run
@@ -187,7 +187,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _lede(model: str) -> Lede:
-    row = next((row for row in TAXONOMY if row.name == model), None)
+    row = next((row for row in rows() if row.name == model), None)
     if row is None:  # somebody's own model
         return Lede(title=model, family="", formula="", learning="", likelihood="", paper="", link="")
     family, _, formula = FAMILIES[row.representation].partition(": ")

@@ -8,7 +8,7 @@ import torch
 
 from ancestral import runs
 from ancestral.configuration import to_json
-from ancestral.data import Preparation, load_data
+from ancestral.data import Dataset, Preparation, load_data
 from ancestral.errors import UserError, check_type
 from ancestral.model import Model
 from ancestral.recipe import Optimization
@@ -25,7 +25,7 @@ from ancestral.training.randomness import derive
 def train(
     model: str | type[Model],
     *,
-    data: str,
+    data: str | Dataset,
     out: str | Path,
     recipe: str | None = None,
     config: Any = None,
@@ -41,7 +41,8 @@ def train(
 
     Args:
         model: a name of the taxonomy, ``module:Class``, or a class.
-        data: ``digits``, ``fashion-mnist``, a folder of images, ``hub:OWNER/NAME`` or ``table:FILE``.
+        data: ``digits``, ``fashion-mnist``, a folder of images, ``hub:OWNER/NAME`` or ``table:FILE``; or a
+            data set of your own, which the functions that use the run need again.
         out: the run directory.
         recipe: name of the recipe to start from; the model's first if None.
         config: the model's Config, or a mapping of the fields to change in the recipe's.
@@ -57,10 +58,14 @@ def train(
     """
     cls = model_class(model) if isinstance(model, str) else model
     check_type(cls, type, "the name of a model or its class", "ancestral models lists the names")
-    check_type(data, str, "the name of a source of data", "give digits, fashion-mnist or a folder's path")
-    plan = Plan.of(cls, data, recipe=recipe, start_from=start_from)
+    check_type(data, str | Dataset, "a source of data", "give digits, fashion-mnist or a folder's path")
+    source = data if isinstance(data, str) else None
+    plan = Plan.of(cls, source, recipe=recipe, start_from=start_from)
+    if source is None and preparation is not None:
+        problem = "expected no preparation of a data set that is there already, got one"
+        raise UserError(problem, "leave preparation out")
     plan = plan.changed(model=config, stages=stages, preparation=preparation, options=options)
-    dataset = load_data(data, plan.preparation)
+    dataset = data if isinstance(data, Dataset) else load_data(data, plan.preparation)
     network = build(cls, plan.model, dataset.spec, plan.options.seed)
     parts = network.stages()
     chosen = plan.trained(parts, only)

@@ -433,10 +433,12 @@ class Trainer:
             labels = torch.arange(n, device=device) % columns if classes >= columns else None
             contexts = self.data.validation[:n].contexts
             drawn = self.model.sample(n, labels, contexts=contexts, generator=generator)
-            pictures["step"] = media.picture(spec, drawn, columns=columns)
+            pictures["step"] = media.picture(spec, drawn, columns=columns, names=self.data.columns)
         if isinstance(self.model, Reconstructs) and stage.prepare is None:
             originals = self.data.validation.x[:32].to(device)
-            pictures["reconstructions"] = media.comparison(spec, originals, self.model.reconstruct(originals))
+            pictures["reconstructions"] = media.comparison(
+                spec, originals, self.model.reconstruct(originals), names=self.data.columns
+            )
         for name, picture in pictures.items():
             media.write_png(self.path / "samples" / f"{stage.name}-{name}-{step:06d}.png", picture)
             self.journal.picture(name, step, picture)

@@ -87,7 +87,7 @@ class Plan:
             UserError: an unknown name, or a value of another type or out of its range.
         """
         where = f" in {where}" if where else ""
-        if not isinstance(stages or {}, Mapping):
+        if not isinstance({} if stages is None else stages, Mapping):
             raise UserError(f"expected stages by name{where}, got {stages!r}", "see --print-config")
         optimizations = dict(self.stages)
         for name, change in (stages or {}).items():
