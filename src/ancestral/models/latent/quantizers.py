@@ -1,6 +1,6 @@
 """The quantizers of VQ-VAE and VQ-VAE-2 as options: a class for each kind, with that kind's options alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, ClassVar, Literal
 
 from ancestral.configuration import Configuration, Count, NonNegative, Range, Share
@@ -10,6 +10,8 @@ from ancestral.nn.quantize import FiniteScalarQuantizer, Quantizer, ResidualQuan
 @dataclass(frozen=True, kw_only=True)
 class _Learned(Configuration):
     """Options of quantizers with a codebook."""
+
+    layer: ClassVar[type[VectorQuantizer | ResidualQuantizer]]
 
     codebook_size: Annotated[int, Range(least=2)] = 512
     """K, the number of codes."""
@@ -28,57 +30,31 @@ class _Learned(Configuration):
     revive_below: Share = 0.05
     """Codes used less than this share of an even use are moved; 0 never does."""
 
+    def build(self) -> Quantizer:
+        """The layer."""
+        options = {
+            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("dim", "codebook_size")
+        }
+        return self.layer(self.dim, self.codebook_size, **options)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Vector(_Learned):
-    """The nearest code.
-
-    >>> Vector(codebook_size=64, dim=16).build()
-    VectorQuantizer(dim=16, codebook_size=64, num_codebooks=1, update='ema')
-    """
+    """The nearest code."""
 
     kind: ClassVar = "vector"
+    layer: ClassVar = VectorQuantizer
 
     cosine: bool = False
     """Compare directions instead of distances."""
 
-    def build(self) -> Quantizer:
-        """The layer."""
-        return VectorQuantizer(
-            self.dim,
-            self.codebook_size,
-            num_codebooks=self.num_codebooks,
-            update=self.update,
-            commitment_weight=self.commitment_weight,
-            decay=self.decay,
-            kmeans_start=self.kmeans_start,
-            revive_below=self.revive_below,
-            cosine=self.cosine,
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class Residual(_Learned):
-    """A sum of M nearest codes, each of what the ones before left over.
-
-    >>> Residual(num_codebooks=4).build().num_codebooks
-    4
-    """
+    """A sum of M nearest codes, each of what the ones before left over."""
 
     kind: ClassVar = "residual"
-
-    def build(self) -> Quantizer:
-        """The layer."""
-        return ResidualQuantizer(
-            self.dim,
-            self.codebook_size,
-            num_codebooks=self.num_codebooks,
-            update=self.update,
-            commitment_weight=self.commitment_weight,
-            decay=self.decay,
-            kmeans_start=self.kmeans_start,
-            revive_below=self.revive_below,
-        )
+    layer: ClassVar = ResidualQuantizer
 
 
 @dataclass(frozen=True, kw_only=True)
