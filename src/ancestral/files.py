@@ -1,11 +1,14 @@
 """Files that are there whole or not at all. Torch is imported when there are tensors to write or to read."""
 
 import errno
+import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,61 +20,87 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_MOST_JSON = 2**26
+"""Bytes of a file of JSON that are still read."""
+
+
 class Damaged(UserError):
     """A file that is missing, torn or of another kind: what a killed process may leave."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write a file or a folder at.
+    """A temporary path to write at, which takes the place of ``path`` when the block ends well.
 
-    It takes the place of ``path`` when the block ends well.
+    It is in a folder of its own beside ``path``, so that nothing but that folder is left by a process that is
+    killed meanwhile (``sweep`` removes it).
 
     Raises:
         UserError: the disk is full, the place cannot be written, or there is a folder where a file is to be
             (or the reverse).
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = folder / path.name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         yield temporary
         for file in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
             _sync(file)
-        if (
-            path.exists() and path.is_dir() != temporary.is_dir()
-        ):  # never remove a folder for the sake of a file
+        if path.exists() and path.is_dir() != temporary.is_dir():  # never a folder for the sake of a file
             wanted, got = ("a folder", "a file") if temporary.is_dir() else ("a file", "a folder")
-            raise UserError(
-                f"expected to write {wanted} {path}, got {got} of that name",
-                "move it away or choose another --out",
-            )
+            problem = f"expected to write {wanted} {path}, got {got} of that name"
+            raise UserError(problem, "move it away or choose another --out")
         if path.is_dir():
             shutil.rmtree(path)
         temporary.replace(path)
         _sync(path.parent)
     except (OSError, SafetensorError) as error:
-        # safetensors reports a full disk as text alone
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
-            raise UserError(
-                f"expected room to write {path}, got a full disk",
-                "free some space and give the same command again",
-            ) from error
-        if isinstance(error, FileExistsError | NotADirectoryError):
-            blocking = next((p for p in path.parents if os.path.lexists(p) and not p.is_dir()), path)
-            raise UserError(
-                f"expected to write {path}, got {blocking} which is no folder", "choose another --out"
-            ) from error
-        if isinstance(error, PermissionError):
-            raise UserError(
-                f"expected to write {path}, got: {error.strerror}", "choose another --out"
-            ) from error
-        raise
+        raise _told(error, path) from error
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            with suppress(OSError):  # below a file there is nothing to remove
-                temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _told(error: OSError | SafetensorError, path: Path) -> Exception:
+    """What kept ``path`` from being written, as a user's mistake if it is one."""
+    number = getattr(error, "errno", None)
+    if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(
+        error
+    ):  # safetensors tells it as text
+        problem = f"expected room to write {path}, got a full disk"
+        return UserError(problem, "free some space and give the same command again")
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        blocking = next((p for p in path.parents if os.path.lexists(p) and not p.is_dir()), path)
+        problem = f"expected to write {path}, got {blocking} which is no folder"
+        return UserError(problem, "choose another --out")
+    if isinstance(error, PermissionError) or number == errno.EROFS:
+        reason = error.strerror if isinstance(error, OSError) else error
+        return UserError(f"expected to write {path}, got: {reason}", "choose another --out")
+    return error
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a path is what ``replacing`` left in a process that was killed and is not running any more.
+
+    >>> is_leftover(Path("runs/.run.json.4194305.tmp")), is_leftover(Path("runs/run.json"))
+    (True, False)
+    """
+    found = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)
+    if found is None:
+        return False
+    try:
+        os.kill(int(found[1]), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:  # somebody else's process
+        return False
+    return int(found[1]) == os.getpid()
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder and below."""
+    for leftover in [path for path in folder.rglob(".*.tmp") if is_leftover(path)]:
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:
@@ -84,18 +113,48 @@ def _sync(path: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, whole or not at all."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        # The bytes of a file name that is not UTF-8 become JSON's \udcXX, and are read back as they were.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON. Raises Damaged for a file that is missing or holds something else."""
+    """Read JSON.
+
+    Raises:
+        Damaged: the file is missing or holds something else.
+        UserError: it may not be read.
+    """
+    check_readable(path)
+    if path.stat().st_size > _MOST_JSON:
+        raise Damaged(f"expected JSON in {path}, got {path.stat().st_size:,} bytes", "check the file")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (ValueError, RecursionError) as error:  # other text, numbers without end, nesting without end
+        reason = str(error).partition(";")[0]
+        raise Damaged(f"expected JSON in {path}, got something else ({reason})", "check the file") from None
+
+
+def check_readable(path: Path) -> None:
+    """Look at a file before its content.
+
+    Raises:
+        Damaged: there is none, or something that is no file (a folder, a pipe, which would be waited for).
+        UserError: it is there and may not be read.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
         raise Damaged(f"expected the file {path}, got nothing there", "check the path") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, IsADirectoryError) as error:
-        raise Damaged(f"expected JSON in {path}, got something else ({error})", "check the file") from None
+    except OSError as error:
+        raise UserError(f"expected to read {path}, got: {error.strerror}", "check who may read it") from None
+    if not stat.S_ISREG(mode):
+        raise Damaged(f"expected the file {path}, got something else of that name", "check the path")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise UserError(f"expected to read {path}, got: {error.strerror}", "check who may read it") from None
 
 
 def write_tensors(path: Path, tensors: "Mapping[str, Tensor]") -> None:
@@ -105,10 +164,20 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]") -> None:
 
 
 def save_tensors(path: Path, tensors: "Mapping[str, Tensor]") -> None:
-    """Write tensors as safetensors in place (for a path that ``replacing`` gave)."""
+    """Write tensors as safetensors at a path that ``replacing`` gave, readable as the umask says."""
     from safetensors.torch import save_file  # noqa: PLC0415
 
+    path.touch()
+    mode = path.stat().st_mode
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    path.chmod(mode)  # the library makes its files for their owner alone
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 (hex) of a file's content. Raises like ``check_readable``."""
+    check_readable(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_tensors(path: Path) -> "dict[str, Tensor]":
@@ -116,18 +185,12 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
 
     Raises:
         Damaged: the file is missing, torn or of another kind.
+        UserError: it may not be read.
     """
+    check_readable(path)
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except FileNotFoundError:
-        raise Damaged(f"expected the file {path}, got nothing there", "check the path") from None
-    except (SafetensorError, OSError) as error:
-        if isinstance(error, OSError) and not path.is_dir():
-            raise UserError(
-                f"expected to read {path}, got: {error}", "check the file, or try again"
-            ) from None
-        raise Damaged(
-            f"expected safetensors in {path}, got a file that is torn or of another kind ({error})",
-            "check the file",
-        ) from None
+    except (SafetensorError, ValueError, OverflowError) as error:
+        problem = f"expected safetensors in {path}, got a file that is torn or of another kind ({error})"
+        raise Damaged(problem, "check the file") from None

@@ -14,7 +14,7 @@ from ancestral import hub
 from ancestral.batch import Batch
 from ancestral.configuration import Configuration, Positive, Range, from_json, to_json
 from ancestral.errors import UserError, check_at_least
-from ancestral.files import read_json, read_tensors, write_json, write_tensors
+from ancestral.files import Damaged, checksum, read_json, read_tensors, write_json, write_tensors
 from ancestral.recipe import Recipe
 from ancestral.spec import Spec
 from ancestral.stages import Loss, Phase, Progress, Stage
@@ -239,15 +239,24 @@ class Model(nn.Module, ABC):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` into ``folder``, the Hugging Face Hub's layout."""
         folder = Path(folder)
+        write_tensors(folder / hub.WEIGHTS, self.state_dict())
         config = {
             "class": type(self).__name__,
             "module": type(self).__module__,
             "config": to_json(self.config),
             "spec": to_json(self.spec),
             "trained": list(self.trained),
+            "sha256": checksum(folder / hub.WEIGHTS),
         }
-        write_tensors(folder / hub.WEIGHTS, self.state_dict())
         write_json(folder / hub.CONFIG, config)
+
+    @staticmethod
+    def is_saved(folder: Path) -> bool:
+        """Whether a folder holds a model whose weights are those that were written with its configuration."""
+        try:
+            return bool(read_json(folder / hub.CONFIG)["sha256"] == checksum(folder / hub.WEIGHTS))
+        except (Damaged, KeyError, TypeError):
+            return False
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> Self:
@@ -268,11 +277,18 @@ class Model(nn.Module, ABC):
             raise UserError(
                 f"expected config and spec in {folder / hub.CONFIG}, got {', '.join(data)}", "check the file"
             )
-        model = cls(
-            from_json(cls.Config, data["config"], where="config"), from_json(Spec, data["spec"], where="spec")
+        config, spec = (
+            from_json(cls.Config, data["config"], where="config"),
+            from_json(Spec, data["spec"], where="spec"),
         )
+        weights = read_tensors(folder / hub.WEIGHTS)
+        if "sha256" in data and data["sha256"] != checksum(folder / hub.WEIGHTS):
+            problem = f"expected {folder / hub.WEIGHTS} as its configuration says, got another content"
+            raise UserError(problem, "restore it; of a run, give its train command again")
+        with torch.random.fork_rng(devices=[]):  # the first weights draw from the caller's generator
+            model = cls(config, spec)
         model.trained = tuple(data.get("trained", ()))
-        model.load_weights(read_tensors(folder / hub.WEIGHTS), str(folder / hub.WEIGHTS))
+        model.load_weights(weights, str(folder / hub.WEIGHTS))
         return model.eval()
 
     def push_to_hub(self, name: str, *, token: str | None = None, private: bool = False) -> str:

@@ -15,12 +15,14 @@ from ancestral import hub
 from ancestral.configuration import differences, from_json, to_json
 from ancestral.data import PREPARATIONS, Dataset, Preparation, load_data
 from ancestral.errors import UserError, check_type
-from ancestral.files import read_json, write_json
+from ancestral.files import is_leftover, read_json, write_json
 from ancestral.model import Model
 from ancestral.taxonomy import import_model, model_class, name_of, rows
 
 _IDENTITY = ("model", "config", "spec", "stages", "preparation", "result_options", "from", "only")
 """What makes two runs the same run."""
+LOCK = ".lock"
+"""The file in a run directory that the process that trains there has locked."""
 _NEEDED = {
     "model": str,
     "config": dict,
@@ -43,42 +45,37 @@ class Run:
 
     @classmethod
     def create(cls, path: Path, manifest: dict[str, Any]) -> "Run":
-        """Begin a run at ``path``, or go on with the same run.
+        """Begin a run at ``path``, or go on with the same run. Raises UserError like ``check``."""
+        there = cls.check(path, manifest)
+        if there is not None:
+            return there
+        write_json(path / "run.json", manifest)
+        return cls(path, manifest)
+
+    @classmethod
+    def check(cls, path: Path, manifest: dict[str, Any]) -> "Run | None":
+        """The run at ``path`` if it is the same run; None if there is nothing yet.
 
         Raises:
             UserError: the folder holds another run (the differing options are named) or something else.
         """
-        if (path / "run.json").exists():
-            run = cls.open(path)
-            differing = [
-                _flag(d, manifest)
-                for key in _IDENTITY
-                for d in differences(run.manifest.get(key), manifest.get(key), key)
-            ]
-            there, here = run.manifest["data"], manifest["data"]
-            if there["fingerprint"] != here["fingerprint"]:
-                differing.append(
-                    f"data ({there['source']} there, {here['source']} here)"
-                    if there["source"] != here["source"]
-                    else "the data's content"
-                )
-            if differing:
-                shown = ", ".join(differing[:4]) + (
-                    f" and {len(differing) - 4} more" if len(differing) > 4 else ""
-                )
-                raise UserError(
-                    f"expected a new folder or the same run, got {path} which holds a run with other "
-                    f"options: {shown}",
-                    "choose another --out",
-                )
-            return run
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UserError(
-                f"expected a new or an empty folder, got {path} which holds something else",
-                "choose another --out",
-            )
-        write_json(path / "run.json", manifest)
-        return cls(path, manifest)
+        if not (path / "run.json").exists():
+            if path.exists() and (not path.is_dir() or not all(map(_is_trace, path.iterdir()))):
+                problem = f"expected a new or an empty folder, got {path} which holds something else"
+                raise UserError(problem, "choose another --out")
+            return None
+        run = cls.open(path)
+        pairs = [(key, run.manifest.get(key), manifest.get(key)) for key in _IDENTITY]
+        differing = [_flag(d, manifest) for key, a, b in pairs for d in differences(a, b, key)]
+        there, here = run.manifest["data"], manifest["data"]
+        if there["fingerprint"] != here["fingerprint"]:
+            sources = f"data ({there['source']} there, {here['source']} here)"
+            differing.append(sources if there["source"] != here["source"] else "the data's content")
+        if differing:
+            more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
+            problem = f"got {path} which holds a run with other options: {', '.join(differing[:4])}{more}"
+            raise UserError(f"expected a new folder or the same run, {problem}", "choose another --out")
+        return run
 
     @classmethod
     def open(cls, path: Path | str) -> "Run":
@@ -143,6 +140,11 @@ class Run:
                 f"go on with: {self.manifest['command']}",
             )
         return model_class(self.model_name).from_pretrained(folder).to(device)
+
+
+def _is_trace(path: Path) -> bool:
+    """Whether a path is what a training leaves that is killed as it begins."""
+    return path.name == LOCK or is_leftover(path)
 
 
 def _flag(difference: str, manifest: dict[str, Any]) -> str:

@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> None:
     except Interrupted as stop:
         if leads:
             print(f"{stop}; go on with: {command()}", flush=True)
-        sys.exit(128 + stop.signal if stop.signal in (signal.SIGINT, signal.SIGTERM) else 1)
+        sys.exit(128 + stop.signal)
     if leads:
         following = " · ".join(f"ancestral {c} {run.path}" for c in ("sample", "evaluate", "report"))
         print(f"the run {run.path} is complete; next: {following}")

@@ -85,15 +85,22 @@ def train(
         source=plan.source,
     )
     manifest |= {"parameters": {stage.name: _parameters(stage) for stage in parts}}
+    manifest |= {"threads": torch.get_num_threads()}
     manifest |= {"from": str(start_from), "only": list(chosen)} if plan.base else {}
-    trainer = Trainer(network, dataset, optimizations, options=plan.options, path=Path(out), taken=taken)
+    path = Path(out)
+    trainer = Trainer(network, dataset, optimizations, options=plan.options, path=path, taken=taken)
     if trainer.fabric.is_global_zero:
-        Run.create(Path(out), manifest)
-        dataset.write_splits(Path(out) / "splits.json")
-    trainer.fabric.barrier()
-    run = Run.open(out)
-    trainer.fit()
-    return run
+        Run.check(path, manifest)  # before a lock would leave a trace in somebody else's folder
+
+    def describe() -> None:
+        begun = Run.create(path, manifest).manifest.get("threads", manifest["threads"])
+        if begun != manifest["threads"]:
+            change = f"{begun} threads there, {manifest['threads']} here"
+            print(f"going on with {change}: the weights will differ in their last digits", flush=True)
+        dataset.write_splits(path / "splits.json")
+
+    trainer.fit(describe)
+    return Run.open(path)
 
 
 def build(cls: type[Model], config: Any, spec: Any, seed: int) -> Model:

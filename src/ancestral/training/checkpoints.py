@@ -3,8 +3,10 @@
 All of it is safetensors and JSON.
 """
 
+import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ancestral.files import Damaged, read_json, read_tensors, replacing, save_tensors
+from ancestral.configuration import Configuration, Natural, NonNegative, from_json, to_json
+from ancestral.errors import UserError
+from ancestral.files import Damaged, checksum, read_json, read_tensors, replacing, save_tensors
 
 _STATE = "state.json"
 
@@ -29,30 +33,49 @@ class Checkpoint:
     averages: dict[str, Tensor]
     updates: int
     """Updates of the averages so far."""
+    sums: dict[str, tuple[float, int]]
+    """Of each term since the last entry of the log: its sum, and how many were added."""
     seconds: float
     """Time spent training so far."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _State(Configuration):
+    """What ``state.json`` holds: all that is no tensor, and a checksum of each file of tensors."""
+
+    stage: str
+    step: Natural
+    seconds: NonNegative
+    updates: Natural
+    sums: Mapping[str, tuple[float, int]]
+    files: Mapping[str, str]
+    """SHA-256 of each file, by the name of what it holds."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all this."""
+        return hashlib.sha256(json.dumps(to_json(self), sort_keys=True).encode()).hexdigest()
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
     """Write ``checkpoint`` below ``folder`` and remove the oldest ones of its stage beyond ``keep``."""
     stage = folder / checkpoint.stage
+    tensors = {"model": checkpoint.weights, "averages": checkpoint.averages}
+    tensors |= {f"optimizer-{phase}": state for phase, state in checkpoint.optimizers.items()}
     with replacing(place(folder, checkpoint.stage, checkpoint.step)) as temporary:
         temporary.mkdir()
-        save_tensors(temporary / "model.safetensors", checkpoint.weights)
-        for phase, tensors in checkpoint.optimizers.items():
-            save_tensors(temporary / f"optimizer-{phase}.safetensors", tensors)
-        if checkpoint.averages:
-            save_tensors(temporary / "averages.safetensors", checkpoint.averages)
-        description = {
-            "stage": checkpoint.stage,
-            "step": checkpoint.step,
-            "seconds": checkpoint.seconds,
-            "phases": list(checkpoint.optimizers),
-            "updates": checkpoint.updates,
-        }
-        (temporary / _STATE).write_text(
-            json.dumps(description | {"averages": bool(checkpoint.averages)}), encoding="utf-8"
+        for name, values in tensors.items():
+            save_tensors(_file(temporary, name), values)
+        state = _State(
+            stage=checkpoint.stage,
+            step=checkpoint.step,
+            seconds=checkpoint.seconds,
+            updates=checkpoint.updates,
+            sums=checkpoint.sums,
+            files={name: checksum(_file(temporary, name)) for name in tensors},
         )
+        text = json.dumps({"state": to_json(state), "digest": state.digest}, indent=2)
+        (temporary / _STATE).write_text(text, encoding="utf-8")
     for old in _steps(stage)[:-keep]:
         shutil.rmtree(old)
 
@@ -63,18 +86,22 @@ def place(folder: Path, stage: str, step: int) -> Path:
 
 
 def latest(folder: Path, stage: str) -> tuple[Checkpoint | None, list[Path]]:
-    """The newest checkpoint of ``stage`` that is whole, and those that are newer, which are torn."""
-    torn: list[Path] = []
+    """The newest checkpoint of ``stage`` that is whole, and those that are newer, which are damaged.
+
+    Raises:
+        UserError: a checkpoint is there and may not be read, which is no damage.
+    """
+    damaged: list[Path] = []
     for path in reversed(_steps(folder / stage)):
         try:
-            return read(path), torn
-        except (Damaged, KeyError, TypeError):
-            torn.append(path)
-    return None, torn
+            return read(path), damaged
+        except Damaged:
+            damaged.append(path)
+    return None, damaged
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a torn checkpoint, so that it neither counts among those kept nor is lost; where it is now."""
+    """Rename a damaged checkpoint, which then neither counts among those kept nor is lost; its new name."""
     aside = path.with_name(f"torn-{path.name}")
     n = 1
     while aside.exists():
@@ -83,29 +110,49 @@ def set_aside(path: Path) -> Path:
     return path.rename(aside)
 
 
-def clean(folder: Path) -> None:
-    """Remove what a killed process left half-written."""
-    for leftover in folder.rglob(".*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
-
-
 def _steps(stage: Path) -> list[Path]:
-    return sorted(stage.glob("step-*"))
+    return sorted(path for path in stage.glob("step-*") if path.is_dir())
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.safetensors"
 
 
 def read(path: Path) -> Checkpoint:
-    """The checkpoint in a folder. Raises Damaged, KeyError or TypeError if it is torn."""
-    state = read_json(path / _STATE)
+    """The checkpoint in a folder.
+
+    Raises:
+        Damaged: it is not what was written there: a file is missing, torn or has another checksum.
+        UserError: it may not be read.
+    """
+    written = read_json(path / _STATE)
+    try:
+        state = from_json(_State, written["state"])
+        if written["digest"] != state.digest or path != place(path.parents[1], state.stage, state.step):
+            raise ValueError
+    except (UserError, KeyError, TypeError, ValueError):
+        raise Damaged(
+            f"expected the state of a checkpoint in {path / _STATE}, got another", "restore it"
+        ) from None
+    for name, expected in state.files.items():
+        if checksum(_file(path, name)) != expected:
+            raise Damaged(
+                f"expected {_file(path, name)} as it was written, got another content", "restore it"
+            )
+    tensors = {name: read_tensors(_file(path, name)) for name in state.files}
+    if not {"model", "averages"} <= tensors.keys():
+        raise Damaged(f"expected weights in {path}, got none", "restore it")
     return Checkpoint(
-        stage=state["stage"],
-        step=state["step"],
-        weights=read_tensors(path / "model.safetensors"),
+        stage=state.stage,
+        step=state.step,
+        weights=tensors["model"],
         optimizers={
-            phase: read_tensors(path / f"optimizer-{phase}.safetensors") for phase in state["phases"]
+            n.removeprefix("optimizer-"): t for n, t in tensors.items() if n.startswith("optimizer-")
         },
-        averages=read_tensors(path / "averages.safetensors") if state["averages"] else {},
-        updates=state["updates"],
-        seconds=state["seconds"],
+        averages=tensors["averages"],
+        updates=state.updates,
+        sums=dict(state.sums),
+        seconds=state.seconds,
     )
 
 

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import signal
+import sys
 from datetime import timedelta
 
 import torch
@@ -10,6 +12,15 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 
 from ancestral.errors import UserError
 from ancestral.training.options import TrainingOptions
+
+
+def end_with_launcher() -> None:
+    """Have this process told to stop (SIGTERM) when torchrun, which started it, is killed (Linux)."""
+    if sys.platform == "linux":
+        import ctypes  # noqa: PLC0415
+
+        die_with_parent = 1  # PR_SET_PDEATHSIG of prctl(2)
+        ctypes.CDLL(None).prctl(die_with_parent, signal.SIGTERM)
 
 
 def processes() -> int:
@@ -22,9 +33,9 @@ def build_fabric(options: TrainingOptions, *, unused_parameters: bool = False) -
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("expected a CUDA device, got none", "choose --device auto")
     accelerator = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
-    torch.backends.cudnn.deterministic = True  # a resumed run is to end with the same weights
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return Fabric(accelerator=accelerator, devices=1, precision=options.precision)
+    end_with_launcher()
     local = int(os.environ["LOCAL_WORLD_SIZE"])
     # One process prepares the data of a stage while the others wait.
     strategy = DDPStrategy(

@@ -8,13 +8,18 @@ from pathlib import Path
 from types import FrameType
 
 from ancestral.errors import UserError
+from ancestral.runs import LOCK
 
 if sys.platform != "win32":  # which has no such lock
     import fcntl
 
 
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""What ends a training, saved."""
+
+
 class Interrupted(Exception):
-    """The training was asked to stop (Ctrl-C, SIGTERM), saved, and can go on."""
+    """The training was asked to stop (Ctrl-C, SIGTERM, a closed terminal), saved, and can go on."""
 
     def __init__(self, stage: str, step: int, number: int) -> None:
         self.stage, self.step, self.signal = stage, step, number
@@ -27,8 +32,14 @@ def alone(path: Path) -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / ".lock").open("w") as lock:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / LOCK).open("w")
+    except OSError as error:
+        blocking = next((p for p in (path, *path.parents) if p.exists() and not p.is_dir()), None)
+        got = f"{blocking} which is no folder" if blocking else f"an error: {error.strerror}"
+        raise UserError(f"expected to write into {path}, got {got}", "choose another --out") from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -38,7 +49,10 @@ def alone(path: Path) -> Iterator[None]:
 
 
 class Signals:
-    """Ctrl-C and SIGTERM set ``received`` inside the block; a second one raises KeyboardInterrupt."""
+    """Ctrl-C, SIGTERM and SIGHUP set ``received`` inside the block; a second one raises KeyboardInterrupt.
+
+    One that is ignored already (SIGHUP under nohup) stays so.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -52,7 +66,8 @@ class Signals:
     def caught(self) -> Iterator[None]:
         """Listen inside the block, then leave signals as they were."""
         try:
-            before = {n: signal.signal(n, self._handle) for n in (signal.SIGINT, signal.SIGTERM)}
+            heeded = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+            before = {n: signal.signal(n, self._handle) for n in heeded}
         except ValueError:  # not the main thread: the caller handles signals
             before = {}
         try:

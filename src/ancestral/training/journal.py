@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from ancestral.files import replacing
+from ancestral.units import RATES
 
 _PLAIN_SECONDS = 10.0
 """Seconds between lines where the output is no terminal."""
@@ -47,12 +48,13 @@ class Journal:
         if not self._metrics.exists():
             return
         kept = []
-        for line in self._metrics.read_text(encoding="utf-8").splitlines():
+        for line in self._metrics.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the last line of a killed process
-            if entry["stage"] != stage or entry["step"] <= step:
+                later = entry["stage"] == stage and int(entry["step"]) > step
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue  # the last line of a killed process, or no entry at all
+            if not later:
                 kept.append(line + "\n")
         with replacing(self._metrics) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
@@ -120,8 +122,10 @@ class Journal:
 
 
 def _readable(name: str, value: float) -> str:
-    if name.endswith("bits_per_dim"):
-        return f"{name.removesuffix('bits_per_dim').rstrip('_') or 'loss'} {value:.4g} bits/dim"
+    for ending, unit in RATES.items():
+        if name.endswith(ending):
+            of = name.removesuffix(ending).strip("_").replace("_", " ")
+            return f"{of or 'loss'} {value:.4g} {unit}"
     return f"{name.replace('_', ' ')} {value:.4g}"
 
 

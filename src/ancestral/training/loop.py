@@ -15,6 +15,7 @@ from ancestral.batch import Batch
 from ancestral.capabilities import Reconstructs
 from ancestral.data import Dataset
 from ancestral.errors import UserError
+from ancestral.files import sweep
 from ancestral.model import Model
 from ancestral.recipe import Optimization
 from ancestral.stages import Phase, Progress, Stage, initialize, owned
@@ -66,6 +67,7 @@ class Trainer:
         self.options, self.path, self.taken = options, path, tuple(taken)
         self.stages = [stage for stage in model.stages() if stage.name in stages]
         self._constants = {id(p) for p in model.parameters() if not p.requires_grad}
+        self._infinite = {n for n, t in model.state_dict().items() if not bool(t.isfinite().all())}
         if options.precision == "64-true":
             model.double()  # before a checkpoint is loaded, which would lose half its digits
         alternate = any(len(stage.phases) > 1 for stage in self.stages)
@@ -74,42 +76,78 @@ class Trainer:
         self.journal: Journal | None = None
         self._signals = Signals()
         self._seconds = 0.0
+        self._saved = time.monotonic()
+        """When the last checkpoint was written."""
         self._averages: dict[str, Tensor] = {}
         """Averages that go on from one stage to the next."""
         self._updates = 0
 
-    def fit(self) -> None:
-        """Run every stage that is left.
+    def fit(self, describe: Callable[[], None] | None = None) -> None:
+        """Run every stage that is left; a run that is complete is only read.
+
+        Args:
+            describe: called by the first process when no other one can write to the run directory any more.
 
         Raises:
-            Interrupted: Ctrl-C or SIGTERM came; everything is saved.
-            Diverged: the loss is not finite any more.
+            Interrupted: Ctrl-C, SIGTERM or SIGHUP came; everything is saved.
+            Diverged: a loss or a weight is not finite any more.
         """
-        with alone(self.path) if self._leads else nullcontext():
+        if self.fabric.broadcast(self._complete() if self._leads else False):
+            if self._leads:
+                sweep(self.path)
+            return
+        with alone(self.path) if self._leads else nullcontext(), self._undisturbed():
+            if self._leads:
+                if describe:
+                    describe()
+                sweep(self.path)
+            self.fabric.barrier()
             self._fit()
+
+    def _complete(self) -> bool:
+        """Whether the last stage has been trained to its end and everything is whole."""
+        last = self.stages[-1].name
+        steps = self.optimizations[last].steps
+        if not checkpoints.place(self.path / "checkpoints", last, steps).is_dir():
+            return False
+        checkpoint, damaged = checkpoints.latest(self.path / "checkpoints", last)
+        whole = not damaged and checkpoint is not None and checkpoint.step >= steps
+        return whole and self.model.is_saved(self.path / "model")
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """The caller's random state and settings as they were, once the training has ended."""
+        device = self.fabric.device
+        devices = [device.index or 0] if device.type == "cuda" else []
+        deterministic = torch.backends.cudnn.deterministic
+        torch.backends.cudnn.deterministic = True  # a resumed run is to end with the same weights
+        try:
+            with torch.random.fork_rng(devices=devices):
+                yield
+        finally:
+            torch.backends.cudnn.deterministic = deterministic
 
     def _fit(self) -> None:
         folder = self.path / "checkpoints"
-        if self._leads:
-            checkpoints.clean(folder)
-        self.fabric.barrier()
-        position, checkpoint, torn = self._find(folder)
+        position, checkpoint, damaged = self._find(folder)
         self.fabric.barrier()  # all processes have read what one of them moves now
-        for path in torn if self._leads else ():
+        for path in damaged if self._leads else ():
             print(f"skipped a torn checkpoint, kept as {checkpoints.set_aside(path)}", flush=True)
-        if torn and checkpoint is None and self._leads:
+        if damaged and checkpoint is None and self._leads:
             print("no whole checkpoint is left: the training starts over", flush=True)
         if checkpoint is not None:
             self.model.load_weights(checkpoint.weights, str(folder))
-            self._seconds = checkpoint.seconds
-            self._averages, self._updates = checkpoint.averages, checkpoint.updates
-            if self._leads and (torn or checkpoint.step < self.optimizations[checkpoint.stage].steps):
+            self._seconds, self._averages = checkpoint.seconds, checkpoint.averages
+            self._updates = checkpoint.updates
+            if self._leads and (damaged or checkpoint.step < self.optimizations[checkpoint.stage].steps):
                 print(f"going on with stage {checkpoint.stage} after step {checkpoint.step}", flush=True)
         with self._journal(), self._signals.caught():
             for index in range(position, len(self.stages)):
                 self._run_stage(index, checkpoint if index == position else None)
         settle(self.model, self._averages, set())
         self.model.eval()
+        if self._leads and not self.model.is_saved(self.path / "model"):
+            self.model.save_pretrained(self.path / "model")  # of a run that is complete but for this
 
     def _check(self) -> None:
         """Raise UserError if the batches of a stage cannot be had."""
@@ -158,7 +196,7 @@ class Trainer:
             self.journal.rewind(stage.name, start)
             self.journal.begin_stage(stage.name, start, steps)
         self._train_mode(stage)
-        work.clock = time.perf_counter()
+        work.clock, self._saved = time.perf_counter(), time.monotonic()
         for step in range(start, steps):
             self._step(work, step)
             done = step + 1
@@ -167,12 +205,12 @@ class Trainer:
                 work.check_losses()
             if due(self.options.log_every):
                 self._log(work, done)
-            stop = self._should_stop(done, last=done == steps)
+            stop, overdue = self._wanted(done, last=done == steps)
             if due(self.options.evaluate_every) or due(self.options.sample_every):
                 self._look(work, done, due)
             # The checkpoint comes last: a process killed before it repeats what a step brings with it, one
             # killed after it lacks nothing.
-            if due(self.options.checkpoint_every) or stop:
+            if due(self.options.checkpoint_every) or stop or overdue:
                 self._save(work, done)
             if stop and (done < steps or index + 1 < len(self.stages)):
                 assert self._signals.received is not None
@@ -209,6 +247,7 @@ class Trainer:
         work = Work(
             stage=stage,
             optimization=optimization,
+            run=self.path,
             device=device,
             batches=batches,
             validation=validation,
@@ -224,6 +263,7 @@ class Trainer:
         if checkpoint is not None:
             for name, optimizer in work.optimizers.items():
                 checkpoints.restore_optimizer(optimizer.optimizer, checkpoint.optimizers[name])
+            work.sums = dict(checkpoint.sums)
         return work
 
     def _average(self, stage: Stage, values: Mapping[str, Tensor]) -> Average | None:
@@ -337,12 +377,9 @@ class Trainer:
         now = time.perf_counter()
         elapsed, work.clock = now - work.clock, now  # the time that logging takes belongs to the next entry
         self._seconds += elapsed
-        stacked = torch.stack([value / n for value, n in work.sums.values()])
-        if self.fabric.world_size > 1:
-            dist.all_reduce(stacked)
-            stacked = stacked / self.fabric.world_size
+        sums = self._sums(work)
         if self.journal:
-            means = dict(zip(work.sums, stacked.tolist(), strict=True))
+            means = {name: value / n for name, (value, n) in sums.items()}
             steps = work.optimization.steps
             rates = {
                 work.term(phase, "learning_rate"): learning_rate(work.updates(phase), done - 1, steps)
@@ -352,6 +389,18 @@ class Trainer:
             extra = rates | {"steps_per_second": work.steps / elapsed, "seconds": self._seconds}
             self.journal.write(work.stage.name, done, "train", means | extra, steps=steps)
         work.sums, work.steps = {}, 0
+
+    def _sums(self, work: Work) -> dict[str, tuple[float, int]]:
+        """The sums since the last entry, means over all processes, on the host."""
+        values = [torch.as_tensor(value, device=work.device) for value, _ in work.sums.values()]
+        if not values:
+            return {}
+        stacked = torch.stack(values)
+        if self.fabric.world_size > 1:
+            dist.all_reduce(stacked)
+            stacked = stacked / self.fabric.world_size
+        counts = (n for _, n in work.sums.values())
+        return {name: (v, n) for name, v, n in zip(work.sums, stacked.tolist(), counts, strict=True)}
 
     def _look(self, work: Work, done: int, due: Callable[[int], bool]) -> None:
         """Evaluate and draw with the averaged weights."""
@@ -366,9 +415,11 @@ class Trainer:
     def _save(self, work: Work, done: int) -> None:
         """A checkpoint, and at the end of a stage the model; only of finite weights."""
         work.check_losses()
+        sums = self._sums(work)
         if self._leads:
-            work.check_weights(done)
             average = work.average
+            work.check_finite(done, self._learned(), "tensor")
+            work.check_finite(done, average.values if average is not None else {}, "average")
             if done == work.optimization.steps:
                 self.model.trained = self._trained(work.stage)
                 with average.in_place() if average is not None else nullcontext():
@@ -381,10 +432,18 @@ class Trainer:
                 optimizers=optimizers,
                 averages=average.values if average is not None else {},
                 updates=average.updates if average is not None else 0,
+                sums=sums,
                 seconds=self._seconds,
             )
             checkpoints.save(self.path / "checkpoints", state, self.options.keep)
+        self._saved = time.monotonic()
         self.fabric.barrier()
+
+    def _learned(self) -> dict[str, Tensor]:
+        """All that is saved, without what was not finite from the start (a mask of attention)."""
+        return {
+            name: tensor for name, tensor in self.model.state_dict().items() if name not in self._infinite
+        }
 
     def _trained(self, stage: Stage) -> tuple[str, ...]:
         """The stages that are trained at the end of ``stage``, in order."""
@@ -413,6 +472,8 @@ class Trainer:
                     key = work.term(phase, name)
                     sums[key] = sums.get(key, 0.0) + float(value) * len(batch)
         means = {name: value / seen for name, value in sums.items()}
+        if wrong := [name for name, value in means.items() if not math.isfinite(value)]:
+            raise work.diverged(step, f"validation, term {wrong[0]}")
         self.journal.write(work.stage.name, step, "validation", means, steps=work.optimization.steps)
 
     @torch.no_grad()
@@ -443,19 +504,19 @@ class Trainer:
             media.write_png(self.path / "samples" / f"{stage.name}-{name}-{step:06d}.png", picture)
             self.journal.picture(name, step, picture)
 
-    def _should_stop(self, done: int, last: bool) -> bool:
-        """Whether all processes are to stop after this step."""
-        received = self._signals.received
+    def _wanted(self, done: int, last: bool) -> tuple[bool, bool]:
+        """Whether all processes are to stop after this step, and whether a checkpoint is due by the clock."""
+        received, minutes = self._signals.received, self.options.checkpoint_minutes
+        overdue = minutes > 0 and time.monotonic() - self._saved > 60 * minutes
         if self.fabric.world_size == 1:
-            return received is not None
+            return received is not None, overdue
         if done % _AGREE_EVERY and not last:
-            return False
-        here = torch.tensor(float(received or 0), device=self.fabric.device)
-        number = self.fabric.all_reduce(here, reduce_op="max")
-        agreed = int(number)  # type: ignore[arg-type]
+            return False, False
+        here = torch.tensor([float(received or 0), float(overdue and self._leads)], device=self.fabric.device)
+        number, due = self.fabric.all_reduce(here, reduce_op="max").tolist()  # type: ignore[union-attr]
         # A signal that came meanwhile waits for the next agreement.
-        self._signals.received = agreed or self._signals.received
-        return bool(agreed)
+        self._signals.received = int(number) or self._signals.received
+        return bool(number), bool(due)
 
     @contextmanager
     def _journal(self) -> Iterator[None]:

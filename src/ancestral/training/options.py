@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ancestral.configuration import Configuration, Count, Natural
+from ancestral.configuration import Configuration, Count, Natural, NonNegative
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,8 @@ class TrainingOptions(Configuration):
     """Steps between sheets of samples or reconstructions; 0 makes them at the end of a stage only."""
     checkpoint_every: Natural = 500
     """Steps between checkpoints; 0 writes them at the end of a stage only."""
+    checkpoint_minutes: NonNegative = 10.0
+    """Minutes after which a checkpoint is written all the same; 0 leaves it to the steps."""
     keep: Count = 2
     """Checkpoints to keep of the stage in progress."""
 

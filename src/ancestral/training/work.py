@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,14 +18,7 @@ from ancestral.training.batches import Batches
 
 
 class Diverged(UserError):
-    """The loss or the weights became NaN or infinite."""
-
-    def __init__(self, stage: str, phase: str, step: int, term: str) -> None:
-        super().__init__(
-            "expected finite numbers, "
-            f"got NaN or inf in stage {stage}, phase {phase}, step {step}, term {term}",
-            f"the last good checkpoint is kept; try a lower --{stage}.learning-rate in a new folder",
-        )
+    """A loss, a weight or a statistic became NaN or infinite."""
 
 
 class PhaseLoss(nn.Module):
@@ -58,6 +52,7 @@ class Work:
 
     stage: Stage
     optimization: Optimization
+    run: Path
     device: torch.device
     batches: Batches
     validation: Batch
@@ -68,7 +63,7 @@ class Work:
     progress: Progress
     """Its step is one tensor that each step fills anew, so that nothing waits for a copy to the device."""
     pending: list[_Pending] = field(default_factory=list)
-    sums: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
+    sums: dict[str, tuple[Tensor | float, int]] = field(default_factory=dict)
     """Sum of each term since the last entry of the journal, and how many were added."""
     steps: int = 0
     """Steps since then."""
@@ -102,10 +97,20 @@ class Work:
         for p in pending:
             if not bool(p.total.isfinite()):
                 bad = [name for name, value in p.terms.items() if not bool(value.isfinite())]
-                raise Diverged(self.stage.name, p.phase, p.step, bad[0] if bad else "total")
+                raise self.diverged(p.step, f"phase {p.phase}, term {bad[0] if bad else 'total'}")
 
-    def check_weights(self, step: int) -> None:
-        """Raise Diverged if a weight is NaN or infinite."""
-        for phase in self.stage.phases:
-            if not bool(torch.stack([p.detach().isfinite().all() for p in phase.parameters]).all()):
-                raise Diverged(self.stage.name, phase.name, step, "weights")
+    def check_finite(self, step: int, tensors: Mapping[str, Tensor], what: str) -> None:
+        """Raise Diverged, naming the first, if one of the tensors is NaN or infinite."""
+        floats = {name: t for name, t in tensors.items() if t.is_floating_point() and t.numel()}
+        finite = {name: t.detach().isfinite().all() for name, t in floats.items()}
+        if finite and not bool(torch.stack(list(finite.values())).all()):
+            raise self.diverged(step, f"{what} {next(n for n, ok in finite.items() if not bool(ok))}")
+
+    def diverged(self, step: int, where: str) -> Diverged:
+        """The error that ends the training, which says whether something good is left."""
+        kept = any((self.run / "checkpoints").glob("*/step-*"))
+        return Diverged(
+            f"expected finite numbers, got NaN or inf in stage {self.stage.name}, step {step}, {where}",
+            f"{'the last good checkpoint is kept; ' if kept else ''}try a lower "
+            f"--{self.stage.name}.learning-rate in a new folder",
+        )
