@@ -18,11 +18,12 @@ if TYPE_CHECKING:
         write_codes,
     )
     from ancestral.media import write_examples
-    from ancestral.model import Model, Sampling
+    from ancestral.model import Model
     from ancestral.nn.quantize import FiniteScalarQuantizer, ResidualQuantizer, VectorQuantizer
     from ancestral.recipe import Optimization, Recipe, Updates
     from ancestral.report import write_report
     from ancestral.runs import Run, load
+    from ancestral.sampling import Sampling
     from ancestral.spec import Spec
     from ancestral.stages import Loss, Phase, Progress, Stage
     from ancestral.taxonomy import TAXONOMY
@@ -49,10 +50,7 @@ _NAMES = {
         "write_codes",
     ),
     "media": ("write_examples",),
-    "model": (
-        "Model",
-        "Sampling",
-    ),
+    "model": ("Model",),
     "nn.quantize": (
         "FiniteScalarQuantizer",
         "ResidualQuantizer",
@@ -68,6 +66,7 @@ _NAMES = {
         "Run",
         "load",
     ),
+    "sampling": ("Sampling",),
     "spec": ("Spec",),
     "stages": (
         "Loss",

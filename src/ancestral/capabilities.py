@@ -10,7 +10,8 @@ import torch
 from torch import Generator, Tensor
 
 from ancestral.errors import UserError, check_type
-from ancestral.model import Model, Sampling, unwatched
+from ancestral.model import Model, unwatched
+from ancestral.sampling import Sampling
 from ancestral.spec import Spec
 
 

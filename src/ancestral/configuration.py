@@ -8,10 +8,11 @@ import functools
 import math
 import types
 import typing
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from ancestral.errors import UserError, nearest
+from ancestral.errors import UserError, nearest, shown
 
 T = TypeVar("T")
 
@@ -20,7 +21,7 @@ T = TypeVar("T")
 class Range:
     """The numbers that a field may hold, declared as ``Annotated[int, Range(least=1)]``.
 
-    Of a tuple, each of its values is to lie in the range.
+    Of a list, a tuple or a mapping, each number in it is to lie in the range. Integers fit 64 bits.
 
     >>> Range(least=0, below=1).check("dropout", 1.5)
     Traceback (most recent call last):
@@ -32,23 +33,47 @@ class Range:
     most: float = math.inf
     below: float = math.inf
 
-    def check(self, name: str, value: Any) -> None:
-        """Raise UserError, calling the value ``name``, unless it (or each of several) lies in the range."""
-        for number in value if isinstance(value, list | tuple) else (value,):
+    def check(self, name: str, value: Any, whole: Any = None) -> None:
+        """Raise UserError, calling the value ``name``, unless it (or each of several) lies in the range.
+
+        The message shows the value, or the ``whole`` that it is a part of.
+        """
+        got = shown(value if whole is None else whole)
+        for number in _numbers(value):
             if not (self.least <= number <= self.most and self.above < number < self.below):
                 one_sided = min(self.most, self.below) == math.inf and math.isfinite(number)
                 remedy = f"raise {name}" if one_sided else "choose a value in that range"
-                raise UserError(f"expected {name} {self}, got {value}", remedy)
+                raise UserError(f"expected {name} {self}, got {got}", remedy)
+            if isinstance(number, int) and number >= 2**63:
+                problem = f"expected {name} below 2^63, got {got}"
+                raise UserError(problem, "choose a value in that range")
 
     def __str__(self) -> str:
+        least, above, most, below = (
+            f"{end:g}" if isinstance(end, float) else str(end)
+            for end in (self.least, self.above, self.most, self.below)
+        )
         if min(self.most, self.below) < math.inf:
-            low = f"[{self.least:g}" if self.least > -math.inf else f"({self.above:g}"
-            return f"in {low}, {f'{self.most:g}]' if self.most < math.inf else f'{self.below:g})'}"
-        return f"of at least {self.least:g}" if self.least > -math.inf else f"above {self.above:g}"
+            low = f"[{least}" if self.least > -math.inf else f"({above}"
+            return f"in {low}, {f'{most}]' if self.most < math.inf else f'{below})'}"
+        return f"of at least {least}" if self.least > -math.inf else f"above {above}"
+
+
+def _numbers(value: Any) -> Iterator[Any]:
+    """A number, or those that a value holds at any depth."""
+    if isinstance(value, list | tuple | typing.Mapping):
+        for part in value.values() if isinstance(value, typing.Mapping) else value:
+            yield from _numbers(part)
+    elif isinstance(value, int | float):
+        yield value
 
 
 Count = Annotated[int, Range(least=1)]
 Natural = Annotated[int, Range(least=0)]
+Depth = Annotated[int, Range(least=1, most=1000)]
+"""Of what a network has one after another, and a loop builds: layers, codebooks."""
+Blocks = Annotated[int, Range(least=0, most=1000)]
+"""The same where there may be none."""
 Positive = Annotated[float, Range(above=0)]
 NonNegative = Annotated[float, Range(least=0)]
 Share = Annotated[float, Range(least=0, below=1)]
@@ -64,30 +89,41 @@ class Configuration:
 
     kind: ClassVar[str] = ""
     """What the choice of this configuration among several is called, in JSON and on the command line."""
+    open: ClassVar[bool] = False
+    """Whether JSON may say more than there are fields for, as files of a later version do."""
 
     def __post_init__(self) -> None:
         """Raise UserError for the first value that is out of its range."""
-        for name, allowed in _ranges(typing.cast(Any, type(self))):
-            if (value := getattr(self, name)) is not None:
-                allowed.check(name, value)
+        for name, hint in _ranges(typing.cast(Any, type(self))).items():
+            _check(hint, name, getattr(self, name))
 
 
 @functools.cache
-def _ranges(cls: type) -> list[tuple[str, Range]]:
-    """The declared range of each field that has one."""
+def _ranges(cls: Any) -> dict[str, Any]:
+    """The declared type of each field in which there is a range."""
     hints = typing.get_type_hints(cls, include_extras=True)
-    names = [field.name for field in dataclasses.fields(cls)]
-    return [(name, allowed) for name in names for allowed in _declared(hints[name])]
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if _has_range(hints[f.name])}
 
 
-def _declared(hint: Any) -> list[Range]:
-    found = [note for note in getattr(hint, "__metadata__", ()) if isinstance(note, Range)]
-    parts = (
-        part for part in typing.get_args(hint) if part is not Ellipsis and not isinstance(part, str | int)
-    )
-    return found + [
-        r for part in parts for r in _declared(part) if typing.get_origin(hint) is not typing.Literal
-    ]
+def _has_range(hint: Any) -> bool:
+    notes = getattr(hint, "__metadata__", ())
+    parts = () if typing.get_origin(hint) is typing.Literal else typing.get_args(hint)
+    return any(isinstance(note, Range) for note in notes) or any(map(_has_range, parts))
+
+
+def _check(hint: Any, name: str, value: Any, whole: Any = None) -> None:
+    """Raise UserError for a value, or one inside it, that is out of the range which its type declares."""
+    for note in getattr(hint, "__metadata__", ()):
+        if isinstance(note, Range):
+            note.check(name, value, whole)
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple and parts[-1:] != (...,) and isinstance(value, list | tuple):
+        for part, inner in zip(parts, value, strict=False):
+            _check(part, name, inner, value if whole is None else whole)
+        return
+    for part in parts:
+        if _has_range(part):  # of all that a list or a mapping holds, or of the number that there may be
+            _check(part, name, value, whole)
 
 
 def to_json(value: Any) -> Any:
@@ -99,7 +135,7 @@ def to_json(value: Any) -> Any:
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = {"kind": value.kind} if isinstance(value, Configuration) and value.kind else {}
-        return kind | {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return kind | {_key(f): to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, typing.Mapping):
         return {key: to_json(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
@@ -109,6 +145,8 @@ def to_json(value: Any) -> Any:
 
 def from_json(cls: type[T], data: Any, *, where: str = "", base: T | None = None) -> T:
     """The dataclass ``cls`` from JSON values; what they leave out comes from ``base``, else the defaults.
+
+    A key that is a keyword of Python belongs to the field with an underscore: ``from`` to ``from_``.
 
     Raises:
         UserError: an unknown key, a value of another type or out of its range, by its full name.
@@ -121,33 +159,43 @@ def from_json(cls: type[T], data: Any, *, where: str = "", base: T | None = None
     ancestral.errors.UserError: expected an option of prior, got prior.warm_up; did you mean warmup?
     """
     if not isinstance(data, dict):
-        problem = f"expected options of {where or cls.__name__}, got {data!r}"
+        problem = f"expected options of {where or cls.__name__}, got {shown(data)}"
         raise UserError(problem, "give an object with names and values")
-    fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, cls))}
-    hints = typing.get_type_hints(cls)
+    fields = {_key(f): f for f in dataclasses.fields(typing.cast(Any, cls))}
+    hints, ranges = typing.get_type_hints(cls), _ranges(typing.cast(Any, cls))
     values: dict[str, Any] = {}
     for key, value in data.items():
         full = f"{where}.{key}" if where else key
         if key == "kind" and key not in fields:
             if value != getattr(cls, "kind", ""):
                 raise UserError(
-                    f"expected {full} {getattr(cls, 'kind', '') or 'not to be said'}, got {value!r}",
+                    f"expected {full} {getattr(cls, 'kind', '') or 'not to be said'}, got {shown(value)}",
                     "choose it there",
                 )
             continue
         if key not in fields:
+            if getattr(cls, "open", False):
+                continue
             problem = f"expected an option of {where or cls.__name__}, got {full}"
             raise UserError(problem, nearest(key, fields))
-        there = getattr(base, key) if base is not None else _default(fields[key])
-        values[key] = _convert(hints[key], value, full, None if there is dataclasses.MISSING else there)
-    for name, field in fields.items():
-        if base is None and name not in values and _default(field) is dataclasses.MISSING:
-            raise UserError(f"expected {f'{where}.' if where else ''}{name}, got none", "give it a value")
+        name = fields[key].name
+        there = getattr(base, name) if base is not None else _default(fields[key])
+        values[name] = _convert(hints[name], value, full, None if there is dataclasses.MISSING else there)
+        if name in ranges:
+            _check(ranges[name], full, values[name])  # before the dataclass does, which knows no full name
+    for key, field in fields.items():
+        if base is None and field.name not in values and _default(field) is dataclasses.MISSING:
+            raise UserError(f"expected {f'{where}.' if where else ''}{key}, got none", "give it a value")
     return (
         typing.cast(T, dataclasses.replace(typing.cast(Any, base), **values))
         if base is not None
         else cls(**values)
     )
+
+
+def _key(field: "dataclasses.Field[Any]") -> str:
+    """What JSON calls a field."""
+    return field.name.removesuffix("_")
 
 
 def _default(field: "dataclasses.Field[Any]") -> Any:
@@ -168,6 +216,8 @@ def differences(a: Any, b: Any, where: str = "") -> list[str]:
 
 
 def _convert(hint: Any, value: Any, where: str, base: Any) -> Any:
+    if hint is Any:
+        return value
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(arguments, value, where, base)
@@ -177,27 +227,28 @@ def _convert(hint: Any, value: Any, where: str, base: Any) -> Any:
         if value not in arguments:
             choices = list(map(str, arguments))
             raise UserError(
-                f"expected {where} to be one of {', '.join(choices)}, got {value!r}",
-                nearest(str(value), choices),
+                f"expected {where} to be one of {', '.join(choices)}, got {shown(value)}",
+                nearest(shown(value), choices),
             )
         return value
-    if origin is tuple:
-        return _convert_tuple(arguments, value, where)
+    if origin in (tuple, Sequence):
+        return _convert_tuple(arguments if origin is tuple else (*arguments, ...), value, where)
     if isinstance(origin, type) and issubclass(origin, typing.Mapping):
         if not isinstance(value, dict):
-            raise UserError(
-                f"expected {where} to be an object with names and values, got {value!r}", "mend the value"
-            )
+            problem = f"expected {where} to be an object with names and values, got {shown(value)}"
+            raise UserError(problem, "mend the value")
         base = base or {}
         return base | {k: _convert(arguments[1], v, f"{where}.{k}", base.get(k)) for k, v in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < 2**1023 else math.inf if value > 0 else -math.inf
     if hint is Path and isinstance(value, str):
         return Path(value)
     if isinstance(hint, type) and (
         not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)
     ):
-        raise UserError(f"expected {where} to be of type {hint.__name__}, got {value!r}", "mend the value")
+        raise UserError(
+            f"expected {where} to be of type {hint.__name__}, got {shown(value)}", "mend the value"
+        )
     return value
 
 
@@ -207,10 +258,11 @@ def _convert_union(arguments: tuple[Any, ...], value: Any, where: str, base: Any
     configurations = [h for h in arguments if isinstance(h, type) and issubclass(h, Configuration)]
     kinds = {hint.kind: hint for hint in configurations if hint.kind}
     if isinstance(value, dict) and kinds and "kind" in value:
-        if value["kind"] not in kinds:
-            problem = f"expected {where}.kind to be one of {', '.join(kinds)}, got {value['kind']!r}"
-            raise UserError(problem, nearest(str(value["kind"]), kinds))
-        arguments = (kinds[value["kind"]],)
+        kind = value["kind"]
+        if kind not in list(kinds):  # not in the keys: it may be a list, which has no hash
+            problem = f"expected {where}.kind to be one of {', '.join(kinds)}, got {shown(kind)}"
+            raise UserError(problem, nearest(shown(kind), kinds))
+        arguments = (kinds[kind],)
     # Several sets of choices are one, so that the message names them all.
     choices = tuple(
         c for hint in arguments if typing.get_origin(hint) is typing.Literal for c in typing.get_args(hint)
@@ -236,8 +288,9 @@ def _convert_union(arguments: tuple[Any, ...], value: Any, where: str, base: Any
 
 def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise UserError(f"expected {where} to be a list, got {value!r}", "mend the value")
+        raise UserError(f"expected {where} to be a list, got {shown(value)}", "mend the value")
     hints = [arguments[0]] * len(value) if arguments[-1:] == (...,) else list(arguments)
     if len(hints) != len(value):
         raise UserError(f"expected {where} to have {len(hints)} values, got {len(value)}", "mend the value")
-    return tuple(_convert(hint, v, where, None) for hint, v in zip(hints, value, strict=True))
+    pairs = zip(hints, value, strict=True)
+    return tuple(_convert(hint, v, f"{where}.{i}", None) for i, (hint, v) in enumerate(pairs))

@@ -1,24 +1,39 @@
 """The one error that a user's mistake raises, and the nearest word to a misspelled one."""
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 from types import UnionType
 
 
 class UserError(Exception):
-    """What was asked for cannot be done, for a reason that the person asking can mend.
+    r"""What was asked for cannot be done, for a reason that the person asking can mend.
 
     The message is one line: what was expected and what came, then what to do. The command line prints it and
-    exits with status 2.
+    exits with status 2. Control characters of names and files are written out, lest a terminal obey them.
 
     >>> print(UserError("expected 3 labels, got 2", "give one for each example"))
     expected 3 labels, got 2; give one for each example
+    >>> print(UserError("expected a folder, got cats\x1b[2J", "check the path"))
+    expected a folder, got cats\x1b[2J; check the path
     """
 
     def __init__(self, problem: str, remedy: str) -> None:
         self.problem = problem
         self.remedy = remedy
-        super().__init__(f"{problem}; {remedy}".replace("\n", " "))
+        words = f"{problem if len(problem) <= _LONGEST else problem[:_LONGEST] + '…'}; {remedy}"
+        super().__init__("".join(map(_printed, words.replace("\n", " "))))
+
+
+_LONGEST = 1000
+"""Characters of a problem that are shown: it may quote a file."""
+_COMMANDS = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Categories of characters that are not shown but obeyed, or that no encoding holds."""
+
+
+def _printed(character: str) -> str:
+    obeyed = unicodedata.category(character) in _COMMANDS
+    return character.encode("unicode_escape").decode("ascii") if obeyed else character
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
@@ -32,6 +47,16 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     known = sorted(choices)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else f"choose from {', '.join(known)}"
+
+
+def shown(value: object, most: int = 80) -> str:
+    """A value as a message shows it: as Python writes it, and cut off where that is long.
+
+    >>> shown("cat"), shown([0] * 1000, most=10)
+    ("'cat'", '[0, 0, 0, …')
+    """
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def check_at_least(minimum: float, **values: float) -> None:

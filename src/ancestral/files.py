@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all. Torch is imported when there are tensors to write or to read."""
+"""Files that are there whole or not at all. Torch and NumPy are imported when there is something for them."""
 
 import errno
 import hashlib
@@ -17,11 +17,14 @@ from safetensors import SafetensorError, safe_open
 from ancestral.errors import UserError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
 _MOST_JSON = 2**26
 """Bytes of a file of JSON that are still read."""
+_DEEPEST_JSON = 64
+"""Values inside each other that are still read: what goes through them may recurse."""
 
 
 class Damaged(UserError):
@@ -130,10 +133,18 @@ def read_json(path: Path) -> Any:
     if path.stat().st_size > _MOST_JSON:
         raise Damaged(f"expected JSON in {path}, got {path.stat().st_size:,} bytes", "check the file")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # other text, numbers without end, nesting without end
         reason = str(error).partition(";")[0]
         raise Damaged(f"expected JSON in {path}, got something else ({reason})", "check the file") from None
+    layer: list[Any] = [[content]]
+    for _ in range(_DEEPEST_JSON + 1):
+        inner = (part.values() if isinstance(part, dict) else part for part in layer)
+        layer = [value for values in inner for value in values if isinstance(value, dict | list)]
+        if not layer:
+            return content
+    problem = f"expected JSON in {path}, got more than {_DEEPEST_JSON} values inside each other"
+    raise Damaged(problem, "check the file")
 
 
 def check_readable(path: Path) -> None:
@@ -157,19 +168,22 @@ def check_readable(path: Path) -> None:
         raise UserError(f"expected to read {path}, got: {error.strerror}", "check who may read it") from None
 
 
-def write_tensors(path: Path, tensors: "Mapping[str, Tensor]") -> None:
-    """Write tensors as safetensors, whole or not at all."""
+def write_tensors(
+    path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors as safetensors, whole or not at all, with what is said about them."""
     with replacing(path) as temporary:
-        save_tensors(temporary, tensors)
+        save_tensors(temporary, tensors, about)
 
 
-def save_tensors(path: Path, tensors: "Mapping[str, Tensor]") -> None:
+def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str, str] | None = None) -> None:
     """Write tensors as safetensors at a path that ``replacing`` gave, readable as the umask says."""
     from safetensors.torch import save_file  # noqa: PLC0415
 
     path.touch()
     mode = path.stat().st_mode
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(whole, path, dict(about) if about else None)
     path.chmod(mode)  # the library makes its files for their owner alone
 
 
@@ -193,4 +207,23 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, ValueError, OverflowError) as error:
         problem = f"expected safetensors in {path}, got a file that is torn or of another kind ({error})"
+        raise Damaged(problem, "check the file") from None
+
+
+def read_array(path: Path) -> "NDArray[Any]":
+    """The array of a ``.npy`` file, mapped, so that nothing is allocated that its header promises.
+
+    Raises:
+        Damaged: the file is missing or holds something else, or objects, which are never unpickled.
+        UserError: it may not be read.
+    """
+    import numpy as np  # noqa: PLC0415
+
+    check_readable(path)
+    try:
+        with np.errstate(all="raise"):
+            return np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # NumPy raises nearly every type on a broken header
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        problem = f"expected an array in {path}, got something else ({reason})"
         raise Damaged(problem, "check the file") from None

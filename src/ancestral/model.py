@@ -1,44 +1,49 @@
 """The contract of every model: what the loop, the commands and the tests may ask of it."""
 
+import math
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ancestral import hub
 from ancestral.batch import Batch
-from ancestral.configuration import Configuration, Positive, Range, from_json, to_json
-from ancestral.errors import UserError, check_at_least
-from ancestral.files import Damaged, checksum, read_json, read_tensors, write_json, write_tensors
+from ancestral.configuration import Configuration, from_json, to_json
+from ancestral.errors import UserError, check_at_least, nearest, shown
+from ancestral.files import Damaged, checksum, read_tensors, write_json, write_tensors
+from ancestral.memory import check_room
 from ancestral.recipe import Recipe
+from ancestral.records import read_record
+from ancestral.sampling import Sampling
 from ancestral.spec import Spec
 from ancestral.stages import Loss, Phase, Progress, Stage
 
 LikelihoodKind = Literal["exact", "bound", "none"]
 
+_MOST_IMPORTANCE_SAMPLES = 1_000_000
+"""Each is a pass, and all of their weights are in memory."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling(Configuration):
-    """Options of sampling. A model says by ``sampling_options`` which it takes.
+class Saved(Configuration):
+    """What ``config.json`` says of a model."""
 
-    >>> Sampling(top_p=1.5)
-    Traceback (most recent call last):
-    ancestral.errors.UserError: expected top_p in (0, 1], got 1.5; choose a value in that range
-    """
-
-    temperature: Positive = 1.0
-    """1 samples the model; lower values give likelier, less diverse samples."""
-    top_k: Annotated[int | None, Range(least=1)] = None
-    """Draw from the k likeliest levels of each value (models that draw values in order)."""
-    top_p: Annotated[float | None, Range(above=0, most=1)] = None
-    """Draw from the likeliest levels that together reach this probability (the same models)."""
-    truncation: Annotated[float | None, Range(least=0)] = None
-    """Keep the latents this near to their mean (models that say so)."""
+    open = True
+    class_: str
+    module: str | None = None
+    config: Mapping[str, Any]
+    """JSON of the class's own Config."""
+    spec: Spec
+    trained: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    sha256: str | None = None
+    """Checksum of the weights; none for those of an earlier version."""
 
 
 class Model(nn.Module, ABC):
@@ -82,6 +87,8 @@ class Model(nn.Module, ABC):
         self.spec = spec
         self.trained: tuple[str, ...] = ()
         """The stages that were trained to their end; empty for a model that was never saved by a training."""
+        self.classes: tuple[str, ...] = ()
+        """The name of each class of the data that it was trained on, if these have names."""
 
     def stages(self) -> tuple[Stage, ...]:
         """The stages of training, in order. The names are those of the recipes."""
@@ -122,6 +129,7 @@ class Model(nn.Module, ABC):
                 not fit it.
         """
         check_at_least(1, n=n)
+        self.check_room(n)
         options = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, truncation=truncation)
         self.check_sampling(options)
         labels, contexts = self._given(n, labels, contexts, generator)
@@ -159,15 +167,49 @@ class Model(nn.Module, ABC):
         """Number of classes that ``sample`` can be asked for by labels; 0 if it does not draw by class."""
         return 0
 
+    def classes_of(self, names: Sequence[int | str]) -> Tensor:
+        """Classes by their names or their numbers, ``(N,)``; digits are a name if a class has that one.
+
+        Raises:
+            UserError: there is no such class, or ``sample`` does not draw by class.
+        """
+        self._check_by_class()
+        position, found = {name: i for i, name in enumerate(self.classes)}, []
+        for name in names:
+            if name in position:
+                found.append(position[str(name)])
+                continue
+            try:
+                found.append(int(name))
+            except (TypeError, ValueError):
+                known = self.classes or [f"0..{self.sample_classes - 1}"]
+                problem = f"expected a class of the model, got {name}"
+                raise UserError(problem, nearest(str(name), known)) from None
+        least, most = min(found, default=0), max(found, default=0)
+        if least < 0 or most >= self.sample_classes:
+            got = f"{least}..{most}" if least != most else least
+            named = f": {', '.join(self.classes)}" if 0 < len(self.classes) <= 20 else ""
+            problem = f"expected labels 0..{self.sample_classes - 1}, got {got}"
+            raise UserError(problem, f"choose labels among the model's classes{named}")
+        return torch.tensor(found, dtype=torch.int64)
+
     def check_labels(self, labels: Tensor, n: int) -> None:
         """Raise UserError unless ``labels`` are ``n`` classes that ``sample`` draws from."""
+        self._check_by_class()
+        self.spec.check_labels(labels, n)
+
+    def check_room(self, n: int) -> None:
+        """Raise UserError for more examples than the memory holds."""
+        check_room(n * self.spec.dims * self.spec.dtype.itemsize, f"{n} samples", "ask for fewer")
+
+    def _check_by_class(self) -> None:
+        """Raise UserError unless ``sample`` draws by class."""
         if not self.sample_classes:
             raise UserError(
                 f"expected no labels, got some: this {type(self).__name__} does not draw by class",
                 "leave labels out, or train a class-conditional model (as vqvae is by default) "
                 "on data with classes",
             )
-        self.spec.check_labels(labels, n)
 
     def check_sampling(self, options: Sampling) -> None:
         """Raise UserError for an option of sampling that the model does not take."""
@@ -211,6 +253,9 @@ class Model(nn.Module, ABC):
         """Raise UserError for k < 1 samples, or for several where they mean nothing."""
         if k < 1:
             raise UserError(f"expected at least 1 importance sample, got {k}", "try 50")
+        if k > _MOST_IMPORTANCE_SAMPLES:
+            problem = f"expected at most {_MOST_IMPORTANCE_SAMPLES:,} importance samples, got {shown(k)}"
+            raise UserError(problem, "try 50")
         if k > 1 and not self.importance_weighted:
             reason = {
                 "exact": "whose likelihood is exact",
@@ -240,22 +285,23 @@ class Model(nn.Module, ABC):
         """Write ``config.json`` and ``model.safetensors`` into ``folder``, the Hugging Face Hub's layout."""
         folder = Path(folder)
         write_tensors(folder / hub.WEIGHTS, self.state_dict())
-        config = {
-            "class": type(self).__name__,
-            "module": type(self).__module__,
-            "config": to_json(self.config),
-            "spec": to_json(self.spec),
-            "trained": list(self.trained),
-            "sha256": checksum(folder / hub.WEIGHTS),
-        }
-        write_json(folder / hub.CONFIG, config)
+        saved = Saved(
+            class_=type(self).__name__,
+            module=type(self).__module__,
+            config=to_json(self.config),
+            spec=self.spec,
+            trained=self.trained,
+            classes=self.classes,
+            sha256=checksum(folder / hub.WEIGHTS),
+        )
+        write_json(folder / hub.CONFIG, to_json(saved))
 
     @staticmethod
     def is_saved(folder: Path) -> bool:
         """Whether a folder holds a model whose weights are those that were written with its configuration."""
         try:
-            return bool(read_json(folder / hub.CONFIG)["sha256"] == checksum(folder / hub.WEIGHTS))
-        except (Damaged, KeyError, TypeError):
+            return read_record(Saved, folder / hub.CONFIG).sha256 == checksum(folder / hub.WEIGHTS)
+        except Damaged:
             return False
 
     @classmethod
@@ -267,29 +313,30 @@ class Model(nn.Module, ABC):
                 configuration.
         """
         folder = hub.fetch(str(name))
-        data = read_json(folder / hub.CONFIG)
-        if not isinstance(data, dict) or data.get("class") != cls.__name__:
-            got = data.get("class") if isinstance(data, dict) else data
-            raise UserError(
-                f"expected a {cls.__name__} in {folder}, got {got}", "load it with ancestral.load"
-            )
-        if not isinstance(data.get("config"), dict) or not isinstance(data.get("spec"), dict):
-            raise UserError(
-                f"expected config and spec in {folder / hub.CONFIG}, got {', '.join(data)}", "check the file"
-            )
-        config, spec = (
-            from_json(cls.Config, data["config"], where="config"),
-            from_json(Spec, data["spec"], where="spec"),
-        )
+        saved = read_record(Saved, folder / hub.CONFIG)
+        if saved.class_ != cls.__name__:
+            problem = f"expected a {cls.__name__} in {folder}, got {saved.class_}"
+            raise UserError(problem, "load it with ancestral.load")
+        config = from_json(cls.Config, saved.config, where="config")
         weights = read_tensors(folder / hub.WEIGHTS)
-        if "sha256" in data and data["sha256"] != checksum(folder / hub.WEIGHTS):
+        if saved.sha256 not in (None, checksum(folder / hub.WEIGHTS)):
             problem = f"expected {folder / hub.WEIGHTS} as its configuration says, got another content"
             raise UserError(problem, "restore it; of a run, give its train command again")
         with torch.random.fork_rng(devices=[]):  # the first weights draw from the caller's generator
-            model = cls(config, spec)
-        model.trained = tuple(data.get("trained", ()))
+            most = 4 * sum(tensor.numel() for tensor in weights.values()) + _TABLES
+            model = cls.fitting(config, saved.spec, most)
+        model.trained, model.classes = saved.trained, saved.classes
         model.load_weights(weights, str(folder / hub.WEIGHTS))
         return model.eval()
+
+    @classmethod
+    def fitting(cls, config: Any, spec: Spec, most: int | None = None) -> Self:
+        """A new model. Raises UserError, before it is allocated, for one that the memory does not hold.
+
+        Or for one that makes more than ``most`` values.
+        """
+        with _Allowance(cls.__name__, most):
+            return cls(config, spec)
 
     def push_to_hub(self, name: str, *, token: str | None = None, private: bool = False) -> str:
         """Upload the model to the repository ``name`` of the Hub; its address."""
@@ -305,11 +352,10 @@ class Model(nn.Module, ABC):
         """
         own = self.state_dict()
         missing, foreign = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-        misfits = sorted(k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape)
+        misfits = sorted(k for k in own.keys() & weights.keys() if not _fits(weights[k], own[k]))
         if missing or foreign or misfits:
             name = (misfits or missing or foreign)[0]
-            got = tuple(weights[name].shape) if name in weights else "none"
-            expected = tuple(own[name].shape) if name in own else "none"
+            got, expected = (_described(state.get(name)) for state in (weights, own))
             raise UserError(
                 f"expected weights for this configuration, got others in {source}: "
                 f"{name} is {got}, not {expected}",
@@ -330,6 +376,47 @@ class Model(nn.Module, ABC):
     def scale(self, x: Tensor) -> Tensor:
         """The model's input for integers ``x``: ``spec.scale`` in the parameters' dtype."""
         return self.spec.scale(x, self.dtype)
+
+
+_TABLES = 2**26
+"""Values that a network may make besides its weights, and what these are made from: masks, angles."""
+_SIZED = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.arange}
+"""Functions that make a tensor of a size that they are given."""
+
+
+class _Allowance(TorchFunctionMode):
+    """Within, tensors are made while they are of at most so many values, which memory holds."""
+
+    def __init__(self, name: str, most: int | None) -> None:
+        super().__init__()
+        self.name, self.most, self.values = name, most, 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in _SIZED and args:
+            sizes = args if isinstance(args[0], int) else args[0]
+            self.values += math.prod(sizes)
+            check_room(4 * self.values, f"this {self.name}", "choose smaller sizes")
+            if self.most is not None and self.values > self.most:
+                problem = (
+                    f"expected a {self.name} of the size of its weights, got one of {self.values:,} values"
+                )
+                raise UserError(problem, "restore config.json, or the weights")
+        return func(*args, **kwargs or {})
+
+
+def _fits(tensor: Tensor, place: Tensor) -> bool:
+    """Whether a tensor can be copied to a place with its meaning: floats of any precision to floats."""
+    same = tensor.dtype == place.dtype or (tensor.is_floating_point() and place.is_floating_point())
+    return same and tensor.shape == place.shape
+
+
+def _described(tensor: Tensor | None) -> str:
+    if tensor is None:
+        return "none"
+    floats = "" if tensor.is_floating_point() else f" of {str(tensor.dtype).removeprefix('torch.')}"
+    return f"{tuple(tensor.shape)}{floats}"
 
 
 def unwatched(share: float) -> None:

@@ -14,9 +14,11 @@ import torch
 from ancestral import hub
 from ancestral.configuration import differences, from_json, to_json
 from ancestral.data import PREPARATIONS, Dataset, Preparation, load_data
-from ancestral.errors import UserError, check_type
+from ancestral.errors import UserError, check_type, shown
 from ancestral.files import is_leftover, read_json, write_json
-from ancestral.model import Model
+from ancestral.manifest import Manifest
+from ancestral.model import Model, Saved
+from ancestral.records import as_record, read_record
 from ancestral.taxonomy import import_model, model_class, name_of, rows
 
 _IDENTITY = ("model", "config", "spec", "stages", "preparation", "result_options", "from", "only")
@@ -98,6 +100,7 @@ class Run:
                 f"expected the description of a run in {path / 'run.json'}, got {got}",
                 "restore the file or train anew",
             )
+        as_record(Manifest, manifest, path / "run.json")
         return cls(path, manifest)
 
     @property
@@ -109,10 +112,11 @@ class Run:
     def preparation(self) -> Preparation:
         """How the data were prepared. Raises UserError if the description of the run is damaged."""
         there = self.manifest["preparation"]
-        if there.get("kind") not in PREPARATIONS:
-            problem = f"expected a kind of data in {self.path / 'run.json'}, got {there.get('kind')}"
+        kind = there.get("kind")
+        if kind not in list(PREPARATIONS):  # not in the keys: it may be a list, which has no hash
+            problem = f"expected a kind of data in {self.path / 'run.json'}, got {shown(kind)}"
             raise UserError(problem, f"choose from {', '.join(PREPARATIONS)}")
-        return from_json(PREPARATIONS[there["kind"]], there, where=there["kind"])
+        return from_json(PREPARATIONS[kind], there, where=kind)
 
     def load_data(self) -> Dataset:
         """The data that the run was trained on.
@@ -180,15 +184,15 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> Model:
     if (Path(name) / "run.json").is_file():
         return Run.open(name).load_model(device)
     folder = hub.fetch(str(name))
-    data = read_json(folder / hub.CONFIG)
-    module, kind = (data.get("module"), data.get("class")) if isinstance(data, dict) else (None, None)
+    saved = read_record(Saved, folder / hub.CONFIG)
+    module, kind = saved.module, saved.class_
     known = {r.place for r in rows() if r.place}
-    own = isinstance(module, str) and not module.startswith("ancestral.") and Path(name).is_dir()
-    if (str(module), str(kind)) not in known and not own:
+    own = module is not None and not module.startswith("ancestral.") and Path(name).is_dir()
+    if (str(module), kind) not in known and not own:
         choices = ", ".join(sorted(name for _, name in known))
         problem = f"expected a model of ancestral in {folder}, got {kind}"
         raise UserError(problem, f"choose one of class {choices}")
-    return import_model(str(module), str(kind)).from_pretrained(folder).to(device)
+    return import_model(str(module), kind).from_pretrained(folder).to(device)
 
 
 def manifest(

@@ -9,10 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ancestral.errors import UserError, check_type
+from ancestral.errors import UserError, check_type, shown
 
 Domain = Literal["image", "sound", "codes", "table"]
 
+_MOST = 2**31
+"""Of the values of an example, and of what each may be: what 32 bits count."""
 _DIMENSIONS: dict[Domain, str] = {"image": "(C, H, W)", "sound": "(C, T)", "table": "(D,)"}
 
 
@@ -58,6 +60,11 @@ class Spec:
             raise UserError(f"expected at least 2 levels, got {self.levels}", "constant data need no model")
         if self.classes < 0:
             raise UserError(f"expected 0 or more classes, got {self.classes}", "0 is for unlabeled data")
+        counts = {"values": self.dims, "levels": self.levels, "classes": self.classes, "a rate": self.rate}
+        for name, count in counts.items():
+            if count is not None and count > _MOST:
+                problem = f"expected {name} of at most 2^31, got {shown(count)}"
+                raise UserError(problem, "mend shape, levels, classes or rate")
         by_shape = {1: "table", 2: "sound", 3: "image"}.get(len(self.shape))
         if self.domain is None:
             if by_shape is None:
@@ -197,6 +204,8 @@ def check_integers(values: Tensor, levels: int, what: str, remedy: str) -> None:
         )
     if not values.numel():
         return
+    if values.dtype in (torch.bool, torch.uint16, torch.uint32, torch.uint64):  # whose extremes torch lacks
+        values = values.to(torch.int64)
     least, most = (int(extreme) for extreme in values.aminmax())
     if least < 0 or most >= levels:
         raise UserError(

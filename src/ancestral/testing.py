@@ -6,6 +6,7 @@
 import ast
 import copy
 import dataclasses
+import functools
 import inspect
 import itertools
 import math
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ from ancestral.evaluation.certificate import Certificate, certify
 from ancestral.model import Model
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
-from ancestral.stages import Phase, Progress, Stage, initialize, owned
+from ancestral.stages import Loss, Phase, Progress, Stage, initialize, owned
 
 __all__ = [
     "CONTINUOUS",
@@ -62,40 +63,97 @@ _UPDATES = 30
 same code."""
 
 
+_ENUMERATED = 2**16
+"""Examples that are not too many to enumerate: those of SPECS are at most 256."""
+
+Check = TypeVar("Check", bound=Callable[..., None])
+
+
+def _naming(check: Check) -> Check:
+    """Let a check of a model, or of its class, say its name and the spec with whatever goes wrong in it."""
+
+    @functools.wraps(check)
+    def named(subject: Any, *arguments: Any) -> None:
+        where = check.__name__ + (f" on {subject.spec}" if isinstance(subject, Model) else "")
+        try:
+            check(subject, *arguments)
+        except AssertionError as error:
+            error.add_note(f"found by {where}")
+            raise
+        except Exception as error:
+            raise AssertionError(f"{where} ended in {type(error).__name__}: {error}") from error
+
+    return cast(Check, named)
+
+
 def check_model(cls: type[Model], specs: tuple[Spec, ...] = SPECS, config: Any = None) -> None:
     """Raise AssertionError, saying what is broken, unless ``cls`` keeps the contract of ``ancestral.model``.
+
+    An error of the model's own is one too, and the cause of the AssertionError, which names the check.
 
     Args:
         cls: the model's class.
         specs: tiny specs of data that the model takes; each is enumerated (continuous ones are integrated).
             Those with contexts are left out for a model that takes none.
         config: a small configuration; ``cls.Config.tiny()`` if None.
+
+    Raises:
+        AssertionError: the contract is broken.
+        UserError: ``cls`` is no model's class, or a spec is too large to be enumerated or integrated.
     """
-    config = config or cast(Any, cls.Config).tiny()
+    if not (isinstance(cls, type) and issubclass(cls, Model)):
+        raise UserError(f"expected a subclass of ancestral.Model, got {cls!r}", "give the class of a model")
+    for spec in specs:
+        _check_size(spec)
     check_configuration(cls, config)
+    config = config or cast(Any, cls.Config).tiny()
     for spec in specs:
         if spec.contexts and not cls.takes_contexts:
             continue
         torch.manual_seed(0)
-        model = cls(config, spec)
+        model = _build(cls, config, spec)
         check_training(model)
         for check in CHECKS:
             torch.manual_seed(0)
             check(copy.deepcopy(model))
 
 
+def _check_size(spec: Spec) -> None:
+    if spec.levels is None and spec.dims > 2:
+        problem = f"expected 1 or 2 values of continuous data, which are integrated, got {spec.dims}"
+        raise UserError(problem, "give a smaller spec")
+    if spec.levels is not None and spec.dims * math.log2(spec.levels) > math.log2(_ENUMERATED):
+        problem = f"expected a spec of at most {_ENUMERATED:,} possible examples, got {spec}"
+        raise UserError(problem, "give a smaller one, as ancestral.testing.SPECS")
+
+
+def _build(cls: type[Model], config: Any, spec: Spec) -> Model:
+    try:
+        return cls(config, spec)
+    except Exception as error:
+        problem = f"building the model for {spec} ended in {type(error).__name__}: {error}"
+        raise AssertionError(f"{problem} (check_model takes the specs that the model does)") from error
+
+
+@_naming
 def check_configuration(cls: type[Model], config: Any = None) -> None:
     """Config is a frozen dataclass of documented fields and survives JSON; recipes hold such Configs."""
-    config = config or cast(Any, cls.Config).tiny()
-    parameters = getattr(cls.Config, "__dataclass_params__", None)
-    assert parameters is not None, "Config is no dataclass"
-    assert parameters.frozen, "Config is not frozen"
+    assert issubclass(cls.Config, Model.Config), "Config does not derive from Model.Config"
+    config_class = cast(Any, cls.Config)
+    decorated = "__dataclass_params__" in vars(config_class) or not inspect.get_annotations(cls.Config)
+    assert decorated, "Config is no dataclass: put @dataclass(frozen=True, kw_only=True) above it"
+    assert config_class.__dataclass_params__.frozen, (
+        "Config is not frozen: write @dataclass(frozen=True, ...)"
+    )
+    has_tiny = config or hasattr(config_class, "tiny")
+    assert has_tiny, "Config has no tiny(), a class method that returns a small configuration for tests"
+    config = config or config_class.tiny()
     documented = _documented(cls.Config)
     for field in dataclasses.fields(cls.Config):
         problem = f"the field {field.name} of Config has no docstring, which is its help text"
         assert field.name in documented, problem
     assert from_json(cls.Config, to_json(config)) == config, "Config does not survive JSON"
-    assert cls.recipes, "no recipe"
+    assert getattr(cls, "recipes", None), "no recipe: the class needs recipes, a mapping of names to Recipes"
     for name, recipe in cls.recipes.items():
         assert isinstance(recipe, Recipe), f"recipe {name} is no Recipe"
         assert isinstance(recipe.model, cls.Config), f"recipe {name} holds no Config of the model"
@@ -103,12 +161,14 @@ def check_configuration(cls: type[Model], config: Any = None) -> None:
         assert known, f"recipe {name} lacks an Optimization"
 
 
+@_naming
 def check_training(model: Model) -> None:
     """Train a fresh model briefly, as the loop does, and see that stages and phases do what they say.
 
-    Each phase's loss reaches its own parameters and changes no others; a stage changes only what it owns, so
-    that another run can take it over; a shared optimizer knows the parameters; what can be validated is
-    finite without gradients.
+    Each phase's loss reaches its own parameters and changes no others, and is the same for the same state,
+    before the updates and after; a stage changes only what it owns, so that another run can take it over; a
+    shared optimizer knows the parameters; what can be validated is finite without gradients; bits/dim are of
+    examples as the spec has them.
     """
     stages = model.stages()
     check_recipes(model)
@@ -118,11 +178,13 @@ def check_training(model: Model) -> None:
         batch = _prepared(model, stage)
         with torch.random.fork_rng(devices=[]):
             initialize(model, stage, batch)
+        start = {name: value.clone() for name, value in model.state_dict().items()}
         optimizers: dict[str, torch.optim.Optimizer] = {}
         for phase in stage.phases:
             if phase.optimizer is None:
                 optimizers[phase.name] = torch.optim.Adam(phase.parameters, 1e-2)
         reached: dict[str, set[int]] = {name: set() for name in optimizers}
+        totals: dict[str, Tensor] = {}
         for phase in stage.phases:
             owner = phase.optimizer or phase.name
             problem = f"phase {phase.name} shares the optimizer of {owner}, which has none of its own"
@@ -131,17 +193,27 @@ def check_training(model: Model) -> None:
             assert all(id(p) in known for p in phase.parameters), (
                 f"phase {phase.name} trains parameters that the optimizer of {owner} does not know"
             )
-            reached[owner] |= _check_phase(model, stages, i, phase, batch, constants=constants)
+            totals[phase.name] = _check_total(model, stage, phase, batch, constants=constants)
+            reached[owner] |= _check_reach(model, stages, i, phase, batch, constants=constants)
         # A lazy regularizer may leave some to the phase whose optimizer it shares.
         for owner, known in reached.items():
             trained = {id(p) for group in optimizers[owner].param_groups for p in group["params"]}
             missed = [n for n, p in model.named_parameters() if id(p) in trained - known - constants]
-            assert not missed, f"phase {owner} does not reach {missed[0]}"
+            assert not missed, (
+                f"phase {owner} does not reach {missed[0]}, which it trains: "
+                "no gradient of its loss comes there"
+            )
         for step in range(_UPDATES):
             progress = Progress.at(step, _UPDATES)
             for phase in stage.phases:
                 optimizer = optimizers[phase.optimizer or phase.name]
                 _update(model, stage, phase, batch, progress, optimizer=optimizer, constants=constants)
+        end = {name: value.clone() for name, value in model.state_dict().items()}
+        for phase in stage.phases:
+            model.load_state_dict(start)
+            again = _check_total(model, stage, phase, batch, constants=constants)
+            _assert_same(phase, totals[phase.name], again)
+        model.load_state_dict(end)
         for p in model.parameters():
             p.requires_grad_(id(p) not in constants)
         model.zero_grad(set_to_none=True)
@@ -160,46 +232,78 @@ def check_recipes(model: Model) -> None:
     needed = [s.name for s in stages if not s.optional]
     for name, recipe in type(model).recipes.items():
         trained = [s.name for s in stages if s.name in recipe.stages]
-        assert trained == list(recipe.stages), f"recipe {name} names other stages than the model"
+        assert trained == list(recipe.stages), (
+            f"recipe {name} names other stages than the model, or in another order: {list(recipe.stages)}, "
+            f"where stages() has {[s.name for s in stages]}"
+        )
         assert {*needed} <= {*trained}, f"recipe {name} leaves out a stage that is not optional"
         for stage in stages:
             owners = [phase.name for phase in stage.phases if phase.optimizer is None]
             if stage.name in recipe.stages and (len(owners) > 1 or recipe.stages[stage.name].phases):
                 listed = list(recipe.stages[stage.name].phases)
-                assert listed == owners, f"recipe {name} says how {listed} are optimized, not {owners}"
+                assert listed == owners, (
+                    f"recipe {name} says how {listed} are optimized, not {owners}, "
+                    f"the phases of stage {stage.name} that have optimizers"
+                )
 
 
-def _check_phase(
-    model: Model, stages: tuple[Stage, ...], index: int, phase: Phase, batch: Batch, *, constants: set[int]
-) -> set[int]:
-    """One loss: a finite scalar, the same for the same state; returns what its gradient reaches.
-
-    That is no later stage's parameters.
-    """
-    stage, progress = stages[index], Progress.at(1, _UPDATES)
+def _check_total(model: Model, stage: Stage, phase: Phase, batch: Batch, *, constants: set[int]) -> Tensor:
+    """One loss and its gradients: a finite scalar, the same for the same state; leaves the state alone."""
     state = {name: value.clone() for name, value in model.state_dict().items()}
     totals = []
     for _ in range(2):
-        model.load_state_dict(state)
         with _training_only(model, stage, phase, constants), _seeded():
             model.zero_grad()
-            loss = model.loss(batch, phase.name, progress)
-            assert loss.total.shape == (), f"the loss of phase {phase.name} is no scalar"
-            assert bool(loss.total.isfinite()), f"the loss of phase {phase.name} is not finite"
-            for term, value in loss.terms.items():
-                assert value.shape == (), f"term {term} is no scalar"
-                assert not value.requires_grad, f"term {term} holds on to the graph"
+            loss = model.loss(batch, phase.name, Progress.at(1, _UPDATES))
+            _check_loss(loss, phase, batch, model.spec)
             loss.total.backward()
             totals.append(loss.total.detach())
-    assert torch.equal(*totals), (
-        f"the loss of phase {phase.name} depends on more than weights, batch, progress and torch's generators"
+        model.load_state_dict(state)
+    _assert_same(phase, *totals)
+    return totals[0]
+
+
+def _assert_same(phase: Phase, before: Tensor, after: Tensor) -> None:
+    assert torch.equal(before, after), (
+        f"the loss of phase {phase.name} depends on more than weights, batch, progress and torch's "
+        f"generators: the same ones gave {float(before)}, then {float(after)}"
     )
+
+
+def _check_loss(loss: Loss, phase: Phase, batch: Batch, spec: Spec) -> None:
+    what = f"the loss of phase {phase.name}"
+    assert isinstance(loss, Loss), f"{what} is of type {type(loss).__name__}, not ancestral.Loss"
+    assert isinstance(loss.total, Tensor), f"{what} has a total that is {loss.total!r}, not a tensor"
+    shape = tuple(loss.total.shape)
+    assert shape == (), f"{what} is no scalar, but of shape {shape}: take the mean over the batch"
+    assert bool(loss.total.isfinite()), f"{what} is not finite: {float(loss.total.detach())}"
+    assert loss.total.requires_grad, (
+        f"{what} depends on no parameter that the phase trains: it is detached, or the phase is given other "
+        "modules"
+    )
+    for name, value in loss.terms.items():
+        term = f"term {name} of phase {phase.name}"
+        assert isinstance(value, Tensor), f"{term} is {value!r}, not a tensor"
+        assert value.shape == (), f"{term} is no scalar, but of shape {tuple(value.shape)}"
+        assert not value.requires_grad, f"{term} holds on to the graph: detach it"
+        seen = tuple(batch.x.shape[1:])
+        assert not name.endswith("bits_per_dim") or seen == spec.shape, (
+            f"{term} is said to be of the data, {spec.shape}, but the phase sees {seen}: "
+            "bits for each code are bits_per_code"
+        )
+
+
+def _check_reach(
+    model: Model, stages: tuple[Stage, ...], index: int, phase: Phase, batch: Batch, *, constants: set[int]
+) -> set[int]:
+    """Parameters that a loss's gradient, which was just computed, reaches: no later stage's."""
+    progress = Progress.at(1, _UPDATES)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
     reached = {id(p) for p in model.parameters() if p.grad is not None}
     own = {id(p) for p in phase.parameters} - constants
     assert reached, f"phase {phase.name} reaches no parameter"
     wrong = [name for name, p in model.named_parameters() if id(p) in reached - own]
     assert not wrong, f"phase {phase.name} reaches {wrong[0]}, which it does not own and which is frozen"
-    model.load_state_dict(state)
     model.zero_grad()
     with _seeded():
         model.loss(batch, phase.name, progress).total.backward()  # nothing is frozen now
@@ -243,8 +347,9 @@ def _check_validation(model: Model, stage: Stage, batch: Batch) -> None:
                 with torch.no_grad():
                     total = model.loss(batch, phase.name, Progress.at(_UPDATES, _UPDATES)).total
             except RuntimeError as error:
-                problem = f"phase {phase.name} must be marked as not validated: {error}"
-                raise AssertionError(problem) from error
+                problem = f"phase {phase.name} must be marked as not validated"
+                how = "in evaluation mode, without gradients, its loss ends in"
+                raise AssertionError(f"{problem}: {how} {type(error).__name__}: {error}") from error
             problem = f"the loss of phase {phase.name} is not finite on validation examples"
             assert bool(total.isfinite()), problem
 
@@ -271,6 +376,7 @@ def _seeded() -> Iterator[None]:
         yield
 
 
+@_naming
 def check_sample(model: Model) -> None:
     """Samples are of the spec, and a function of the generator alone.
 
@@ -290,16 +396,19 @@ def check_sample(model: Model) -> None:
     assert x.dtype == spec.dtype, f"samples are {x.dtype}, not {spec.dtype}"
     spec.check(x)
     torch.manual_seed(123)
-    assert torch.equal(x, draw()), "samples depend on more than the generator"
+    assert torch.equal(x, draw()), "samples depend on more than the generator: give it to all that is random"
     for name, value in {"temperature": 0.5, "top_k": 1, "top_p": 0.5, "truncation": 1.0}.items():
         try:
             spec.check(draw(**{name: value}))
             taken = True
         except UserError:
             taken = False
-        assert taken == (name in model.sampling_options), f"sampling_options are wrong about {name}"
+        assert taken == (name in model.sampling_options), (
+            f"sampling_options are wrong about {name}: sample {'takes' if taken else 'refuses'} it"
+        )
 
 
+@_naming
 def check_saving(model: Model) -> None:
     """A saved model loads to the same state, and evaluation leaves the state alone."""
     model.eval()
@@ -318,12 +427,13 @@ def check_saving(model: Model) -> None:
     assert loaded.spec == model.spec, "the spec is lost in saving"
 
 
+@_naming
 def check_likelihood(model: Model) -> None:
     """What the likelihood says of itself holds.
 
     An exact one sums to one over all examples, for each class (of continuous data it integrates to one), and
     samples follow it. Exp of a bound sums to at most one, and more samples make it no looser where they are
-    of use. A model without one says so.
+    of use. A model without one says so. All in float64.
     """
     model.double().eval()
     if model.likelihood == "none":
@@ -393,6 +503,7 @@ def _check_density(model: Model) -> None:
     assert bool(((ratio > 0.8) & (ratio < 1.25)).all()), "the variance of samples is not that of the density"
 
 
+@_naming
 def check_tokenizer(model: Model) -> None:
     """Code maps have their specs, decode to examples, and the two-part cost is the negative bound."""
     if not isinstance(model, Tokenizer):
@@ -411,6 +522,7 @@ def check_tokenizer(model: Model) -> None:
         torch.testing.assert_close(cost, -bound, msg="distortion + rates is not the negative bound")
 
 
+@_naming
 def check_latents(model: Model) -> None:
     """A continuous latent vector embeds and decodes to the spec."""
     if not isinstance(model, ContinuousLatents):
@@ -491,7 +603,7 @@ def _documented(cls: type) -> set[str]:
         try:
             (body,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
         except (OSError, TypeError, SyntaxError):
-            found |= set(vars(base).get("__annotations__", {}))
+            found |= set(inspect.get_annotations(base))
             continue
         assert isinstance(body, ast.ClassDef)
         for field, following in itertools.pairwise(body.body):

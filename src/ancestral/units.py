@@ -1,13 +1,18 @@
 """Nats, bits and bits/dim: the only place that converts between them."""
 
 import math
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from torch import Tensor
+if TYPE_CHECKING:  # the report reads this file, and needs no torch
+    from torch import Tensor
 
-Number = TypeVar("Number", float, Tensor)
+Number = TypeVar("Number", float, "Tensor")
 
 NATS_PER_BIT = math.log(2.0)
+
+RATES = {"bits_per_dim": "bits/dim", "bits_per_code": "bits/code"}
+"""Endings of the names of terms that are rates, and how people read them: bits for each value of an example,
+and for each code of a map of codes."""
 
 
 def bits(nats: Number) -> Number:

@@ -4,12 +4,14 @@ import copy
 import math
 from dataclasses import replace
 from functools import cache
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
 from ancestral.batch import Batch
+from ancestral.distributions.likelihood import IndependentKind
 from ancestral.errors import UserError
 from ancestral.models.latent.vae import MLP, VAE, Convolutional
 from ancestral.spec import Spec
@@ -336,3 +338,16 @@ def test_recipes_can_be_built(recipe):
     with torch.device("meta"):
         model = VAE(config, spec)
         assert model.log_likelihood(Batch(torch.zeros(2, 1, 28, 28, dtype=torch.uint8))).shape == (2,)
+
+
+@pytest.mark.parametrize("kind", get_args(IndependentKind))
+def test_each_likelihood_that_is_offered_works(kind):
+    """One that couples the channels was offered, and died in an assertion."""
+    assert get_type_hints(VAE.Config)["likelihood"] == IndependentKind
+    model = VAE(replace(VAE.Config.tiny(), likelihood=kind), RGB).eval()
+    x = enumerate_examples(RGB)[::500]
+    assert bool(model.log_likelihood(Batch(x)).isfinite().all())
+    assert model.decode(model.embed(x)).shape == x.shape
+    coupled = VAE(replace(VAE.Config.tiny(), likelihood="coupled-logistic-mixture"), RGB)
+    with pytest.raises(UserError, match=r"got coupled-logistic-mixture; choose logistic-mixture"):
+        coupled.log_likelihood(Batch(x))

@@ -139,7 +139,7 @@ def test_phases_teach_their_own_parameters(name):
     assert not own["tokenizer"] & own["prior"]
     assert own["tokenizer"] | own["prior"] == {id(p) for p in model.parameters()}
     with torch.no_grad():
-        codes = model.eval()._to_codes(Batch(x, labels))
+        codes = model.eval()._prepare(Batch(x, labels))
     model.train()
     for phase, batch in (("tokenizer", Batch(x, labels)), ("prior", codes)):
         model.zero_grad(set_to_none=True)
@@ -420,3 +420,26 @@ def test_the_default_of_each_prior_takes_code_maps():
     for config in VQVAE.choices["prior"]:
         with torch.device("meta"):
             VQVAE(VQVAE.Config(prior=config), Spec(shape=(1, 28, 28), classes=10))
+
+
+class _Coding(torch.nn.Module):
+    """What ``tokenize`` gives, and what ``detokenize`` makes of it, as a module."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        (codes,) = self.model.to_codes(x)
+        return codes, self.model.from_codes((codes,))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch.export itself
+@pytest.mark.parametrize("name", ["residual", "finite-scalar"])
+def test_tokenizing_exports_for_any_number_of_examples(name):
+    model = build(name)
+    x = enumerate_examples(model.spec)
+    sizes = ({0: torch.export.Dim("n", max=1024)},)
+    codes, decoded = torch.export.export(_Coding(model), (x[:3],), dynamic_shapes=sizes).module()(x)
+    assert torch.equal(codes, model.tokenize(x)[0])
+    assert torch.equal(decoded, model.detokenize((codes,)))

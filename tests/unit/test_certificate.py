@@ -4,7 +4,8 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import conv2d, dropout, pad
+from torch.nn.utils.parametrizations import spectral_norm
 
 from ancestral.errors import UserError
 from ancestral.evaluation.certificate import certify
@@ -123,7 +124,7 @@ def test_batch_normalisation_leaks_across_the_batch_in_training():
     assert certificate.mode_matters
     assert "LEAK ACROSS THE BATCH in training mode" in str(certificate)
     assert "MODE: training mode gives other outputs" in str(certificate)
-    assert len(certificate.leaks), "a batch of the same values normalizes each by the others"
+    assert not len(certificate.leaks), "statistics of the batch are no leak of the past"
 
 
 def test_a_leak_across_the_batch_of_a_plain_function_is_found():
@@ -161,6 +162,111 @@ class Attention(nn.Module):
             .unsqueeze(1)
             .movedim(2, -1)
         )
+
+
+def fourier(x):
+    """Sound: a causal convolution as a product of Fourier transforms, padded so that nothing wraps around."""
+    flat = pad(x.double().flatten(1), (1, -1))
+    size = 2 * flat.shape[1]
+    weights = torch.linspace(1, 2, flat.shape[1], dtype=torch.float64)
+    product = torch.fft.rfft(flat, size) * torch.fft.rfft(weights, size)
+    return torch.fft.irfft(product, size)[:, : flat.shape[1]].view(x.shape)
+
+
+def test_rounding_is_no_dependence():
+    """Compared bit for bit, each output of a Fourier transform saw every input."""
+    certificate = certify(fourier, GREY)
+    assert certificate.ok, str(certificate)
+    x = torch.randint(4, (1, *GREY.shape), generator=torch.Generator().manual_seed(0))
+    later = x.clone()
+    later[..., -1, -2] = (later[..., -1, -2] + 1) % 4
+    assert not torch.equal(fourier(x)[..., :4, :], fourier(later)[..., :4, :]), "the transform rounds"
+
+
+class KeptOn(nn.Dropout):
+    """Dropout for samples of a posterior, as in Gal & Ghahramani, 2016."""
+
+    def train(self, mode=True):
+        return super().train(True)
+
+
+class Noisy(Stack):
+    def forward(self, x):
+        out = super().forward(x)
+        return out + 0.1 * torch.randn_like(out)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [Noisy(), Stack(norm=lambda width: KeptOn(0.5)), lambda x: full_past(x) + torch.rand(30).view(5, 6)],
+    ids=["noise", "dropout", "function"],
+)
+def test_what_is_random_is_no_likelihood(network):
+    certificate = certify(network, GREY, trials=2)
+    assert certificate.random
+    assert not certificate.causal
+    assert "RANDOM: outputs change from pass to pass" in str(certificate)
+    assert not len(certificate.leaks), "each pass meets the same noise"
+
+
+def test_dropout_without_a_module_is_said_and_is_no_fault():
+    class Functional(Stack):
+        def forward(self, x):
+            return dropout(super().forward(x), 0.5, self.training)
+
+    certificate = certify(Functional(), GREY)
+    assert (certificate.random, certificate.random_in_training) == (False, True)
+    assert certificate.causal
+    assert "training mode is random (dropout?), and was not compared" in str(certificate)
+
+
+@pytest.mark.parametrize("norm", [None, nn.BatchNorm2d])
+def test_a_leak_of_training_mode_alone_is_named_so(norm):
+    class Careless(Stack):
+        def forward(self, x):
+            return super().forward(x) + (x.double().unsqueeze(-1) if self.training else 0)
+
+    certificate = certify(Careless(norm=norm), GREY)
+    assert sorted(certificate.leaks.tolist()) == [[i, i] for i in range(30)]
+    lines = str(certificate).splitlines()
+    assert "LEAK in training mode: output (0, 2, 3) sees input (0, 2, 3), and 29 more" in lines
+    assert not any(line.startswith("LEAK:") for line in lines)
+    assert certificate.across_batch["training"] == (norm is not None)
+
+
+def test_statistics_of_ones_own_over_the_batch_are_no_leak_of_the_past():
+    class Centered(Stack):
+        def forward(self, x):
+            out = super().forward(x)
+            return out - out.mean((0, 2, 3), keepdim=True) if self.training else out
+
+    certificate = certify(Centered(), GREY)
+    assert not certificate.causal
+    assert not len(certificate.leaks)
+    assert (
+        "LEAK ACROSS THE BATCH in training mode, "
+        "where what an output sees of its own example cannot be told" in str(certificate)
+    )
+
+
+def test_power_iterations_of_training_are_not_taken_for_noise():
+    """Each pass in training mode moves the vectors by which spectral normalization divides."""
+    network = Stack()
+    spectral_norm(network.layers[0])
+    certificate = certify(network, GREY, trials=2)
+    assert not certificate.random_in_training
+    assert not len(certificate.leaks)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+def test_a_module_that_cannot_be_copied_is_said():
+    module = nn.Sequential(nn.Flatten(), torch.nn.utils.weight_norm(nn.Linear(30, 30)))
+    message = (
+        "expected a module that can be copied, got Sequential: .*; torch.nn.utils.weight_norm cannot: "
+        "use torch.nn.utils.parametrizations.weight_norm"
+    )
+    with pytest.raises(UserError, match=message):
+        certify(module, GREY)
 
 
 def test_attention_of_pytorch_passes():

@@ -123,7 +123,7 @@ def test_whole_numbers_are_floats_where_floats_are_wanted():
         ),
         ({"loss": "logistics"}, "did you mean logistic"),
         ({"sizes": 3}, "expected model.sizes to be a list, got 3"),
-        ({"sizes": [1, "2"]}, "expected model.sizes to be of type int, got '2'"),
+        ({"sizes": [1, "2"]}, "expected model.sizes.1 to be of type int, got '2'"),
         ({"pair": [1.0]}, "expected model.pair to have 2 values, got 1"),
         ({"limit": "none"}, "expected model.limit to be of type float, got 'none'"),
         ({"inner": 3}, "expected options of model.inner, got 3"),
@@ -346,7 +346,7 @@ def test_a_mapping_goes_on_from_its_base():
         ),
         ({"shape": 3}, "expected options of picture.shape, got 3"),
         ({"shape": None}, "expected options of picture.shape, got None"),
-        ({"shape": {"kind": "square", "side": -1.0}}, r"expected side above 0, got -1\.0"),
+        ({"shape": {"kind": "square", "side": -1.0}}, r"expected picture.shape.side above 0, got -1\.0"),
         ({"kind": "circle"}, "expected picture.kind not to be said, got 'circle'"),
         ({"named": {"a": {"kind": "square"}}}, "expected picture.named.a.kind circle, got 'square'"),
         ({"named": {"a": {"colr": "x"}}}, "got picture.named.a.colr; did you mean color"),
@@ -425,7 +425,7 @@ def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path):
     with replacing(path) as temporary:
         temporary.write_text("2")
         assert read_json(path) == 1
-        assert temporary.parent == tmp_path, "on another file system, the replacement would not be atomic"
+        assert tmp_path in temporary.parents, "on another file system, the replacement would not be atomic"
     assert read_json(path) == 2
 
 
@@ -507,9 +507,9 @@ def test_what_is_no_safetensors_is_an_error_and_never_unpickled(tmp_path, kind):
                 "torn": whole[:-1],
             }[kind]
         )
-    with pytest.raises(
-        UserError, match=r"expected safetensors in .*, got a file that is torn or of another kind"
-    ):
+    of_that_name = r"expected the file .*, got something else of that name"
+    other = r"expected safetensors in .*, got a file that is torn or of another kind"
+    with pytest.raises(UserError, match=of_that_name if kind == "folder" else other):
         read_tensors(path)
     assert not sprung.exists()
 

@@ -5,9 +5,13 @@ import gzip
 import hashlib
 import itertools
 import json
+import os
 import re
 import sys
+import threading
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +32,11 @@ from ancestral.data import (
     fashion_mnist,
     load,
     load_data,
+    pixels,
     preparation_of,
+    progress,
     store,
+    survey,
 )
 from ancestral.errors import UserError
 from ancestral.spec import Spec
@@ -247,6 +254,115 @@ def test_the_fingerprint_changes_with_one_pixel_one_label_and_the_split(photos):
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in seen)
 
 
+def test_names_that_are_not_utf8_come_back_from_json(photos, tmp_path):
+    folder, truth = photos
+    for i, image in enumerate(truth.values()):
+        save(folder / os.fsdecode(b"b\xe9es") / os.fsdecode(b"\xff%d.png" % i), image ^ 255)
+    (folder / "cats" / os.fsdecode(b"\xfe.png")).touch()
+    data = load_data(str(folder))
+    assert data.classes[1] == os.fsdecode(b"b\xe9es")
+    data.write_splits(tmp_path / "splits.json")
+    files.write_json(tmp_path / "run.json", data.describe())
+    assert files.read_json(tmp_path / "splits.json")["train"] == list(data.names["train"])
+    assert files.read_json(tmp_path / "run.json")["skipped"] == list(data.skipped)
+    assert {os.fsencode(name)[:5] for name in data.names["train"]} >= {b"b\xe9es/"}
+
+
+def test_what_is_no_file_or_cannot_be_entered_is_said(photos, monkeypatch):
+    folder, _ = photos
+    os.mkfifo(folder / "cats" / "pipe.png")
+    (folder / "dogs").mkdir()
+    scan = os.scandir
+
+    def forbidden(path):
+        if str(path).endswith("dogs"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+    assert load_data(str(folder)).skipped == (
+        "cats/pipe.png: no file, but a pipe, a socket or a device",
+        "dogs/: a folder that cannot be read (Permission denied)",
+    )
+    with pytest.raises(UserError, match=r"holds no images \(.*: a folder that cannot be read"):
+        load_data(str(folder / "dogs"))
+
+
+def test_images_of_too_many_pixels_are_skipped(photos, monkeypatch):
+    folder, _ = photos
+    save(folder / "cats" / "large.png", noise(40, 40))
+    save(folder / "cats" / "larger.png", noise(60, 60))
+    save(folder / "cats" / "photo.jpg", noise(64, 64))  # which is decoded at a quarter of that
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    data = load_data(str(folder), ImageOptions(size=(6, 5)))
+    assert data.skipped == (
+        "cats/large.png: has 1,600 pixels, more than 1,000",
+        "cats/larger.png: has more than 2,000 pixels",
+        "cats/photo.jpg: has more than 2,000 pixels",
+    )
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2500)
+    assert load_data(str(folder), ImageOptions(size=(6, 5))).skipped == (
+        "cats/larger.png: has 3,600 pixels, more than 2,500",
+    )
+
+
+def test_images_that_are_decoded_at_once_share_the_room_for_them():
+    room, most, now, lock = pixels.Room(100), 0, 0, threading.Lock()
+
+    def decode(side):
+        nonlocal most, now
+        with room.of(Image.new("L", (side, side))):
+            with lock:
+                now += min(side * side, 100)
+                most = max(most, now)
+            with lock:
+                now -= min(side * side, 100)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(decode, [3, 5, 20, 7, 1] * 40))
+    assert now == 0
+    assert most <= 100
+
+
+def test_a_transparent_image_lies_on_white_strip_by_strip(photos, monkeypatch):
+    folder, _ = photos
+    x = noise(6, 5, 4)
+    save(folder / "cats" / "glass.png", x)
+    expected = only(folder, "cats/glass.png")
+    monkeypatch.setattr(pixels, "_STRIP", 7)
+    assert np.array_equal(only(folder, "cats/glass.png"), expected)
+    part = x[..., 3:] / 255.0
+    blended = (x[..., :3] * part + 255 * (1 - part)).transpose(2, 0, 1)
+    assert np.abs(expected - blended).max() <= 1, "of rounding"
+
+
+def test_the_cache_is_where_the_environment_says_and_asked_for_only_when_needed(
+    photos, tmp_path, monkeypatch
+):
+    folder, _ = photos
+    monkeypatch.setattr(load, "MEMORY_LIMIT", 100)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "general"))
+    load_data(str(folder))
+    assert list((tmp_path / "general/ancestral/data").iterdir())
+    monkeypatch.setenv("ANCESTRAL_CACHE", str(tmp_path / "own"))
+    load_data(str(folder))
+    assert list((tmp_path / "own/data").iterdir())
+    for name in ("XDG_CACHE_HOME", "ANCESTRAL_CACHE"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as for a user without a home folder
+    with pytest.raises(UserError, match="got no home folder to make it in; name one: ANCESTRAL_CACHE=FOLDER"):
+        load_data(str(folder))
+    monkeypatch.setattr(load, "MEMORY_LIMIT", 2**30)
+    load_data(str(folder))
+    load_data("digits")
+    monkeypatch.setenv("ANCESTRAL_CACHE", str(tmp_path / "file" / "below"))
+    (tmp_path / "file").touch()
+    load_data("digits")
+    monkeypatch.setattr(load, "MEMORY_LIMIT", 100)
+    with pytest.raises(UserError, match="got: Not a directory; name another folder"):
+        load_data(str(folder))
+
+
 def test_flat_mixed_and_single_folders_have_no_labels(tmp_path):
     for i, x in enumerate(noise(20, 4, 4)):
         save(tmp_path / "flat" / f"{i}.png", x)
@@ -457,6 +573,31 @@ def test_duplicates_never_stand_in_two_splits(tmp_path):
         assert abs(len(dataset.test) - 200 * test) <= 5  # whole groups of 5
 
 
+@pytest.mark.parametrize("mapped", [False, True])
+def test_mirror_images_never_stand_in_two_splits_where_training_flips(tmp_path, monkeypatch, mapped):
+    if mapped:
+        monkeypatch.setattr(load, "MEMORY_LIMIT", 100)
+        monkeypatch.setattr(store, "CHUNK", 6 * 5 * 7)
+    for i, image in enumerate(noise(40, 6, 5)):
+        save(tmp_path / "photos" / f"{i:02}.png", image)
+        save(tmp_path / "photos" / f"{i:02}-mirrored.png", image[:, ::-1])
+    options = ImageOptions(flip=True, test=0.3, validation=0.3)
+    data = load_data(str(tmp_path / "photos"), options, tmp_path / "cache")
+    for name in SPLITS:
+        there = set(images(data.split(name)))
+        assert {image[:, :, ::-1].tobytes() for image in data.split(name).x.numpy()} == there, name
+    straight = load_data(str(tmp_path / "photos"), replace(options, flip=False), tmp_path / "cache")
+    torn = [set(images(straight.split(name))) for name in SPLITS]
+    mirrored = [{i[:, :, ::-1].tobytes() for i in straight.split(name).x.numpy()} for name in SPLITS]
+    assert torn != mirrored, "this would prove nothing"
+
+
+def test_flips_leave_the_splits_alone_where_there_are_no_mirror_images(photos):
+    folder, _ = photos
+    straight, flipped = (load_data(str(folder), ImageOptions(flip=flip)) for flip in (False, True))
+    assert flipped.fingerprint == straight.fingerprint
+
+
 def test_what_differs_only_before_quantization_does_not_leak_either(tmp_path):
     x = noise(40, 4, 4) & 0xFE
     for i in range(80):
@@ -514,6 +655,50 @@ def with_odd_files(folder):
     (folder / "cats" / "99.png").touch()
 
 
+@pytest.mark.parametrize("threads", [False, True])
+def test_each_image_is_opened_once_and_in_threads_only_where_they_pay(photos, monkeypatch, threads):
+    monkeypatch.setattr(progress, "_PAYS", 1e-9 if threads else 60.0)
+    opened, in_threads, read = [], set(), Image.open
+
+    def note(file, **options):
+        opened.append(Path(file).name)
+        in_threads.add(threading.current_thread() is not threading.main_thread())
+        return read(file, **options)
+
+    monkeypatch.setattr(Image, "open", note)
+    load_data(str(photos[0]))
+    assert sorted(opened) == sorted(["00.png", *(f"{i:02}.png" for i in range(60))])  # the first is looked at
+    assert in_threads == ({False, True} if threads else {False})
+
+
+@pytest.mark.parametrize("options", [OPTIONS, ImageOptions(size=(4, 4)), ImageOptions(mode="gray")])
+@pytest.mark.parametrize("colored", [None, "ants/00.png", "cats/34.png"])
+@pytest.mark.parametrize("threads", [False, True])
+def test_what_is_decoded_on_the_way_is_what_is_decoded_later(photos, monkeypatch, options, colored, threads):
+    folder, truth = photos
+    if colored:
+        save(folder / colored, np.stack([truth[colored]] * 2 + [truth[colored] ^ 1], -1))
+    palette = (
+        Image.fromarray(noise(6, 5, 3)).quantize(7) if colored else Image.fromarray(noise(6, 5)).convert("P")
+    )
+    palette.save(folder / "cats/16.png")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    save(folder / "cats/17.png", noise(6, 5), exif=exif)
+    save(folder / "cats/98.tiff", noise(5, 6), tiffinfo={274: 6})
+    (folder / "ants/21.png").write_bytes((folder / "ants/21.png").read_bytes()[:60])
+    (folder / "cats/01.png").write_bytes(b"")
+    with monkeypatch.context() as patch:
+        patch.setattr(survey, "_like_the_first", lambda *_: None)
+        later = load_data(str(folder), options)
+    monkeypatch.setattr(progress, "_PAYS", 1e-9 if threads else 60.0)
+    on_the_way = load_data(str(folder), options)
+    assert on_the_way.fingerprint == later.fingerprint
+    assert on_the_way.skipped == later.skipped
+    assert on_the_way.names == later.names
+    assert len(later.skipped) == 2
+
+
 def test_mapped_files_hold_what_memory_holds(photos, tmp_path, monkeypatch):
     folder, _ = photos
     with_odd_files(folder)
@@ -525,7 +710,7 @@ def test_mapped_files_hold_what_memory_holds(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(
         store, "_decoded", None
     )  # nothing is decoded again, whatever happens to training examples
-    same(load_data(str(folder), ImageOptions(flip=True, shift=2), tmp_path / "cache"), expected)
+    same(load_data(str(folder), ImageOptions(shift=2), tmp_path / "cache"), expected)
     (home,) = (tmp_path / "cache").iterdir()
     assert sorted(file.name for file in home.iterdir()) == [
         "lock",
@@ -864,9 +1049,9 @@ def test_arrays_that_are_no_tables(tmp_path, monkeypatch):
     assert "got float64 of shape (4,); save them with" in refused("flat.npy", np.zeros(4))
     assert "got float64 of shape (0, 4)" in refused("none.npy", np.zeros((0, 4)))
     assert "got <U1 of shape (1, 1)" in refused("text.npy", np.array([["a"]]))
-    assert "expected an array of numbers in object.npy" in refused("object.npy", np.array([[None]]))
+    assert "expected an array in object.npy" in refused("object.npy", np.array([[None]]))
     (tmp_path / "torn.npy").write_bytes(b"no array")
-    assert "expected an array of numbers in torn.npy" in refused("torn.npy")
+    assert "expected an array in torn.npy" in refused("torn.npy")
     assert "expected a table gone.csv, got nothing there" in refused("gone.csv")
     (tmp_path / "a.txt").write_text("1")
     assert "expected a table .csv or .npy, got a.txt" in refused("a.txt")

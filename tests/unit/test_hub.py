@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from ancestral import hub
 from ancestral.batch import Batch
 from ancestral.errors import UserError
+from ancestral.files import checksum
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from ancestral.models.latent.vae import VAE
 from ancestral.runs import load
@@ -102,6 +103,9 @@ def test_weights_of_another_configuration_name_the_first_misfit(tmp_path):
     ]:
         changed = {k: v for k, v in (weights | change).items() if v is not None}
         save_file(changed, tmp_path / "model" / "model.safetensors")
+        said = json.loads((tmp_path / "model" / "config.json").read_text())
+        said["sha256"] = checksum(tmp_path / "model" / "model.safetensors")
+        (tmp_path / "model" / "config.json").write_text(json.dumps(said))
         expected = (
             f"expected weights for this configuration, got others in .*: {message}; use the configuration"
         )

@@ -3,13 +3,14 @@
 import csv
 import itertools
 import math
+import os
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from ancestral.media import comparison, picture, to_pixels, with_key, write_examples, write_png
+from ancestral.media import comparison, grid, picture, to_pixels, with_key, write_examples, write_png
 from ancestral.media.codes import colors
 from ancestral.media.figure import SERIES, Axis
 from ancestral.media.sound import amplitudes, waveform
@@ -51,6 +52,45 @@ def test_versions_stand_below_their_originals():
     assert drawn[6, 2] == drawn[6, 6] == 20
     assert drawn[10, 2] == 10
     assert drawn[14, 2] == 20
+
+
+def test_tiles_on_white_can_be_told_apart():
+    tiles = np.full((4, 6, 6), 255, np.uint8)
+    tiles[:, 2:4, 2:4] = 0
+    sheet = grid(tiles, 2)
+    assert (sheet[:2] == 160).all()
+    assert (sheet[:, 8:10] == 160).all()
+    assert (grid(255 - tiles, 2)[:2] == 255).all()
+    spec = Spec(shape=(1, 6, 6))
+    originals, versions = torch.from_numpy(tiles[:, None]), torch.full((4, 1, 6, 6), 90)
+    rows = comparison(spec, originals[:3], versions[:3], columns=2)
+    assert (rows[:, 8:10] == 160).all(), "the originals decide"
+    assert (rows[-16:, 10:] == 160).all(), "where there is no third one"
+
+
+def test_columns_have_heads():
+    spec, x = Spec(shape=(3, 8, 8)), torch.zeros(6, 3, 8, 8, dtype=torch.uint8)
+    plain, headed = (
+        picture(spec, x, columns=3, heads=heads) for heads in ((), ("a", "a very long name", "c"))
+    )
+    factor = 960 // max(plain.shape[:2])
+    assert headed.shape == (plain.shape[0] * factor + 24, plain.shape[1] * factor, 3)
+    assert np.array_equal(headed[24:], plain.repeat(factor, 0).repeat(factor, 1))
+    strip = headed[:24].min((0, 2)) < 128
+    third = headed.shape[1] / 3
+    columns = [strip[round(i * third) : round((i + 1) * third)] for i in range(3)]
+    for column in columns:
+        inked = np.flatnonzero(column)
+        assert abs((inked[0] + inked[-1]) / 2 - third / 2) < 3, "in the middle"
+    assert columns[1].sum() > 5 * columns[0].sum()
+
+
+def test_heads_are_as_wide_as_their_columns_at_most():
+    spec, x = Spec(shape=(1, 4, 4), levels=2), torch.zeros(32, 1, 4, 4, dtype=torch.uint8)
+    headed = picture(spec, x, columns=16, heads=["a name that has no room", os.fsdecode(b"\xff")] * 8)
+    strip = headed[:24].min(0) < 128
+    edges = [round(i * len(strip) / 16) for i in range(1, 16)]
+    assert not strip[edges].any()
 
 
 def test_png_is_enlarged_by_a_whole_factor(tmp_path):

@@ -164,6 +164,26 @@ MISTAKES = {
         lambda m: ancestral.train("vae", data=X, out="out"),
         "expected a source of data, got Tensor",
     ),
+    "a size of one number": (
+        lambda m: ancestral.ImageOptions(size=32),
+        "expected a size of two positive numbers, got 32; give height and width",
+    ),
+    "a preparation as a mapping": (
+        lambda m: ancestral.evaluate(m["VAE"], "digits", preparation={"size": (4, 4)}),
+        "expected a preparation of the data, got dict; write it as ImageOptions",
+    ),
+    "a class in place of its options": (
+        lambda m: ancestral.train("vae", data="digits", out="out", config=VAE.Config),
+        "expected model as VAE.Config, got the class VAE.Config; write VAE.Config",
+    ),
+    "options of another model": (
+        lambda m: ancestral.train("vae", data="digits", out="out", config=PixelCNN.Config()),
+        r"expected model as VAE.Config, got PixelCNN.Config; write VAE.Config\(...\), or a mapping",
+    ),
+    "options of training as a number": (
+        lambda m: ancestral.train("vae", data="digits", out="out", options=3),
+        "expected options as TrainingOptions, got int",
+    ),
     "a model misspelled": (
         lambda m: model_class("vqave"),
         "expected the name of a model or module:Class, got 'vqave'; did you mean vqvae",

@@ -262,7 +262,9 @@ def test_an_average_goes_on_through_the_stages_while_the_weights_stay_raw(tmp_pa
     final = load_file(tmp_path / "model" / "model.safetensors")
     assert torch.equal(final["body.weight"], averages[2]["body.weight"])
     states = [
-        json.loads((tmp_path / "checkpoints" / stage / "step-00000005" / "state.json").read_text())["updates"]
+        json.loads(
+            (tmp_path / "checkpoints" / stage / "step-00000005" / "state.json").read_text(encoding="utf-8")
+        )["state"]["updates"]
         for stage in ("low", "high")
     ]
     assert states == [5, 10]

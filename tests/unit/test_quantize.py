@@ -421,6 +421,47 @@ def test_perplexity_counts_evenly_used_codes():
     torch.testing.assert_close(perplexity(usage), torch.tensor([math.exp(entropy)]))
 
 
+# Features that are not finite
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: VectorQuantizer(6, 10),
+        lambda: VectorQuantizer(6, 10, num_codebooks=2, kmeans_start=False, cosine=True),
+        lambda: VectorQuantizer(6, 10, update="gradient", revive_below=0.6),
+        lambda: ResidualQuantizer(6, 10, num_codebooks=2, revive_below=0.6),
+    ],
+)
+@pytest.mark.parametrize("turn", [0, 2])
+def test_a_batch_that_is_not_finite_teaches_nothing(make, odd, turn):
+    torch.manual_seed(0)
+    q = make()
+    torch.manual_seed(0)
+    other = make()
+    for step in range(4):
+        z = features(40, 6, 5, seed=step)
+        if step == turn:
+            before, wrong = snapshot(q), z.clone()
+            wrong[17, :, 2] = odd
+            out = q(wrong)
+            assert not out.loss.isfinite()
+            assert out.codes.min() >= 0
+            assert out.codes.max() < 10
+            assert_same(before, snapshot(q))
+        q(z)
+        other(z)
+    assert_same(snapshot(q), snapshot(other))
+
+
+def test_finite_scalars_of_a_feature_that_is_no_number_are_some_code():
+    q = FiniteScalarQuantizer((3, 2))
+    out = q(torch.tensor([[0.0, 1.0], [math.nan, 1.0], [math.inf, math.nan]]))
+    assert out.codes.flatten().tolist() == [4, 4, 5]
+    assert out.z.isnan().tolist() == [[False, False], [True, False], [False, True]]
+
+
 # State
 
 
@@ -531,15 +572,46 @@ def test_all_finite_scalar_codes_are_reachable_and_make_the_round_trip(levels):
         z = torch.zeros(len(grid), len(levels), dtype=torch.float64)
         z[:, i] = grid
         out = q(z)
-        assert torch.equal(out.z[:, i].unique(), (torch.arange(size) - size // 2).double() / (size // 2))
+        expected = [-1.0, 1.0] if size == 2 else [(level - size // 2) / (size // 2) for level in range(size)]
+        assert out.z[:, i].unique().tolist() == expected
         assert (out.z[:, i].diff() >= 0).all()
         torch.testing.assert_close(q.decode(out.codes).double(), out.z, atol=1e-7, rtol=0)
     # A feature just where a level lies comes back as that level: invert the bounding of section 3.
+    two = torch.tensor(levels) == 2
     half = (torch.tensor(levels) - 1).double() * 1.001 / 2
     offset = torch.tensor([0.5 if size % 2 == 0 else 0.0 for size in levels], dtype=torch.float64)
     target = decoded.squeeze(-1).double() * (torch.tensor(levels) // 2)
-    z = (((target + offset) / half).atanh() - (offset / half).atanh()).unsqueeze(-1)
+    shifted = ((target + offset) / half).atanh() - (offset / half).atanh()
+    z = torch.where(two, target, shifted).unsqueeze(-1)
     assert torch.equal(q.encode(z), codes)
+
+
+def test_two_levels_are_the_sign_with_the_slope_of_tanh():
+    q = FiniteScalarQuantizer((2, 5, 2)).double()
+    z = features(50, 3, dtype=torch.float64).requires_grad_()
+    out = q(z)
+    (slope,) = torch.autograd.grad(out.z.sum(), z)
+    for i in (0, 2):
+        assert torch.equal(out.z[:, i], z[:, i].sign())
+        torch.testing.assert_close(slope[:, i], 1.001 * (1 - z[:, i].tanh().square()))
+
+
+def test_training_uses_most_codes_of_two_level_features():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder, decoder = torch.nn.Linear(8, 6), torch.nn.Linear(6, 8)
+    q, x = FiniteScalarQuantizer((2,) * 6), features(1024, 8)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=0.02)
+    errors = []
+    for _ in range(100):
+        out = q(encoder(x))
+        error = (decoder(out.z) - x).square().mean()
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+        errors.append(float(error.detach()))
+    assert (out.usage > 0).sum() >= 60
+    assert errors[-1] < 0.75 * errors[0]
 
 
 def test_finite_scalars_pass_the_gradient_of_the_bound_straight_through():

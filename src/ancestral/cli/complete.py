@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
-import torch
-
 from ancestral.cli.options import (
     DataName,
     Device,
@@ -17,11 +15,7 @@ from ancestral.cli.options import (
 )
 from ancestral.cli.parse import parse, shown_as
 from ancestral.errors import UserError
-from ancestral.evaluation import complete
-from ancestral.evaluation.sampling import upper_rows
-from ancestral.evaluation.subject import Subject
-from ancestral.media import comparison, write_png
-from ancestral.model import Sampling
+from ancestral.sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -52,6 +46,13 @@ def main(arguments: list[str]) -> None:
     options = parse(Options, arguments, "complete")
     if options.rows is not None and options.hole is not None:
         raise UserError("expected --rows or --hole, got both", "leave one of them out")
+    import torch
+
+    from ancestral.evaluation import complete
+    from ancestral.evaluation.sampling import upper_rows
+    from ancestral.evaluation.subject import Subject
+    from ancestral.media import comparison, write_png
+
     subject = Subject.find(options.run, device(options.device))
     spec, how = subject.model.spec, options.sampling
     subject.model.check_sampling(how)

@@ -8,9 +8,6 @@ import tyro
 
 from ancestral.cli.options import Device, RunName, device
 from ancestral.cli.parse import parse, shown_as
-from ancestral.evaluation import detokenize, read_codes
-from ancestral.media import write_examples
-from ancestral.runs import load
 
 
 @dataclass(frozen=True)
@@ -32,6 +29,10 @@ class Options:
 def main(arguments: list[str]) -> None:
     """Decode and write."""
     options = parse(Options, arguments, "detokenize")
+    from ancestral.evaluation import detokenize, read_codes
+    from ancestral.media import write_examples
+    from ancestral.runs import load
+
     model = load(options.run, device(options.device))
     x = detokenize(model, read_codes(options.codes, options.n), progress=True)
     print(write_examples(options.out, options.codes.stem, x, model.spec, kind=options.format))

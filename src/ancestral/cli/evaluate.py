@@ -6,8 +6,6 @@ from typing import Annotated
 
 from ancestral.cli.options import DataName, Device, RunName, SplitName, device
 from ancestral.cli.parse import parse, shown_as
-from ancestral.evaluation import evaluate
-from ancestral.evaluation.evaluation import writes
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,9 @@ class Options:
 def main(arguments: list[str]) -> None:
     """Evaluate, print and write."""
     options = parse(Options, arguments, "evaluate")
+    from ancestral.evaluation import evaluate
+    from ancestral.evaluation.evaluation import writes
+
     result = evaluate(
         options.run,
         options.data,

@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import io
 import os
 import sys
 import threading
@@ -16,7 +17,7 @@ COMMANDS = {
     "tokenize": "data to code maps (.npy, .safetensors)",
     "detokenize": "code maps back to images",
     "evaluate": "likelihood in bits/dim, reconstruction, use of the codes",
-    "certify": "prove what an autoregressive network sees: leaks, blind spots",
+    "certify": "test what an autoregressive network sees: leaks, blind spots",
     "report": "one HTML page about a run",
     "push": "upload a trained model to the Hugging Face Hub",
 }
@@ -37,6 +38,9 @@ USAGE = "usage: ancestral COMMAND [options]\n\n" + "\n".join(
     f"  {name:<12} {text}" for name, text in COMMANDS.items()
 )
 
+_MORE = """`ancestral COMMAND --help` lists a command's options, `ancestral --version` tells
+the version, `ancestral --completion` prints what bash and zsh need to complete them."""
+
 
 def main() -> None:
     """The console script.
@@ -44,21 +48,32 @@ def main() -> None:
     Exit status: 0; 2 for a mistake of the user's; 128 + the signal's number after Ctrl-C or SIGTERM.
     """
     threading.excepthook = _in_thread
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # Before torch is imported. The threads of GNU's OpenMP spin while they wait for each other, and take
+        # several times as long where other programs want the cores; so few turns are free elsewhere.
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE + "\n\n`ancestral COMMAND --help` lists a command's options.")
+        print(f"{USAGE}\n\n{_MORE}")
         sys.exit(0)
     if arguments[0] == "--version":
-        from importlib.metadata import version  # noqa: PLC0415 - takes longer than the rest of this function
+        from importlib.metadata import version  # which takes longer than all the rest
 
         print(f"ancestral {version('ancestral')}")
+        sys.exit(0)
+    if arguments[0] == "--completion":
+        from ancestral.cli.completion import script
+
+        print(script(), end="")
         sys.exit(0)
     sys.exit(run(arguments))
 
 
 def run(arguments: list[str]) -> int:
     """Run a command; the exit status."""
-    from ancestral.errors import UserError, nearest  # noqa: PLC0415 - after --help
+    from ancestral.errors import UserError, nearest  # after --help
 
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # models of one's own, given as module:Class, are where one works

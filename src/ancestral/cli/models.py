@@ -23,8 +23,8 @@ def main(arguments: list[str]) -> None:
     """Print the taxonomy."""
     options = parse(Options, arguments, "models")
     if options.json:
-        import json  # noqa: PLC0415
-        from dataclasses import asdict  # noqa: PLC0415
+        import json
+        from dataclasses import asdict
 
         print(json.dumps([asdict(row) | {"planned": row.path is None} for row in rows()], indent=2))
         return

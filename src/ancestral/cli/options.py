@@ -7,7 +7,7 @@ import tyro
 
 from ancestral.cli.parse import shown_as
 from ancestral.errors import UserError
-from ancestral.model import Sampling
+from ancestral.sampling import Sampling
 
 RunName = Annotated[
     str, tyro.conf.Positional, shown_as("RUN"), tyro.conf.arg(help="Run directory, model folder or Hub name.")
@@ -42,7 +42,7 @@ def folder(run: str, out: Path | None) -> Path:
 
 def device(choice: str) -> Any:
     """The torch device of ``auto``, ``cpu`` or ``cuda``; auto takes a GPU where there is one."""
-    import torch  # noqa: PLC0415 - help must not wait for it
+    import torch
 
     if choice == "cuda" and not torch.cuda.is_available():
         raise UserError("expected a CUDA device, got none", "choose --device auto")

@@ -4,6 +4,8 @@ import contextlib
 import difflib
 import io
 import re
+import typing
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import tyro
@@ -27,22 +29,48 @@ def parse(options: type[T], arguments: list[str], command: str, default: T | Non
     Raises:
         UserError: an unknown option (the nearest is named), a value of another type, a missing option.
     """
-    errors, text = io.StringIO(), io.StringIO()
+    errors, prog = io.StringIO(), f"ancestral {command}"
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(options, prog=f"ancestral {command}", args=arguments, default=default)  # type: ignore[return-value]
+            return tyro.cli(options, prog=prog, args=arguments, default=default, registry=_REGISTRY)  # type: ignore[return-value]
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
+    raise _one_line(errors.getvalue(), prog, lambda: known_options(options, default))
+
+
+def known_options(options: type[T], default: T | None = None) -> list[str]:
+    """All options of a command, as its help names them."""
+    text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-        tyro.cli(options, args=["--help"], default=default)
-    raise _one_line(
-        errors.getvalue(), f"ancestral {command}", re.findall(r"--[a-z](?:[\w.-]*\w)?", text.getvalue())
+        tyro.cli(options, args=["--help"], default=default, registry=_REGISTRY)
+    return list(dict.fromkeys(re.findall(r"--[a-z](?:[\w.-]*\w)?", text.getvalue())))
+
+
+_REGISTRY = tyro.constructors.ConstructorRegistry()
+"""How options are read where tyro's own way shows too much."""
+
+
+@_REGISTRY.primitive_rule
+def _number_or_none(
+    option: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """A number that may be None: the help shows INT, not {None}|INT."""
+    hints = typing.get_args(option.type)
+    kinds = [getattr(hint, "__origin__", hint) for hint in hints if hint is not type(None)]  # without a range
+    if len(hints) != 2 or len(kinds) != 1 or kinds[0] not in (int, float):
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=kinds[0].__name__.upper(),
+        instance_from_str=lambda words: None if words[0] == "None" else kinds[0](words[0]),
+        is_instance=lambda value: value is None or isinstance(value, int | float),
+        str_from_instance=lambda value: [str(value)],
     )
 
 
-def _one_line(box: str, command: str, known: list[str]) -> UserError:
-    """What tyro says in a box, as a sentence; ``known`` are all options."""
+def _one_line(box: str, command: str, known: Callable[[], list[str]]) -> UserError:
+    """What tyro says in a box, as a sentence; ``known`` gives all options."""
     # Where the terminal knows no lines, the title stands above a rule, else it is in the frame.
     inside = [re.sub(r"[│╭╮╰╯]", " ", line).rstrip() for line in box.splitlines()]
     blocks: list[list[str]] = [[]]
@@ -60,9 +88,11 @@ def _one_line(box: str, command: str, known: list[str]) -> UserError:
         return UserError(f"expected {' and '.join(names)}, got none", see)
     if match := re.match(r"Unrecognized options: ([^\s,]+)", text):
         hinted = re.findall(r"--[\w.-]+", hints) if hints.startswith(("Perhaps", "Similar")) else []
-        near = _same_end(match[1].partition("=")[0], known) or hinted
-        kind = f"an option of {command}" if match[1].startswith("-") else "no more words"
-        return UserError(f"expected {kind}, got {match[1]}", f"did you mean {near[0]}?" if near else see)
+        if not match[1].startswith("-"):
+            return UserError(f"expected no more words, got {match[1]}", see)
+        near = _same_end(match[1].partition("=")[0], known()) or hinted[:1]
+        remedy = f"did you mean {' or '.join(near)}?" if near else see
+        return UserError(f"expected an option of {command}, got {match[1]}", remedy)
     if match := re.match(r"Missing value for argument '(\S+)'\. Expected (\d+)", text):
         return UserError(
             f"expected {match[2]} value{'s' if match[2] != '1' else ''} for {match[1]}, got fewer", see
@@ -85,7 +115,7 @@ def _one_line(box: str, command: str, known: list[str]) -> UserError:
 
 
 def _same_end(option: str, known: list[str]) -> list[str]:
-    """The options whose last part is that of ``option``, the likeliest first.
+    """The options whose last part is that of ``option``; the likeliest one if it says more than that part.
 
     Or has it as initials, as ``lr`` is of ``learning-rate``.
     """
@@ -93,14 +123,13 @@ def _same_end(option: str, known: list[str]) -> list[str]:
     def last(name: str) -> str:
         return name.lstrip("-").rpartition(".")[2]
 
-    if not option.startswith("-"):
-        return []
     same = [
         name
         for name in known
         if last(option) in (last(name), "".join(word[:1] for word in last(name).split("-")))
     ]
-    return difflib.get_close_matches(option, same, n=len(same), cutoff=0) if same else []
+    most = 1 if "." in option else 4  # --steps may be any stage's
+    return difflib.get_close_matches(option, same, n=most, cutoff=0) if same else []
 
 
 def take_option(arguments: list[str], name: str) -> str | None:

@@ -6,7 +6,6 @@ from typing import Annotated
 import tyro
 
 from ancestral.cli.parse import parse, shown_as
-from ancestral.runs import load
 
 
 @dataclass(frozen=True)
@@ -24,4 +23,6 @@ class Options:
 def main(arguments: list[str]) -> None:
     """Upload."""
     options = parse(Options, arguments, "push")
+    from ancestral.runs import load
+
     print(load(options.run).push_to_hub(options.name, private=options.private))

@@ -4,9 +4,6 @@ from dataclasses import dataclass
 
 from ancestral.cli.options import DataName, Device, Folder, RunName, SplitName, device, folder
 from ancestral.cli.parse import parse
-from ancestral.evaluation import reconstruct
-from ancestral.evaluation.subject import Subject
-from ancestral.media import comparison, write_png
 
 
 @dataclass(frozen=True)
@@ -25,6 +22,10 @@ class Options:
 def main(arguments: list[str]) -> None:
     """Reconstruct and write."""
     options = parse(Options, arguments, "reconstruct")
+    from ancestral.evaluation import reconstruct
+    from ancestral.evaluation.subject import Subject
+    from ancestral.media import comparison, write_png
+
     subject = Subject.find(options.run, device(options.device))
     x, versions = reconstruct(
         subject.model, subject.dataset(options.data), split=options.split, n=options.n, progress=True

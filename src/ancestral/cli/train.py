@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-import signal
+import shlex
 import sys
 import typing
 from pathlib import Path
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
         problem = f"expected the name of a model first, got {name}"
         raise UserError(problem, "write ancestral train MODEL --data … --out …")
     plan = _planned(name, rest)
-    default = _options(plan)
+    default = options_of(plan)
     chosen: Any = parse(type(default), rest, f"train {name}", default)
     plan = plan.changed(
         model=_as(chosen.model, plan.cls.Config),
@@ -70,7 +70,8 @@ def main(arguments: list[str]) -> None:
             print(f"{stop}; go on with: {command()}", flush=True)
         sys.exit(128 + stop.signal)
     if leads:
-        following = " · ".join(f"ancestral {c} {run.path}" for c in ("sample", "evaluate", "report"))
+        path = shlex.quote(str(run.path))
+        following = " · ".join(f"ancestral {c} {path}" for c in ("sample", "evaluate", "report"))
         print(f"the run {run.path} is complete; next: {following}")
 
 
@@ -113,7 +114,7 @@ def _sections(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _options(plan: Plan) -> Any:
+def options_of(plan: Plan) -> Any:
     """The options of ``ancestral train`` for a model, with the values of the plan."""
 
     def documented(kind: Any, text: str, metavar: str, name: str | None = None) -> Any:

@@ -117,8 +117,13 @@ class Dataset:
 
     def write_splits(self, path: Path) -> None:
         """Write which examples of the source (files of a folder, or rows) form which split, as JSON."""
-        positions = {name: map(str, range(len(self.split(name)))) for name in SPLITS}
-        write_json(path, {name: list(self.names.get(name, positions[name])) for name in SPLITS})
+        write_json(path, {name: self.names_of(name) for name in SPLITS})
+
+    def names_of(self, split: str) -> list[str]:
+        """What the examples of a split (``all``: one after another) are called: files, or rows."""
+        if split == "all":
+            return [name for part in SPLITS for name in self.names_of(part)]
+        return list(self.names.get(split, map(str, range(len(self.split(split))))))
 
 
 def fingerprint(splits: Mapping[str, Batch], levels: int | None, classes: tuple[str, ...]) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,15 +18,20 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tiff", ".tif", ".gif")
 def folder(path: Path) -> Pictures:
     """The images under a folder, hidden ones left out, in the order of their paths.
 
+    Names are as Python has them: bytes that are not UTF-8 are surrogates.
+
     Folders ``train`` and ``test`` or ``val``/``validation`` at the top are splits. Below that, each folder is
     a class if all images are in folders and there are at least two; otherwise there are no labels.
 
     Raises:
-        UserError: there are no images, or the folder seems to have splits and other things beside them.
+        UserError: there are no images, the folder cannot be read, or it seems to have splits and other things
+            beside them.
     """
-    files = sorted(_images(path), key=lambda file: file.as_posix())
+    notes: list[str] = []
+    files = sorted(_images(path, notes), key=lambda file: file.as_posix())
     if not files:
-        raise UserError(f"folder {path} holds no images (looked for {' '.join(SUFFIXES)})", "check the path")
+        looked = f"looked for {' '.join(SUFFIXES)}" + "".join(f"; {note}" for note in notes[:3])
+        raise UserError(f"folder {path} holds no images ({looked})", "check the path")
     splits = _splits(path, files)
     given = np.array(
         [SPLIT_NAMES[file.parts[0]] for file in files] if splits else [TRAIN] * len(files), np.int8
@@ -39,26 +45,48 @@ def folder(path: Path) -> Pictures:
     return Pictures(
         source=str(path.resolve()),  # a run is evaluated from anywhere
         names=names,
-        read=lambda i: Image.open(path / names[i], formats=FORMATS),
+        read=lambda i: Image.open(os.path.join(path, names[i]), formats=FORMATS),  # noqa: PTH118 - of many files
         given=given,
         key=_key(path, names),
         labels=np.array([position[parts[0]] for parts in inner], np.int64) if labeled else None,
         classes=classes if labeled else (),
+        notes=tuple(notes),
     )
 
 
-def _images(root: Path) -> Iterator[Path]:
-    """Paths of images relative to the root. Links are followed, but no folder is entered twice."""
+def _images(root: Path, notes: list[str]) -> Iterator[Path]:
+    """Paths of images relative to the root. Links are followed, but no folder is entered twice.
+
+    What cannot be entered, or has the name of an image and is no file, is noted as "name: reason".
+    """
+
+    def unreadable(error: OSError) -> None:
+        name = Path(error.filename).relative_to(root).as_posix()
+        notes.append(f"{name}/: a folder that cannot be read ({error.strerror})")
+
     seen = set()
-    for folder, inner, files in os.walk(root, followlinks=True):
+    for folder, inner, files in os.walk(root, followlinks=True, onerror=unreadable):
         if (real := os.path.realpath(folder)) in seen:
             inner.clear()
             continue
         seen.add(real)
         inner[:] = sorted(name for name in inner if not name.startswith("."))
+        below = Path(folder).relative_to(root)
         for name in files:
             if not name.startswith(".") and name.lower().endswith(SUFFIXES):
-                yield (Path(folder) / name).relative_to(root)
+                file = below / name
+                if _is_special(os.path.join(folder, name)):  # noqa: PTH118 - of many files
+                    notes.append(f"{file.as_posix()}: no file, but a pipe, a socket or a device")
+                else:
+                    yield file
+
+
+def _is_special(path: str) -> bool:
+    """Whether there is something other than a file, which reading would wait for."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116
+    except OSError:  # a broken link: reading will say so
+        return False
 
 
 def _splits(root: Path, files: list[Path]) -> bool:

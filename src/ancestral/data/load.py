@@ -3,10 +3,13 @@
 import hashlib
 import json
 import math
+import os
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ancestral.data import store
 from ancestral.data.dataset import Dataset
@@ -23,7 +26,6 @@ from ancestral.spec import Spec
 
 MEMORY_LIMIT = 2 * 2**30
 """Bytes of images up to which a data set is held in memory."""
-CACHE = Path("~/.cache/ancestral/data")
 LAYOUT = 1
 """Changes when what a cache holds would no longer be what is built today."""
 
@@ -38,8 +40,8 @@ def load_data(source: str, preparation: Preparation | None = None, cache: Path |
         source: ``digits``, ``fashion-mnist``, the path of a folder of images, ``hub:OWNER/NAME``, or
             ``table:FILE`` of a .csv or .npy file.
         preparation: what is done to the data; None takes the defaults of the source's kind.
-        cache: folder for images that do not fit into memory, which are decoded once; None takes
-            ~/.cache/ancestral/data.
+        cache: folder for images that do not fit into memory, which are decoded once; None takes ``data`` in
+            ANCESTRAL_CACHE, else in XDG_CACHE_HOME/ancestral, else in ~/.cache/ancestral.
 
     Raises:
         UserError: there is no such source, it takes another kind of preparation, it holds no usable examples,
@@ -62,17 +64,36 @@ def load_data(source: str, preparation: Preparation | None = None, cache: Path |
     if isinstance(preparation, TableOptions):
         return load_table(source, preparation)
     assert isinstance(preparation, ImageOptions)
-    return _load_images(find(source), preparation, CACHE if cache is None else cache)
+    with warnings.catch_warnings():  # here, since it is for all threads
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ``pixels`` has a limit of its own
+        return _load_images(find(source), preparation, cache)
 
 
-def _load_images(pictures: Pictures, options: ImageOptions, cache: Path) -> Dataset:
-    home = cache.expanduser() / _key(pictures, options)
-    if not store.is_built(home):
-        target = survey(pictures, options)
-        if len(pictures) * math.prod(target.shape) <= MEMORY_LIMIT:
-            return _dataset(pictures, store.in_memory(pictures, target, options), options)
-        store.build(home, pictures, options, target)
+def _load_images(pictures: Pictures, options: ImageOptions, cache: Path | None) -> Dataset:
+    place = _cache() if cache is None else cache.expanduser()
+    home = place / _key(pictures, options) if place is not None else None
+    if home is None or not store.is_built(home):
+        found = survey(pictures, options, room=MEMORY_LIMIT)
+        needed = len(pictures) * math.prod(found.target.shape)
+        if needed <= MEMORY_LIMIT:
+            return _dataset(pictures, store.in_memory(pictures, found, options), options)
+        if home is None:
+            raise UserError(
+                f"expected a folder for {needed:,} bytes of decoded images, got no home folder to make it in",
+                "name one: ANCESTRAL_CACHE=FOLDER",
+            )
+        store.build(home, pictures, options, found.target)
     return _dataset(pictures, store.mapped(home, pictures), options)
+
+
+def _cache() -> Path | None:
+    """The folder for decoded images that the environment names; None if there is not even a home folder."""
+    if named := os.environ.get("ANCESTRAL_CACHE"):
+        return Path(named) / "data"
+    if general := os.environ.get("XDG_CACHE_HOME"):
+        return Path(general) / "ancestral" / "data"
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - which fails without a home folder
+    return home / ".cache" / "ancestral" / "data" if home.is_absolute() else None
 
 
 def find(source: str) -> Pictures:
@@ -105,8 +126,9 @@ def find(source: str) -> Pictures:
 def _key(pictures: Pictures, options: ImageOptions) -> str:
     """Names the cache: by everything that the decoded images and their splits depend on."""
     values = asdict(options)
-    for drawn in ("flip", "shift"):  # belongs to training
-        del values[drawn]
+    del values["shift"]  # belongs to training, as a flip does, but what is flipped decides what is equal
+    if not options.flip:
+        del values["flip"]
     # Last, as in the names of the caches that are there.
     shares = {name: values.pop(name) for name in ("validation", "test")}
     return hashlib.sha256(json.dumps([LAYOUT, pictures.key, values | shares]).encode()).hexdigest()[:32]

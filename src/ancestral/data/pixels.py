@@ -1,5 +1,6 @@
 """From an image in any of Pillow's modes to integers of the shape and levels that a model is built for."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,12 +38,47 @@ class UnusableError(Exception):
     """An image that has to be left out; the message is the reason."""
 
 
+class Room:
+    """Room for so many pixels, which the images that are decoded at the same time share."""
+
+    def __init__(self, pixels: int) -> None:
+        self._pixels = self._free = pixels
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def of(self, image: Image.Image) -> Iterator[None]:
+        """Wait until there is room for an image, and keep it inside the block. Any image fits alone."""
+        taken = min(image.width * image.height, self._pixels)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= taken)
+            self._free -= taken
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += taken
+                self._changed.notify_all()
+
+
+_MEMORY = Room(2**25)
+"""Shared by all threads: about 300 MB, and three times that for the largest image alone."""
+_STRIP = 2**20
+"""Pixels of a transparent image that are laid on white at once."""
+_REDUCED = frozenset({"JPEG", "MPO"})
+"""Formats that are decoded at a lower resolution where that suffices."""
+
+
 @contextmanager
 def opened(pictures: Pictures, i: int) -> Iterator[Image.Image]:
     """The i-th image, not yet decoded. Raises UnusableError if it cannot be opened."""
     with _decoding():
         image = pictures.read(i)
     with image:
+        if isinstance(image, ImageFile.ImageFile):
+            # Keeps Pillow from mapping the file, which misreads TIFF with an orientation (Pillow 13.0).
+            image.filename = ""
+        if image.format not in _REDUCED:
+            _check_pixels(image)
         yield image
 
 
@@ -60,17 +96,25 @@ def header(image: Image.Image) -> tuple[tuple[int, int], bool]:
 def decode(image: Image.Image, target: Target) -> NDArray[np.uint8]:
     """The image as integers ``(C, H, W)``. Raises UnusableError."""
     with _decoding():
-        if target.resize and image.format in {"JPEG", "MPO"}:
+        if target.resize and image.format in _REDUCED:
             side = 2 * max(
                 target.size
             )  # twice the size wanted: decodes photos several times faster and cannot be seen
             image.draft(None, (side, side))  # None keeps the mode
-        if isinstance(image, ImageFile.ImageFile):
-            # Keeps Pillow from mapping the file, which misreads TIFF with an orientation (Pillow 13.0).
-            image.filename = ""
+        _check_pixels(image)
+    with _MEMORY.of(image):
+        return _decoded(image, target)
+
+
+def _decoded(image: Image.Image, target: Target) -> NDArray[np.uint8]:
+    """What ``decode`` returns, without a copy of the whole image that is not needed."""
+    mode: Literal["L", "RGB"] = "L" if target.channels == 1 else "RGB"
+    with _decoding():
         image.load()
-    upright = _eight_bits(image if image.format == "TIFF" else ImageOps.exif_transpose(image))
-    upright = upright.convert("L" if target.channels == 1 else "RGB")
+        if image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            ImageOps.exif_transpose(image, in_place=True)
+    upright = _eight_bits(image, mode)
+    upright = upright if upright.mode == mode else upright.convert(mode)
     height, width = target.size
     if upright.size != (width, height):
         if not target.resize:
@@ -111,20 +155,30 @@ def _decoding() -> Iterator[None]:
         raise
     except UnidentifiedImageError:
         raise UnusableError("not an image that can be read") from None
+    except Image.DecompressionBombError:
+        raise UnusableError(f"has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels") from None
     except Exception as error:  # Pillow's decoders raise nearly every type on broken files
         reason = str(error).strip().splitlines()
         raise UnusableError(reason[0] if reason else type(error).__name__) from error
 
 
+def _check_pixels(image: Image.Image) -> None:
+    """Raise UnusableError for an image of more pixels than Pillow takes for harmless."""
+    pixels, most = image.width * image.height, Image.MAX_IMAGE_PIXELS
+    if most is not None and pixels > most:
+        raise UnusableError(f"has {pixels:,} pixels, more than {most:,}")
+
+
 def _is_gray(image: Image.Image) -> bool:
     if image.mode == "P":
-        palette = np.asarray(image.getpalette("RGB")).reshape(-1, 3)
+        with _MEMORY.of(image):  # which is decoded for it
+            palette = np.asarray(image.getpalette("RGB")).reshape(-1, 3)
         return bool((palette == palette[:, :1]).all())
     return image.mode in {"1", "L", "LA", "La", "I", "F"} or image.mode.startswith("I;16")
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """The image in a mode that converts to L and RGB without loss of range, on white where transparent."""
+def _eight_bits(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
+    """The image in a mode that converts to ``mode`` without loss of range, on white where transparent."""
     if image.mode == "I" or image.mode.startswith("I;16"):
         x = np.asarray(image).astype(np.int64)
         if x.size and (x.min() < 0 or x.max() > 65535):
@@ -136,6 +190,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
             raise UnusableError(f"has values {y.min():g}..{y.max():g}, not 0..1")
         return Image.fromarray(np.rint(y * 255).astype(np.uint8))
     if image.has_transparency_data:
-        top = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", top.size, "white"), top)
+        flat, rows = Image.new(mode, image.size), max(1, _STRIP // image.width)
+        for top in range(0, image.height, rows):
+            strip = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
+            ground = Image.new("RGBA", strip.size, "white")
+            flat.paste(Image.alpha_composite(ground, strip).convert(mode), (0, top))
+        return flat
     return image

@@ -50,7 +50,7 @@ class Preparation(Configuration):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions(Preparation):
-    """How images become integers of one shape.
+    """How images become integers of one shape. What is transparent lies on white.
 
     >>> options = ImageOptions(flip=True).fitted(Spec(shape=(1, 28, 28), levels=2))
     >>> options.size, options.mode, options.levels, options.flip
@@ -71,19 +71,21 @@ class ImageOptions(Preparation):
     levels: Annotated[int, Range(least=2, most=256)] = 256
     """Levels of a value, x * levels // 256 of what is stored: 2 binarizes at half; 256 keeps the source's."""
     flip: bool = False
-    """Whether training examples are flipped horizontally at random."""
+    """Whether training examples are flipped horizontally at random; mirror images then count as equal."""
     shift: Natural = 0
     """Pixels that training examples are shifted by at most, at random; edges are repeated."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.size is not None:
-            object.__setattr__(self, "size", tuple(self.size))  # JSON gives a list
-            if len(self.size) != 2 or min(self.size) < 1:
+            size = tuple(self.size) if isinstance(self.size, list | tuple) else (self.size,)
+            if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+                got = size if len(size) != 1 else size[0]
                 raise UserError(
-                    f"expected a size of two positive numbers, got {self.size}",
+                    f"expected a size of two positive numbers, got {got}",
                     "give height and width: --images.size 32 32",
                 )
+            object.__setattr__(self, "size", size)  # JSON gives a list
 
     def fitted(self, spec: Spec) -> Self:
         """These options, and where they leave size, mode or levels open, what brings images to ``spec``.

@@ -26,13 +26,30 @@ class Assignment:
     """Examples left out because the same values stand in a held-out split of the source's own."""
 
 
-def content_hashes(x: NDArray[Any]) -> NDArray[np.uint64]:
-    """A hash ``(N,)`` of each row's values; the key makes its order a permutation that is always the same."""
+def content_hashes(x: NDArray[Any], *, mirrored: bool = False) -> NDArray[np.uint64]:
+    """A hash ``(N,)`` of each row's values; the key makes its order a permutation that is always the same.
+
+    With ``mirrored``, ``(N, 2)``: of each row and of its mirror image, the last axis reversed.
+    """
+    if mirrored:
+        return np.stack([content_hashes(x), content_hashes(x[..., ::-1])], 1)
     rows = np.ascontiguousarray(x).reshape(len(x), -1)
     return np.frombuffer(
         b"".join(hashlib.blake2b(row.data, digest_size=8, key=b"ancestral splits").digest() for row in rows),
         "<u8",
     )
+
+
+def united(hashes: NDArray[np.uint64], usable: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """One hash ``(N,)`` for an image and its mirror image, from those of both ``(N, 2)``.
+
+    It is the smaller one where there are such two, and else the image's own.
+
+    >>> united(np.array([[7, 3], [5, 8], [3, 7]], np.uint64), np.ones(3, bool)).tolist()
+    [3, 5, 3]
+    """
+    own, mirror = hashes.T
+    return np.where(np.isin(mirror, own[usable]), hashes.min(1), own)
 
 
 def assign(

@@ -26,12 +26,13 @@ from torch import Tensor
 
 from ancestral.batch import Batch
 from ancestral.data.dataset import fingerprint
+from ancestral.data.decoded import Decoded
 from ancestral.data.pictures import SPLITS, TEST, TRAIN, VALIDATION, Pictures
 from ancestral.data.pixels import Target, UnusableError, decode, opened, quantize
 from ancestral.data.preparation import ImageOptions
 from ancestral.data.progress import in_chunks
-from ancestral.data.splits import Assignment, assign, content_hashes
-from ancestral.data.survey import survey, unreadable
+from ancestral.data.splits import Assignment, assign, content_hashes, united
+from ancestral.data.survey import Survey, survey, unreadable
 from ancestral.errors import UserError
 from ancestral.files import read_json, replacing, write_json
 
@@ -53,20 +54,18 @@ class Stored:
     fingerprint: str
 
 
-def in_memory(pictures: Pictures, target: Target, options: ImageOptions) -> Stored:
+def in_memory(pictures: Pictures, found: Survey, options: ImageOptions) -> Stored:
     """Decode everything into one tensor; the splits are parts of it and copies of its few held-out rows."""
-    x = np.zeros((len(pictures), *target.shape), np.uint8)
-    skipped: dict[int, str] = {}
+    target, decoded = found.target, found.decoded or Decoded(pictures, found.target)
+    x = decoded.x
     if pictures.array is not None and pictures.array.shape[2:] == target.size:
         x[:] = quantize(pictures.array, target.native, target.levels)
-        hashes = content_hashes(x)
     else:
-        parts = []
-        for first, block, odd in _decoded(pictures, target, 0):
-            x[first : first + len(block)] = block
-            parts.append(content_hashes(block))
-            skipped |= odd
-        hashes = np.concatenate(parts)
+        rest = np.flatnonzero(~decoded.done).tolist()
+        for _ in in_chunks(lambda i: decoded.read(rest[i]), 0, len(rest), 512, "decoding images"):
+            pass
+    skipped = dict(sorted(decoded.skipped.items()))
+    hashes = content_hashes(x, mirrored=options.flip)
     assignment = _assign(pictures, hashes, skipped, options)
     arrays = {name: x[rows] for name, rows in assignment.rows.items() if name != "train"}
     train = assignment.rows["train"]
@@ -82,7 +81,7 @@ def in_memory(pictures: Pictures, target: Target, options: ImageOptions) -> Stor
 
 def is_built(folder: Path) -> bool:
     """Whether the folder holds a finished build."""
-    return (folder / "meta.json").exists()
+    return os.path.exists(folder / "meta.json")  # noqa: PTH110 - which says no where nothing can be read
 
 
 def build(folder: Path, pictures: Pictures, options: ImageOptions, target: Target | None = None) -> None:
@@ -91,13 +90,18 @@ def build(folder: Path, pictures: Pictures, options: ImageOptions, target: Targe
     Goes on with a build that was killed, and waits for one that another process is at.
 
     Raises:
-        UserError: the disk is too small, a split would be empty, or no image can be read.
+        UserError: the disk is too small, the folder cannot be made, a split would be empty, or no image can
+            be read.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"expected to keep decoded images in {folder}, got: {error.strerror}"
+        raise UserError(problem, "name another folder for them: ANCESTRAL_CACHE=FOLDER") from None
     with _locked(folder / "lock"):
         if is_built(folder):
             return
-        target = target or survey(pictures, options)
+        target = target or survey(pictures, options).target
         _Build(folder, pictures, target, options).run()
 
 
@@ -184,7 +188,7 @@ class _Build:
                 for first, block, odd in _decoded(self.pictures, self.target, done):
                     _write(data, block.data, offset + first * self.row_bytes)
                     _sync(data)
-                    hashes = content_hashes(block)
+                    hashes = content_hashes(block, mirrored=self.options.flip)
                     parts.append(hashes)
                     skipped |= odd
                     print(
@@ -211,7 +215,8 @@ class _Build:
             except ValueError:
                 break
             done, good = entry["done"], good + len(line)
-            parts.append(np.frombuffer(bytes.fromhex(entry["hashes"]), "<u8"))
+            hashes = np.frombuffer(bytes.fromhex(entry["hashes"]), "<u8")
+            parts.append(hashes.reshape(-1, 2) if self.options.flip else hashes)
             skipped |= {int(i): reason for i, reason in entry["skipped"].items()}
         os.truncate(self.journal, good)
         return done, parts, skipped
@@ -274,6 +279,9 @@ def _assign(
     usable = np.ones(len(pictures), np.bool_)
     usable[list(skipped)] = False
     remedy = "give more images that differ: images with the same pixels never stand in two splits"
+    if options.flip:
+        hashes = united(hashes, usable)
+        remedy += ", nor do mirror images where training flips"
     return assign(pictures.source, hashes, pictures.given, usable, options, remedy=remedy)
 
 

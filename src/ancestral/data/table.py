@@ -15,6 +15,7 @@ from ancestral.data.pictures import SPLITS, TRAIN
 from ancestral.data.preparation import TABLE, TableOptions
 from ancestral.data.splits import assign, content_hashes
 from ancestral.errors import UserError
+from ancestral.files import read_array
 from ancestral.spec import Spec
 
 
@@ -81,12 +82,7 @@ def read_table(path: Path) -> Table:
 
 
 def _read_npy(path: Path) -> Table:
-    try:
-        with path.open("rb") as file:
-            values = np.lib.format.read_array(file, allow_pickle=False)
-    except ValueError as error:  # also for what would have to be unpickled
-        problem = f"expected an array of numbers in {path}, got something else ({error})"
-        raise UserError(problem, "save it with numpy.save") from error
+    values = read_array(path)
     if values.ndim != 2 or not values.size or values.dtype.kind not in "fiub":
         problem = (
             f"expected numbers of shape (rows, columns) in {path}, got {values.dtype} of shape {values.shape}"

@@ -170,7 +170,8 @@ class Bernoulli(Discrete):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """See ``Discrete.log_prob``."""
-        return torch.nn.functional.logsigmoid(torch.where(value > 0, self.logits, -self.logits))
+        # A product with the sign is exact, and several times faster than a choice with its gradient.
+        return torch.nn.functional.logsigmoid(self.logits * (value.to(self.logits.dtype) * 2 - 1))
 
     def log_pmf(self) -> Tensor:
         """See ``Discrete.log_pmf``."""

@@ -14,9 +14,9 @@ from ancestral.distributions.discretized import (
 from ancestral.errors import UserError
 from ancestral.spec import Spec
 
-LikelihoodKind = Literal[
-    "bernoulli", "categorical", "logistic", "logistic-mixture", "coupled-logistic-mixture", "gaussian"
-]
+IndependentKind = Literal["bernoulli", "categorical", "logistic", "logistic-mixture", "gaussian"]
+"""Of values that are independent given what the network was given."""
+LikelihoodKind = Literal[IndependentKind, "coupled-logistic-mixture"]
 
 
 class Likelihood:
@@ -81,9 +81,14 @@ class Likelihood:
 
         Channels are grouped by value: all of the first value's come first. Coupled ones are the conditionals
         given the values ``x`` ``(N, C, *grid)`` of the channels before.
+
+        Raises:
+            UserError: the likelihood is coupled, and there is no ``x``.
         """
         if self.coupled:
-            assert x is not None
+            if x is None:
+                problem = "expected a likelihood of values that are independent given all else"
+                raise UserError(f"{problem}, got {self.kind}", "choose logistic-mixture")
             return self._coupled(output, x)
         parameters = output.unflatten(1, (self.values, -1)).movedim(2, -1)  # (N, C, *grid, P)
         # Differences of cumulative distributions need at least float32.

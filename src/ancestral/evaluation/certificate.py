@@ -1,9 +1,13 @@
 """A certificate of causality: what a network sees, found by changing its input and looking at its output.
 
 A network with random weights in float64 is given examples, as integers. Each value of the input is changed in
-turn, and every output that moves has seen it. So a certificate holds for any network, whatever it is made of:
-a leak is an output that sees itself or the future, a blind spot one that does not see a part of the past that
-it should.
+turn, and every output that moves has seen it, whatever the network is made of: a leak is an output that sees
+itself or the future, a blind spot one that does not see a part of the past that it should.
+
+What is found is there. What is not found may be where no probe went: a trial changes one value at a time of
+one example, to one other level, at one draw of the weights. It cannot see a threshold that none of these
+crosses, a dependence on levels that were not drawn or on several values together, units that are dead at all
+draws, constants that are no parameters and happen to be 0, or an effect below 1e-12 of the largest output.
 """
 
 import copy
@@ -26,6 +30,9 @@ Network = Callable[[Tensor], Tensor | Discrete]
 ``(N, P, *grid)`` of a single channel), or to the distributions themselves."""
 
 _BATCH = 64
+_ROUNDING = 1e-12
+"""Share of the largest output up to which a difference is rounding. Sums in another order and Fourier
+transforms differ by about 1e-15 of it in float64; an effect of 1e-12 is far below what float32 can show."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +49,18 @@ class Certificate:
     declared: Tensor
     """Whether it should, ``(D, D)`` boolean."""
     seen_in_training: Tensor
-    """The same as ``seen`` in training mode, where that differs, without dropout."""
+    """The same as ``seen`` in training mode, where that is another function, without dropout and with the
+    running statistics of batch normalization."""
     across_batch: dict[str, bool] = field(default_factory=dict)
     """For each mode, whether an example's outputs depend on another example of the batch."""
     mode_matters: bool = False
-    """Whether training mode gives other outputs than evaluation mode, dropout aside."""
+    """Whether training mode gives other outputs than evaluation mode, dropout and noise aside."""
+    random: bool = False
+    """Whether evaluation mode gives other outputs from pass to pass: noise, or dropout that is always on."""
+    random_in_training: bool = False
+    """The same in training mode, without the dropout of PyTorch's modules."""
+    told_in_training: bool = True
+    """Whether ``seen_in_training`` could be found: not where a network has batch statistics of its own."""
 
     @property
     def leaks(self) -> Tensor:
@@ -67,8 +81,9 @@ class Certificate:
 
     @property
     def causal(self) -> bool:
-        """No leak of any kind: the product of the conditionals is a likelihood."""
-        return not len(self.leaks) and not any(self.across_batch.values()) and not self.mode_matters
+        """No leak of any kind and nothing random: the product of the conditionals is a likelihood."""
+        faults = len(self.leaks), any(self.across_batch.values()), self.mode_matters, self.random
+        return not any(faults)
 
     @property
     def ok(self) -> bool:
@@ -82,6 +97,11 @@ class Certificate:
         lines = [
             f"sees {total - unseen:,} of the {total:,} pairs (output, input) of the past that it declares"
         ]
+        if self.random:
+            lines.append(
+                "RANDOM: outputs change from pass to pass (noise, or dropout that is always on): "
+                "this is no likelihood, and what it sees is uncertain"
+            )
         past = torch.ones_like(self.seen).tril(-1)
         if len(hidden := (past & ~self.declared).nonzero()):
             lines.append(
@@ -95,22 +115,27 @@ class Certificate:
             )
         if len(self.undeclared):
             lines.append(f"MORE THAN DECLARED: {self._example(self.undeclared, 'sees')}")
-        lines.append(
-            f"LEAK: {self._example(self.leaks, 'sees')}"
-            if len(self.leaks)
-            else "no output sees itself or the future"
-        )
+        later = torch.ones_like(self.seen).triu()
+        if len(always := (self.seen & later).nonzero()):
+            lines.append(f"LEAK: {self._example(always, 'sees')}")
+        if len(training := (self.seen_in_training & ~self.seen & later).nonzero()):
+            lines.append(f"LEAK in training mode: {self._example(training, 'sees')}")
+        if not len(self.leaks):
+            lines.append("no output sees itself or the future")
         leaking = [mode for mode, leaks in self.across_batch.items() if leaks]
         lines.append(
             f"LEAK ACROSS THE BATCH in {' and '.join(leaking)} mode"
             if leaking
             else "examples of a batch are independent of each other"
         )
-        lines.append(
-            "MODE: training mode gives other outputs than evaluation mode"
-            if self.mode_matters
-            else "training mode gives the same outputs"
-        )
+        if not self.told_in_training:
+            lines[-1] += ", where what an output sees of its own example cannot be told"
+        if self.mode_matters:
+            lines.append("MODE: training mode gives other outputs than evaluation mode")
+        elif self.random_in_training and not self.random:
+            lines.append("training mode is random (dropout?), and was not compared with evaluation mode")
+        else:
+            lines.append("training mode gives the same outputs")
         return "\n".join(lines)
 
     def _example(self, pairs: Tensor, verb: str) -> str:
@@ -195,8 +220,9 @@ def certify(
     """Find what an autoregressive network sees.
 
     Every value of an example is changed in turn, in float64, for several weights at random (of a module), in
-    evaluation mode and, where it makes a difference, in training mode. An output that moves is one that sees:
-    what it does not see leaves it the same to the last bit.
+    evaluation mode and, where it makes a difference, in training mode. An output that moves by more than
+    rounding is one that sees. This is a test and no proof: ``ancestral.evaluation.certificate`` says what
+    probes cannot see.
 
     >>> print(certify(lambda x: x.double().cumsum(-1), Spec(shape=(1, 1, 4), levels=4)))
     sees 6 of the 6 pairs (output, input) of the past that it declares
@@ -217,23 +243,12 @@ def certify(
         progress: called with the share of the trials that is done.
 
     Raises:
-        UserError: a network whose output is not one of those that ``Network`` names, or a declaration of
-            another shape.
+        UserError: a network whose output is not one of those that ``Network`` names, a module that cannot be
+            copied, or a declaration of another shape.
     """
     if trials < 1:
         raise UserError(f"expected at least 1 trial, got {trials}", "try 4")
-    if spec is None:
-        if not isinstance(subject, Autoregressive):
-            raise UserError(
-                "expected a spec beside a network of your own, got none",
-                "give certify(network, Spec(shape=..., levels=...))",
-            )
-        spec = subject.spec
-    elif isinstance(subject, Autoregressive) and spec != subject.spec:
-        raise UserError(
-            f"expected no spec beside a model of the library, got {spec}",
-            "leave it out: the model has its own",
-        )
+    spec = _spec_of(subject, spec)
     size = spec.dims
     if declared is None:
         declared = (
@@ -248,26 +263,31 @@ def certify(
         )
     modes = ("evaluation", "training") if isinstance(subject, nn.Module) else ("evaluation",)
     seen = {mode: torch.zeros(size, size, dtype=torch.bool) for mode in modes}
-    across = dict.fromkeys(modes, False)
-    mode_matters = False
+    across, random = dict.fromkeys(modes, False), dict.fromkeys(modes, False)
+    mode_matters, told = False, True
     for trial in range(trials):
         generator = torch.Generator().manual_seed(seed + trial)
         network = _randomized(subject, generator) if isinstance(subject, nn.Module) else subject
         probe = _Probe(network, spec, *_conditions(subject, generator))
         x = torch.randint(spec.discrete_levels, (_BATCH, *spec.shape), generator=generator)
-        outputs: dict[str, Tensor] = {}
-        for mode in modes:
-            if isinstance(network, nn.Module):
-                network.train(mode == "training")
-            outputs[mode] = probe(x)
-            across[mode] |= _leaks_across(probe, x, spec, generator)
-            # Normalization in another order of sums is no other function: rounding is below 1e-9 of the
-            # outputs.
-            difference = (outputs[mode] - outputs["evaluation"]).abs().max()
-            differs = bool(difference > 1e-9 * outputs["evaluation"].abs().max())
-            mode_matters |= differs
-            if mode == "evaluation" or differs:
-                seen[mode] |= probe.sees(x[:1], generator)
+        if isinstance(network, nn.Module):
+            network.eval()
+        evaluated = probe(x)
+        random["evaluation"] |= _differ(evaluated, probe(x, seed=1))
+        across["evaluation"] |= probe.leaks_across(x, generator)
+        seen["evaluation"] |= probe.sees(x[:1], generator)
+        if isinstance(network, nn.Module):
+            _train_without_dropout(network)
+            trained = probe(x)
+            random["training"] |= _differ(trained, probe(x, seed=1))
+            across["training"] |= probe.leaks_across(x, generator)
+            mode_matters |= _differ(evaluated, trained)
+            _keep_statistics(network)
+            if _differ(evaluated, probe(x)):  # another function, which may see other things
+                if probe.leaks_across(x, generator):
+                    told = False
+                else:
+                    seen["training"] |= probe.sees(x[:1], generator)
         if progress:
             progress((trial + 1) / trials)
     return Certificate(
@@ -276,8 +296,28 @@ def certify(
         declared=declared,
         seen_in_training=seen[modes[-1]],
         across_batch=across,
-        mode_matters=mode_matters,
+        # Noise of training alone is a difference that says nothing.
+        mode_matters=mode_matters and (random["evaluation"] or not random[modes[-1]]),
+        random=random["evaluation"],
+        random_in_training=random[modes[-1]],
+        told_in_training=told,
     )
+
+
+def _spec_of(subject: object, spec: Spec | None) -> Spec:
+    if spec is None:
+        if not isinstance(subject, Autoregressive):
+            raise UserError(
+                "expected a spec beside a network of your own, got none",
+                "give certify(network, Spec(shape=..., levels=...))",
+            )
+        return subject.spec
+    if isinstance(subject, Autoregressive) and spec != subject.spec:
+        raise UserError(
+            f"expected no spec beside a model of the library, got {spec}",
+            "leave it out: the model has its own",
+        )
+    return spec
 
 
 class _Probe:
@@ -289,15 +329,20 @@ class _Probe:
         self.network, self.spec, self.label, self.contexts = network, spec, label, contexts
 
     @torch.no_grad()
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, seed: int = 0) -> Tensor:
+        # Each pass meets the same noise and the same statistics, whatever the passes before it left behind.
+        buffers = list(self.network.buffers()) if isinstance(self.network, nn.Module) else []
+        kept = [buffer.clone() for buffer in buffers]
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(0)  # of whatever noise the network adds: the same for each pass
+            torch.manual_seed(seed)
             if isinstance(self.network, Autoregressive):
                 labels = None if self.label is None else self.label.expand(len(x))
                 contexts = [context.expand(len(x), *context.shape[1:]) for context in self.contexts]
                 output: object = self.network.conditionals(x, labels, contexts)
             else:
                 output = self.network(x)
+        for buffer, before in zip(buffers, kept, strict=True):
+            buffer.copy_(before)
         return self._flatten(output, len(x))
 
     def _flatten(self, output: object, n: int) -> Tensor:
@@ -339,10 +384,15 @@ class _Probe:
             changed, rows = same.clone(), torch.arange(len(inputs))
             by = torch.randint(1, levels, (len(inputs),), generator=generator)
             changed[rows, inputs] = (changed[rows, inputs] + by) % levels
-            # The same place of a batch of the same size is computed in the same order: what is not seen stays
-            # the same to the last bit.
-            seen[:, inputs] = (before != self._flat(changed)).any(-1)[: len(inputs)].T
+            moved = _moved(before, self._flat(changed)).any(-1)
+            seen[:, inputs] = moved[: len(inputs)].T
         return seen
+
+    def leaks_across(self, x: Tensor, generator: torch.Generator) -> bool:
+        """Whether the outputs of the first of the examples ``x`` depend on the others."""
+        others = x.clone()
+        others[1:] = torch.randint(self.spec.discrete_levels, others[1:].shape, generator=generator)
+        return _differ(self(x)[0], self(others)[0])
 
     def _flat(self, values: Tensor) -> Tensor:
         return self(
@@ -362,12 +412,13 @@ def _parameters(d: Discrete) -> Tensor:
     return torch.cat([part if part.dim() > len(d.batch_shape) else part.unsqueeze(-1) for part in parts], -1)
 
 
-def _leaks_across(run: _Probe, x: Tensor, spec: Spec, generator: torch.Generator) -> bool:
-    """Whether the first example's outputs depend on the others."""
-    others = x.clone()
-    others[1:] = torch.randint(spec.discrete_levels, others[1:].shape, generator=generator)
-    before, after = run(x)[0], run(others)[0]
-    return bool((before - after).abs().max() > 1e-9 * before.abs().max())
+def _moved(before: Tensor, after: Tensor) -> Tensor:
+    """Where outputs differ by more than rounding."""
+    return (before - after).abs() > _ROUNDING * before.abs().max()
+
+
+def _differ(before: Tensor, after: Tensor) -> bool:
+    return bool(_moved(before, after).any())
 
 
 def _conditions(subject: object, generator: torch.Generator) -> tuple[Tensor | None, list[Tensor]]:
@@ -388,13 +439,18 @@ def _conditions(subject: object, generator: torch.Generator) -> tuple[Tensor | N
 
 
 def _randomized(module: nn.Module, generator: torch.Generator) -> nn.Module:
-    """A copy in float64 with other weights, none of them 0, and without dropout."""
-    module = copy.deepcopy(module).cpu().double()
-    for part in module.modules():
-        if isinstance(part, nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Dropout3d | nn.AlphaDropout):
-            part.p = 0.0
-        elif isinstance(part, nn.MultiheadAttention | nn.RNNBase):
-            part.dropout = 0.0
+    """A copy in float64 with other weights, none of them 0.
+
+    Raises:
+        UserError: the module cannot be copied.
+    """
+    try:
+        module = copy.deepcopy(module).cpu().double()
+    except (RuntimeError, TypeError) as error:
+        raise UserError(
+            f"expected a module that can be copied, got {type(module).__name__}: {error}",
+            "torch.nn.utils.weight_norm cannot: use torch.nn.utils.parametrizations.weight_norm",
+        ) from error
     with torch.no_grad():
         for p in module.parameters():
             if not p.requires_grad:  # a mask, or another constant
@@ -403,3 +459,19 @@ def _randomized(module: nn.Module, generator: torch.Generator) -> nn.Module:
             fan_in = math.prod(p.shape[1:]) if p.dim() > 1 else 4
             p.copy_(noise * math.sqrt(2 / max(1, fan_in)))
     return module
+
+
+def _train_without_dropout(network: nn.Module) -> None:
+    network.train()
+    for part in network.modules():
+        if isinstance(part, nn.modules.dropout._DropoutNd):
+            part.p = 0.0
+        elif isinstance(part, nn.MultiheadAttention | nn.RNNBase):
+            part.dropout = 0.0
+
+
+def _keep_statistics(network: nn.Module) -> None:
+    """Let batch normalization take its running statistics, which tell what else training mode changes."""
+    for part in network.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.eval()

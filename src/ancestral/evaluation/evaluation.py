@@ -5,11 +5,11 @@ import time
 import torch
 
 from ancestral.data import Dataset, Preparation
-from ancestral.evaluation.figures import Evaluation
 from ancestral.evaluation.measurement import Examined
 from ancestral.evaluation.measurements import MEASUREMENTS
 from ancestral.evaluation.sampling import check_seed
 from ancestral.evaluation.subject import Subject, Trained
+from ancestral.figures import Evaluation
 from ancestral.files import write_json
 from ancestral.media import write_png
 from ancestral.runs import command

@@ -11,8 +11,8 @@ from torch import Tensor
 from ancestral.batch import Batch
 from ancestral.capabilities import Tokenizer
 from ancestral.evaluation.batches import batches
-from ancestral.evaluation.figures import Codebook, Figure
 from ancestral.evaluation.tokens import encode
+from ancestral.figures import Codebook, Figure
 from ancestral.media import Pixels
 from ancestral.model import Model
 

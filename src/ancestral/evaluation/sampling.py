@@ -19,7 +19,7 @@ _BATCH = 64
 def sample(
     model: Trained,
     n: int = 64,
-    labels: Sequence[int] = (),
+    labels: Sequence[int | str] = (),
     *,
     contexts: Sequence[Tensor] = (),
     temperature: float = 1.0,
@@ -35,7 +35,8 @@ def sample(
     Args:
         model: a model, a run or its directory, or a Hub name.
         n: how many.
-        labels: classes, repeated in turn until there are ``n``; without them the model draws them at random.
+        labels: classes by number or by name, repeated in turn until there are ``n``; without them the model
+            draws them at random.
         contexts: what else the model is given, ``(n, *context.shape)`` for each of ``spec.contexts``.
         temperature: 1 samples the model; lower values give likelier, less diverse samples.
         top_k: draw from the k likeliest levels of each value (models that draw values in order).
@@ -52,10 +53,11 @@ def sample(
         raise UserError(f"expected at least 1 sample, got {n}", "raise --n")
     network = Subject.find(model, device).model
     network.check_trained()
+    network.check_room(n)
     classes = None
-    if labels:
-        classes = torch.tensor(labels).repeat(-(-n // len(labels)))[:n]
-        network.check_labels(classes, n)
+    if len(labels):
+        given = network.classes_of([labels] if isinstance(labels, str) else labels)
+        classes = given.repeat(-(-n // len(given)))[:n]
     network.spec.check_contexts(contexts, n)
     generator = torch.Generator(network.device).manual_seed(check_seed(seed))
 

@@ -48,6 +48,9 @@ class Subject:
         Raises:
             UserError: no data are named and there is no run, or the data do not fit the model.
         """
+        check_type(
+            preparation, Preparation | None, "a preparation of the data", "write it as ImageOptions(...)"
+        )
         if preparation is not None and not isinstance(data, str):
             raise UserError(
                 "expected the source of the data to prepare, got none",

@@ -1,6 +1,9 @@
 """Code maps as files for use elsewhere, and back."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +15,7 @@ from ancestral.data import Dataset, Preparation
 from ancestral.errors import UserError
 from ancestral.evaluation.batches import batches
 from ancestral.evaluation.subject import Subject, Trained
-from ancestral.files import read_tensors, replacing, write_tensors
+from ancestral.files import read_array, read_tensors, replacing, write_tensors
 from ancestral.model import Model
 
 
@@ -99,18 +102,29 @@ def check_codes_path(path: Path) -> None:
         raise UserError(f"expected a file .npy or .safetensors, got {path.name}", "change its ending")
 
 
-def write_codes(path: str | Path, codes: tuple[Tensor, ...], labels: Tensor | None = None) -> None:
-    """Write code maps: ``.npy`` (one level alone) or ``.safetensors`` (``level0``, …, ``labels``)."""
+def write_codes(
+    path: str | Path,
+    codes: tuple[Tensor, ...],
+    labels: Tensor | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Write code maps: ``.npy`` (one level alone) or ``.safetensors`` (``level0``, …, ``labels``).
+
+    What is said ``about`` them goes into the metadata of ``.safetensors``, each value as JSON.
+    """
     path = Path(path)
     check_codes_path(path)
     if path.suffix == ".safetensors":
         tensors = {f"level{i}": level for i, level in enumerate(codes)}
-        write_tensors(path, tensors | ({"labels": labels} if labels is not None else {}))
+        said = {name: json.dumps(value) for name, value in (about or {}).items()}
+        write_tensors(path, tensors | ({"labels": labels} if labels is not None else {}), said)
     else:
         if len(codes) > 1:
             raise UserError(f"expected one level of codes for .npy, got {len(codes)}", "write .safetensors")
+        array = np.ascontiguousarray(codes[0].numpy())
         with replacing(path) as temporary, temporary.open("wb") as file:
-            np.save(file, codes[0].numpy())
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+            file.write(array.data)  # np.save would tell of a full disk without saying so
 
 
 def read_codes(path: str | Path, limit: int | None = None) -> tuple[Tensor, ...]:
@@ -131,19 +145,8 @@ def read_codes(path: str | Path, limit: int | None = None) -> tuple[Tensor, ...]
                 "give the file that tokenize wrote",
             )
         return tuple(tensors[name][:limit] if tensors[name].ndim else tensors[name] for name in levels)
-    try:
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise UserError(f"expected the file {path}, got nothing there", "check the path") from None
-    except (ValueError, EOFError, OSError, MemoryError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(
-            f"expected an array of codes in {path}, got something else ({reason})",
-            "give the file that tokenize wrote",
-        ) from None
-    if not isinstance(array, np.ndarray) or array.ndim == 0 or not np.issubdtype(array.dtype, np.integer):
-        got = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
-        raise UserError(
-            f"expected an array of integers in {path}, got {got}", "give the file that tokenize wrote"
-        )
+    array = read_array(path)
+    if array.ndim == 0 or array.dtype.kind not in "iu":
+        problem = f"expected an array of integers in {path}, got {array.dtype} of shape {array.shape}"
+        raise UserError(problem, "give the file that tokenize wrote")
     return (torch.from_numpy(array[:limit].astype(np.int64)),)

@@ -11,11 +11,19 @@ from torch import Tensor
 
 from ancestral.files import replacing
 from ancestral.media import codes, images, sound, table
-from ancestral.media.pixels import Pixels, grid, write_png
+from ancestral.media.heads import with_heads
+from ancestral.media.pixels import Pixels, grid, gutter, write_png
 from ancestral.spec import Spec
 
 
-def picture(spec: Spec, x: Tensor, *, columns: int | None = None, names: Sequence[str] = ()) -> Pixels:
+def picture(
+    spec: Spec,
+    x: Tensor,
+    *,
+    columns: int | None = None,
+    names: Sequence[str] = (),
+    heads: Sequence[str] = (),
+) -> Pixels:
     """Examples ``(N, *spec.shape)``, at least one, in one picture.
 
     Images and code maps stand side by side, sounds are waveforms, and a table is a histogram of each column
@@ -26,6 +34,7 @@ def picture(spec: Spec, x: Tensor, *, columns: int | None = None, names: Sequenc
         x: the examples, on any device.
         columns: how many stand in a row; about as many as there are rows if None. A table has no use for it.
         names: of a table's columns.
+        heads: what stands above the columns of images and code maps, one each: names of classes.
 
     >>> import torch
     >>> picture(Spec(shape=(1, 2, 2), levels=2), torch.tensor([[[[0, 1], [1, 0]]]]))[2:4, 2:4].tolist()
@@ -38,7 +47,8 @@ def picture(spec: Spec, x: Tensor, *, columns: int | None = None, names: Sequenc
     tiles = to_pixels(x, spec)
     if spec.domain == "codes":
         columns = columns or math.ceil(math.sqrt(len(x) * tiles.shape[1] / tiles.shape[2]))
-    return grid(tiles, columns)
+    sheet = grid(tiles, columns)
+    return with_heads(sheet, heads) if heads else sheet
 
 
 def comparison(
@@ -63,7 +73,8 @@ def comparison(
         columns = min(columns, max(1, _WIDEST // tiles[0].shape[2]))
     columns = min(columns, len(originals))
     missing = ((0, -len(originals) % columns), *[(0, 0)] * (tiles[0].ndim - 1))
-    rows = [np.pad(t, missing, constant_values=255).reshape(-1, columns, *t.shape[1:]) for t in tiles]
+    ground = gutter(tiles[0])
+    rows = [np.pad(t, missing, constant_values=ground).reshape(-1, columns, *t.shape[1:]) for t in tiles]
     return grid(np.stack(rows, 1).reshape(-1, *tiles[0].shape[1:]), columns)
 
 
@@ -107,11 +118,13 @@ def write_examples(
     *,
     kind: Literal["sheet", "files", "npz"] = "sheet",
     names: Sequence[str] = (),
+    columns: int | None = None,
+    heads: Sequence[str] = (),
 ) -> Path:
     """Write examples as one picture, as files, or as one ``.npz`` with ``x`` and ``labels``; where they are.
 
     Of files there is a PNG for each image or its code maps, and a ``.npy`` for each sound; the rows of a
-    table go into one ``.csv``.
+    table go into one ``.csv``. Names, columns and heads are those of ``picture``.
     """
     folder = Path(folder)
     if kind == "npz":
@@ -121,7 +134,8 @@ def write_examples(
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
         return path
     if kind == "sheet":
-        write_png(folder / f"{name}.png", picture(spec, x, names=names))
+        sheet = picture(spec, x, columns=columns, names=names, heads=heads)
+        write_png(folder / f"{name}.png", sheet)
         return folder / f"{name}.png"
     if spec.domain == "table":
         return _write_csv(folder / f"{name}.csv", x, names)

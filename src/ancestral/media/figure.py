@@ -75,7 +75,7 @@ class Figure:
             self.pixels[top : top + 4, left + min(place, axis.pixels - 1)] = _INK
             inward = "l" if place < 8 else "r" if place > axis.pixels - 8 else "m"
             self.write(left + place, top + 6, text, f"{inward}a")
-        self.write(left + axis.pixels // 2, top + 22, _short(name, axis.pixels, _TITLE), "ma", size=_TITLE)
+        self.write(left + axis.pixels // 2, top + 22, shortened(name, axis.pixels, _TITLE), "ma", size=_TITLE)
 
     def beside(self, left: int, top: int, axis: Axis, name: str = "") -> None:
         """Ticks and the name of an axis to the left of a frame whose upper left corner is given."""
@@ -84,7 +84,7 @@ class Figure:
             self.pixels[top + row, left - 4 : left] = _INK
             inward = "a" if row < 6 else "d" if row > axis.pixels - 6 else "m"
             self.write(left - 7, top + row, text, f"r{inward}")
-        turned = np.rot90(_lettered(_short(name, axis.pixels, _TITLE), _TITLE))
+        turned = np.rot90(_lettered(shortened(name, axis.pixels, _TITLE), _TITLE))
         self.shade(6, top + (axis.pixels - len(turned)) // 2, turned, _INK)
 
     def write(self, x: int, y: int, text: str, anchor: str, *, size: int = _TICK) -> int:
@@ -120,8 +120,8 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _short(text: str, width: int, size: int) -> str:
-    """The text, or as much of it as the width has room for."""
+def shortened(text: str, width: int, size: int) -> str:
+    """The text, or as much of it as the width has room for in letters of a size."""
     font = _font(size)
     if font.getlength(text) <= width:
         return text

@@ -108,7 +108,7 @@ class _RasterState:
     weight: Tensor
     """Of the row itself, ``(columns * in, out)``."""
     weight_above: Tensor
-    """Of the rows above, ``(out, in, up, columns)``."""
+    """Of the rows above, the uppermost first, ``(up * columns * in, out)``."""
     rows: Tensor
     """A ring of input rows with their left and right padding, ``(N, up + 1, columns, in)``."""
     above: Tensor
@@ -187,16 +187,21 @@ class RasterConv2d(Streaming):
 
     def start(self, cursor: Cursor) -> _RasterState:
         """No rows yet; the weights as they are now."""
-        weight = self.effective_weight.detach().to(cursor.dtype)
-        own = weight[:, :, -1, : self.left + 1].permute(2, 1, 0).flatten(0, 1).contiguous()
+        weight = self.weight.detach().to(cursor.dtype).contiguous(memory_format=torch.channels_last)
+        weight = weight.permute(0, 2, 3, 1)  # (out, up + 1, columns, in), as the products below read it
+        own = weight[:, -1, : self.left + 1]
+        if self.masked:  # of the rows above, all is seen
+            own = own * self.seen[:, :, -1, : self.left + 1].movedim(1, -1)
         span = (self.left + self.right) * self.dilation
         columns = cursor.grid[1] + span
         if self.up == 0:  # a long sequence needs no more than a window, which moves on when it is full
             columns = min(columns, max(2 * span, span + 256))
-        rows = cursor.zeros(self.up * self.dilation + 1, columns, weight.shape[1])
-        above = weight[:, :, :-1].contiguous(memory_format=torch.channels_last)
+        rows = cursor.zeros(self.up * self.dilation + 1, columns, weight.shape[-1])
         return _RasterState(
-            weight=own, weight_above=above, rows=rows, above=self.bias.detach().to(cursor.dtype)[None]
+            weight=own.flatten(1).t(),
+            weight_above=weight[:, :-1].flatten(1).t(),
+            rows=rows,
+            above=self.bias.detach().to(cursor.dtype)[None],
         )
 
     def step(self, x: Tensor, kept: _RasterState, cursor: Cursor) -> Tensor:
@@ -235,13 +240,19 @@ class RasterConv2d(Streaming):
     def _above(self, kept: _RasterState, row: int) -> Tensor:
         """What the rows above add to each position of ``row``, bias included: ``(columns, N, out)``."""
         d, ring = self.dilation, kept.rows.shape[1]
+        above = min(self.up, row // d)  # the rows above the map are zeros
+        if above == 0:
+            return self.bias.to(kept.rows.dtype).expand(kept.rows.shape[2], len(kept.rows), -1)
         seen = torch.stack(
-            [kept.rows[:, (row - i * d) % ring] for i in range(self.up, 0, -1)], 1
-        )  # (N, up, columns, in)
-        out = conv2d(
-            seen.permute(0, 3, 1, 2), kept.weight_above, self.bias, stride=(1, self.stride), dilation=(1, d)
-        )
-        return out[:, :, 0].permute(2, 0, 1).contiguous()
+            [kept.rows[:, (row - i * d) % ring] for i in range(above, 0, -1)], 1
+        )  # (N, above, columns, in)
+        windows = seen.unfold(2, (self.left + self.right) * d + 1, self.stride)[..., ::d]
+        # A product of matrices takes the weights as they are, where a convolution would order them anew for
+        # each row.
+        inputs = windows.permute(2, 0, 1, 4, 3).flatten(2)  # (columns, N, above * columns seen * in)
+        weight = kept.weight_above[-inputs.shape[2] :]
+        out = torch.addmm(self.bias.to(weight.dtype), inputs.flatten(0, 1), weight)
+        return out.view(*inputs.shape[:2], -1)
 
 
 class Upsample2d(Streaming):

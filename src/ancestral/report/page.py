@@ -12,7 +12,11 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ancestral.errors import UserError
+from ancestral.figures import Codebook, Evaluation
+from ancestral.figures import Figure as Measured
 from ancestral.files import read_json, replacing
+from ancestral.manifest import Length, Manifest
+from ancestral.records import as_record
 from ancestral.report import metrics, notation
 from ancestral.report.curves import line_chart, usage_chart
 from ancestral.report.metrics import Term
@@ -126,64 +130,48 @@ def write_report(run: "Run | Path | str") -> Path:
     page = run / "report.html"
     text = template.render(_context(run))
     with replacing(page) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="replace")  # JSON may hold half a character
     return page
 
 
 def _context(run: Path) -> dict[str, Any]:
-    about = _read(run / "run.json")
-    evaluation = _read(run / "evaluation.json") if (run / "evaluation.json").is_file() else {}
+    content = read_json(run / "run.json")
+    about = as_record(Manifest, content, run / "run.json")
+    has_figures = (run / "evaluation.json").is_file()
+    evaluation = Evaluation.read(run / "evaluation.json") if has_figures else None
     lines = metrics.read_lines(run / "metrics.jsonl")
-    spec, data = about.get("spec") or {}, about.get("data") or {}
-    stages = _stages(run, about.get("stages") or {}, lines)
+    stages = _stages(run, about.stages, lines)
     order = [stage.name for stage in stages]
     final, sheets = newest(run / "samples", "samples-*.png"), [s.sheets[-1] for s in stages if s.sheets]
-    figures = [_figure(figure) for figure in evaluation.get("figures") or []]
+    figures = [_figure(figure) for figure in evaluation.figures] if evaluation else []
+    shown = vars(about.data).keys()
     return {
         "run": shlex.quote(str(run)),
         "name": run.resolve().name,
         "about": about,
-        "lede": _lede(str(about.get("model", "model"))),
-        "facts": _facts(about, spec, data, stages, lines),
+        "lede": _lede(about.model),
+        "facts": _facts(about, stages, lines),
         "behind": [stage for stage in stages if stage.behind and (lines or not evaluation)],
         "figures": figures,
         "kinds": {kind: meaning for kind, meaning in KINDS.items() if any(f.kind == kind for f in figures)},
         "evaluation": evaluation,
-        "evaluation_time": notation.duration(seconds) if (seconds := evaluation.get("seconds")) else "",
-        "raw_bits": _raw_bits(spec, figures),
+        "evaluation_time": notation.duration(evaluation.seconds) if evaluation and evaluation.seconds else "",
+        "raw_bits": _raw_bits(about.spec.levels, figures),
         "samples": final or (sheets[-1] if sheets else None),
         "reconstructions": picture(run / "samples" / "reconstructions.png")
         or latest(run / "samples", "reconstructions", order),
         "latent": picture(run / "samples" / "latent.png"),
         "interpolations": picture(run / "samples" / "interpolations.png"),
-        "codebooks": _codebooks(evaluation.get("codebooks") or []),
+        "codebooks": _codebooks(evaluation.codebooks) if evaluation else [],
         "stages": stages,
-        "config": list(_entries(about.get("config") or {})),
-        "optimization": _side_by_side(about.get("stages") or {}),
-        "options": list(_entries({key: about[key] for key in ("options", "preparation") if about.get(key)})),
-        "source": _short(str(data.get("source") or "")),
-        "data": data,
-        "data_rest": list(
-            _entries(
-                {
-                    k: v
-                    for k, v in data.items()
-                    if k not in ("source", "sizes", "classes", "fingerprint", "skipped")
-                }
-            )
+        "config": list(_entries(about.config)),
+        "optimization": _side_by_side(content.get("stages", {})),
+        "options": list(
+            _entries({key: content[key] for key in ("options", "preparation") if content.get(key)})
         ),
-        "versions": about.get("versions") or {},
+        "source": _short(about.data.source),
+        "data_rest": list(_entries({k: v for k, v in content.get("data", {}).items() if k not in shown})),
     }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise UserError(
-            f"expected a JSON object in {path}, got a {type(content).__name__}",
-            "the file is damaged: make it again",
-        )
-    return content
 
 
 def _lede(model: str) -> Lede:
@@ -204,108 +192,71 @@ def _short(source: str) -> str:
 
 
 def _facts(
-    about: Mapping[str, Any],
-    spec: Mapping[str, Any],
-    data: Mapping[str, Any],
-    stages: Sequence[Stage],
-    lines: list[dict[str, Any]],
+    about: Manifest, stages: Sequence[Stage], lines: list[metrics.Entry]
 ) -> list[tuple[str, str, str]]:
     """The run in a few words: (what, value, remark)."""
     facts = []
-    if shape := spec.get("shape"):
-        levels = f"{spec['levels']:,} levels" if spec.get("levels") else "continuous"
-        facts.append(
-            (
-                "Example",
-                " × ".join(map(str, shape)),
-                levels + (f", {spec['classes']} classes" if spec.get("classes") else ""),
-            )
-        )
-    if sizes := data.get("sizes"):
-        split, count = next(iter(sizes.items()))
+    if about.spec.shape:
+        levels = f"{about.spec.levels:,} levels" if about.spec.levels else "continuous"
+        classes = f", {about.spec.classes} classes" if about.spec.classes else ""
+        facts.append(("Example", " × ".join(map(str, about.spec.shape)), levels + classes))
+    if about.data.sizes:
+        split, count = next(iter(about.data.sizes.items()))
         facts.append(("Data", f"{count:,}", f"{split} examples"))
-    if parameters := about.get("parameters"):
-        parts = (
-            ", ".join(f"{name} {count:,}" for name, count in parameters.items())
-            if len(parameters) > 1
-            else ""
-        )
+    if parameters := about.parameters:
+        several = len(parameters) > 1
+        parts = ", ".join(f"{name} {count:,}" for name, count in parameters.items()) if several else ""
         facts.append(("Parameters", f"{sum(parameters.values()):,}", parts))
     if lines:
         steps = ", ".join(f"{stage.name} {stage.reached:,}" for stage in stages) if len(stages) > 1 else ""
         facts.append(("Steps", f"{sum(stage.reached for stage in stages):,}", steps))
     if took := metrics.seconds(lines):
-        facts.append(("Training time", notation.duration(took), str(about.get("machine") or "")))
-    if recipe := about.get("recipe"):
-        facts.append(("Recipe", str(recipe), str(about.get("source") or "")))
+        facts.append(("Training time", notation.duration(took), about.machine))
+    if about.recipe:
+        facts.append(("Recipe", about.recipe, about.source))
     return facts
 
 
-def _figure(figure: Mapping[str, Any]) -> Figure:
-    kind, unit = str(figure.get("kind") or "measure"), str(figure.get("unit") or "")
-    number = figure.get("value")
-    value, error = notation.with_error(
-        None if number is None else float(number), figure.get("standard_error")
-    )
-    bound = _BOUNDS.get(str(figure.get("better")), "") if kind == "bound" else ""
+def _figure(figure: Measured) -> Figure:
+    value, error = notation.with_error(figure.value, figure.standard_error)
+    bound = _BOUNDS.get(figure.better or "", "") if figure.kind == "bound" else ""
     return Figure(
-        name=str(figure.get("name") or ""),
-        sign=bound or _SIGNS.get(kind, ""),
+        name=figure.name,
+        sign=bound or _SIGNS.get(figure.kind, ""),
         value=value,
         error=error,
-        unit=unit,
-        kind=kind,
-        note=str(figure.get("note") or ""),
+        unit=figure.unit,
+        kind=figure.kind,
+        note=figure.note,
     )
 
 
-def _raw_bits(spec: Mapping[str, Any], figures: Sequence[Figure]) -> str:
+def _raw_bits(levels: int | None, figures: Sequence[Figure]) -> str:
     """What a value of raw data takes, beside which figures in bits/dim read."""
-    levels = spec.get("levels")
-    return (
-        notation.number(math.log2(levels))
-        if levels and any(figure.unit == "bits/dim" for figure in figures)
-        else ""
-    )
+    wanted = levels and any(figure.unit == "bits/dim" for figure in figures)
+    return notation.number(math.log2(levels)) if levels and wanted else ""
 
 
-def _codebooks(codebooks: Sequence[Mapping[str, Any]]) -> list[Chart]:
+def _codebooks(codebooks: Sequence[Codebook]) -> list[Chart]:
     charts = []
-    for i, codebook in enumerate(codebooks, start=1):
-        usage = codebook.get("usage") or []
-        size = int(codebook.get("size") or len(usage))
-        used = int(codebook.get("used") or sum(count > 0 for count in usage))
-        perplexity = codebook.get("perplexity")
+    for i, book in enumerate(codebooks, start=1):
         title = f"Codebook {i}" if len(codebooks) > 1 else "Codebook"
-        charts.append(
-            Chart(
-                title=title,
-                unit="",
-                svg=usage_chart(
-                    [*usage, *[0] * (size - len(usage))],
-                    perplexity,
-                    title=f"{title}: uses of each code, sorted",
-                ),
-                summary=f"{used:,} of {size:,} codes used"
-                + (
-                    f"; perplexity {notation.number(perplexity)}, {perplexity / size:.0%} of even use"
-                    if perplexity and size
-                    else ""
-                ),
-            )
-        )
+        share = f"{notation.number(book.perplexity)}, {book.perplexity / book.size:.0%} of even use"
+        summary = f"{book.used:,} of {book.size:,} codes used; perplexity {share}"
+        svg = usage_chart(book.usage, book.perplexity, title=f"{title}: uses of each code, sorted")
+        charts.append(Chart(title=title, unit="", svg=svg, summary=summary))
     return charts
 
 
-def _stages(run: Path, optimization: Mapping[str, Any], lines: list[dict[str, Any]]) -> list[Stage]:
+def _stages(run: Path, lengths: Mapping[str, Length], lines: list[metrics.Entry]) -> list[Stage]:
     terms, progress, sheets = (
         metrics.by_stage(lines),
         metrics.progress(lines),
         over_time(run / "samples", "step"),
     )
     stages = []
-    for name in dict.fromkeys([*optimization, *terms, *sheets]):
-        planned = (optimization.get(name) or {}).get("steps")
+    for name in dict.fromkeys([*lengths, *terms, *sheets]):
+        planned = lengths[name].steps if name in lengths else None
         reached, interval = progress.get(name, (0, 1))
         stages.append(
             Stage(

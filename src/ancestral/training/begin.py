@@ -20,6 +20,7 @@ from ancestral.training.loop import Trainer
 from ancestral.training.options import RESULT_OPTIONS, TrainingOptions
 from ancestral.training.plan import Plan
 from ancestral.training.randomness import derive
+from ancestral.training.summary import summary
 
 
 def train(
@@ -67,6 +68,7 @@ def train(
     plan = plan.changed(model=config, stages=stages, preparation=preparation, options=options)
     dataset = data if isinstance(data, Dataset) else load_data(data, plan.preparation)
     network = build(cls, plan.model, dataset.spec, plan.options.seed)
+    network.classes = dataset.classes
     parts = network.stages()
     chosen = plan.trained(parts, only)
     taken = _take_over(network, plan.base, parts, chosen) if plan.base else ()
@@ -98,6 +100,8 @@ def train(
             change = f"{begun} threads there, {manifest['threads']} here"
             print(f"going on with {change}: the weights will differ in their last digits", flush=True)
         dataset.write_splits(path / "splits.json")
+        sizes = {name: manifest["parameters"][name] for name in chosen}
+        print(summary(dataset, sizes, trainer.fabric, plan.options.precision), flush=True)
 
     trainer.fit(describe)
     return Run.open(path)
@@ -107,7 +111,7 @@ def build(cls: type[Model], config: Any, spec: Any, seed: int) -> Model:
     """A model whose initial weights depend on ``seed`` alone; the caller's random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "weights"))
-        return cls(config, spec)
+        return cls.fitting(config, spec)
 
 
 def _parameters(stage: Stage) -> int:
@@ -121,12 +125,12 @@ def _take_over(model: Model, base: Run, stages: Sequence[Stage], chosen: Sequenc
 
     Returns the names of those stages.
     """
-    there, here = base.manifest["spec"], to_json(model.spec)
-    if (there["levels"], there["shape"][0]) != (here["levels"], here["shape"][0]):
-        kind = f"{there['levels']} levels in {there['shape'][0]} channels"
+    source = base.load_model()
+    there, here = source.spec, model.spec
+    if (there.levels, there.shape[0]) != (here.levels, here.shape[0]):
+        kind = f"{there.levels} levels in {there.shape[0]} channels"
         problem = f"expected a run on data like these, got one on {kind}: {base.path}"
         raise UserError(problem, "use the same kind of data")
-    source = base.load_model()
     taken = [stage for stage in stages if stage.name not in chosen]
     lacking = [s.name for s in taken if s.name not in source.trained and not s.optional]
     if lacking:

@@ -5,13 +5,15 @@ import shutil
 import signal
 import sys
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
 
 from ancestral.errors import UserError
 from ancestral.training.options import TrainingOptions
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def end_with_launcher() -> None:
@@ -28,8 +30,12 @@ def processes() -> int:
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
-def build_fabric(options: TrainingOptions, *, unused_parameters: bool = False) -> Fabric:
+def build_fabric(options: TrainingOptions, *, unused_parameters: bool = False) -> "Fabric":
     """Fabric for one process, or for the processes that torchrun started."""
+    # Takes longer to import than torch, and the help of a command has no use for it.
+    from lightning_fabric import Fabric  # noqa: PLC0415
+    from lightning_fabric.strategies.ddp import DDPStrategy  # noqa: PLC0415
+
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("expected a CUDA device, got none", "choose --device auto")
     accelerator = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"

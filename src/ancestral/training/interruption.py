@@ -37,8 +37,8 @@ def alone(path: Path) -> Iterator[None]:
         lock = (path / LOCK).open("w")
     except OSError as error:
         blocking = next((p for p in (path, *path.parents) if p.exists() and not p.is_dir()), None)
-        got = f"{blocking} which is no folder" if blocking else f"an error: {error.strerror}"
-        raise UserError(f"expected to write into {path}, got {got}", "choose another --out") from None
+        got = f" {blocking} which is no folder" if blocking else f": {error.strerror}"
+        raise UserError(f"expected to write into {path}, got{got}", "choose another --out") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -289,7 +289,8 @@ class Trainer:
             return loss
         compiles = can_compile(self.fabric.device)
         if self._leads and compiles:
-            print(f"compiling the step of stage {stage.name}: the first one takes a minute", flush=True)
+            avoid = f"--{stage.name}.no-compile does without"
+            print(f"compiling the step of stage {stage.name}: the first takes a minute ({avoid})", flush=True)
         elif self._leads:
             lacking = "there is no C++ compiler (g++ or clang++)"
             print(f"not compiling the step of stage {stage.name}, so slower: {lacking}", flush=True)
@@ -494,7 +495,10 @@ class Trainer:
             labels = torch.arange(n, device=device) % columns if classes >= columns else None
             contexts = self.data.validation[:n].contexts
             drawn = self.model.sample(n, labels, contexts=contexts, generator=generator)
-            pictures["step"] = media.picture(spec, drawn, columns=columns, names=self.data.columns)
+            heads = self.data.classes[:columns] if labels is not None else ()
+            pictures["step"] = media.picture(
+                spec, drawn, columns=columns, names=self.data.columns, heads=heads
+            )
         if isinstance(self.model, Reconstructs) and stage.prepare is None:
             originals = self.data.validation.x[:32].to(device)
             pictures["reconstructions"] = media.comparison(

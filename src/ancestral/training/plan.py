@@ -94,13 +94,13 @@ class Plan:
             if name not in optimizations:
                 problem = f"expected a stage of the model{where}, got {name}"
                 raise UserError(problem, nearest(name, optimizations))
-            optimizations[name] = _changed(optimizations[name], change, name)
+            optimizations[name] = _changed(optimizations[name], change, name, Optimization)
         return dataclasses.replace(
             self,
-            model=_changed(self.model, model, "model"),
+            model=_changed(self.model, model, "model", self.cls.Config),
             stages=optimizations,
-            preparation=_changed(self.preparation, preparation, self.preparation.kind),
-            options=_changed(self.options, options, "options"),
+            preparation=_changed(self.preparation, preparation, self.preparation.kind, Preparation),
+            options=_changed(self.options, options, "options", TrainingOptions),
         )
 
     def trained(self, stages: Sequence[Stage], only: Sequence[str]) -> tuple[str, ...]:
@@ -144,7 +144,13 @@ def find_recipe(cls: type[Model], name: str | None) -> tuple[str, Recipe]:
     return name, cls.recipes[name]
 
 
-def _changed(there: Any, change: Any, where: str) -> Any:
+def _changed(there: Any, change: Any, where: str, kind: type[Any]) -> Any:
     if change is None:
         return there
-    return from_json(type(there), change, where=where, base=there) if isinstance(change, Mapping) else change
+    if isinstance(change, Mapping):
+        return from_json(type(there), change, where=where, base=there)
+    if not isinstance(change, kind):
+        got = f"the class {change.__qualname__}" if isinstance(change, type) else type(change).__qualname__
+        problem = f"expected {where} as {kind.__qualname__}, got {got}"
+        raise UserError(problem, f"write {kind.__qualname__}(...), or a mapping of the fields to change")
+    return change

@@ -5,9 +5,9 @@ That is computed once and kept in the run directory.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 
 from ancestral.batch import Batch
 from ancestral.data import Dataset
@@ -15,11 +15,14 @@ from ancestral.files import Damaged, checksum, read_json, read_tensors, write_js
 from ancestral.model import Model
 from ancestral.stages import Stage
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 _BATCH = 256
 _SPLITS = ("train", "validation")
 
 
-def examples(run: Path, stage: Stage, model: Model, data: Dataset, fabric: Fabric) -> tuple[Batch, Batch]:
+def examples(run: Path, stage: Stage, model: Model, data: Dataset, fabric: "Fabric") -> tuple[Batch, Batch]:
     """Training and validation examples of a stage. What it prepares is made again if its file is damaged."""
     if stage.prepare is None:
         return data.train, data.validation

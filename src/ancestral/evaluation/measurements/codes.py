@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ancestral.batch import Batch
 from ancestral.capabilities import Tokenizer
-from ancestral.evaluation.figures import Codebook, Figure, Kind
 from ancestral.evaluation.measurement import Condition, Examined, Result
+from ancestral.figures import Codebook, Figure, Kind
 from ancestral.model import Model
 from ancestral.nn.quantize import perplexity
 from ancestral.spec import Spec

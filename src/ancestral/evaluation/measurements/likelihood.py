@@ -4,8 +4,8 @@ from torch import Tensor
 
 from ancestral.batch import Batch
 from ancestral.capabilities import Tokenizer
-from ancestral.evaluation.figures import Figure
 from ancestral.evaluation.measurement import Condition, Examined, Result
+from ancestral.figures import Figure
 from ancestral.model import Model
 
 

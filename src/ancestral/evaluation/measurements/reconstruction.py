@@ -1,12 +1,13 @@
 """How near a model's reconstructions come to the examples."""
 
-import torch
+import math
+
 from torch import Tensor
 
 from ancestral.batch import Batch
 from ancestral.capabilities import Reconstructs
-from ancestral.evaluation.figures import Figure
 from ancestral.evaluation.measurement import Examined, Result
+from ancestral.figures import Figure
 from ancestral.media import Pixels, comparison
 from ancestral.model import Model
 
@@ -19,7 +20,11 @@ def applies(model: Model) -> bool:
 
 
 def measure(examined: Examined) -> Result:
-    """The mean squared error of values scaled to 0..1, and the PSNR; of continuous data the error alone."""
+    """The mean squared error of values scaled to 0..1, and its PSNR; of continuous data the error alone.
+
+    A mean over images of their own PSNR would be infinite as soon as one is perfect. Where all are, there is
+    no PSNR.
+    """
     model = examined.model
     assert isinstance(model, Reconstructs)
 
@@ -32,27 +37,28 @@ def measure(examined: Examined) -> Result:
 
     errors, levels = examined.each("reconstruction", error), model.spec.levels
     peak = 1 if levels is None else levels - 1
+    mean = float(errors.mean()) / peak**2
     figures = [
         Figure(
             id="reconstruction_mse",
             name="reconstruction MSE",
-            value=float(errors.mean()) / peak**2,
+            value=mean,
             quantity="squared error",
             better="lower",
             note="" if levels is None else "on 0..1",
         )
     ]
-    if levels is not None:
-        psnr = 10 * torch.log10(peak**2 / errors.clamp(min=1e-10))
+    if levels is not None and mean > 0:
+        perfect = int((errors == 0).sum())
         figures.append(
             Figure(
                 id="reconstruction_psnr",
                 name="reconstruction PSNR",
-                value=float(psnr.mean()),
+                value=-10 * math.log10(mean),
                 quantity="peak signal-to-noise ratio",
                 unit="dB",
                 better="higher",
-                note="by image",
+                note="of the mean error" + (f"; {perfect:,} of {len(errors):,} perfect" if perfect else ""),
             )
         )
     return Result(figures=figures, pictures={"reconstructions": picture})

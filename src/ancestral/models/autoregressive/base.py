@@ -19,16 +19,17 @@ from torch.nn.utils import parametrize
 
 from ancestral.batch import Batch
 from ancestral.capabilities import Completes, broadcast_known
-from ancestral.configuration import Count, Natural, Share
+from ancestral.configuration import Blocks, Count, Share
 from ancestral.distributions.discrete import Discrete
 from ancestral.distributions.likelihood import Likelihood
 from ancestral.errors import UserError
-from ancestral.model import LikelihoodKind, Model, Sampling
+from ancestral.model import LikelihoodKind, Model
 from ancestral.models.autoregressive.heads import ChannelHead
 from ancestral.models.autoregressive.stream import Stream
 from ancestral.nn.conditioning import Conditioner
 from ancestral.nn.embedding import Embedding
 from ancestral.nn.streaming import Cursor, shift_down
+from ancestral.sampling import Sampling
 from ancestral.spec import Spec
 from ancestral.stages import Loss, Progress
 from ancestral.units import bits_per_dim
@@ -73,7 +74,7 @@ class Autoregressive(Completes):
         """Condition on the class where the data have classes."""
         condition_width: Count = 64
         """Features of what the model is conditioned on: class and contexts."""
-        context_blocks: Natural = 2
+        context_blocks: Blocks = 2
         """Residual blocks that a context passes before it conditions the model."""
         dropout: Share = 0.0
         """Share of the features dropped in training."""
@@ -194,10 +195,15 @@ class Autoregressive(Completes):
         return self.conditionals(batch.x, batch.labels, batch.contexts).log_prob(batch.x).flatten(1).sum(1)
 
     def loss(self, batch: Batch, phase: str, progress: Progress) -> Loss:
-        """Negative log-likelihood, in bits/dim."""
+        """Negative log-likelihood, in bits for each value: bits/dim of data, bits/code of a map of codes.
+
+        The term says whether it is given the label.
+        """
         nats = -self.log_likelihood(batch).mean()
         loss = bits_per_dim(nats, self.spec.dims)
-        return Loss(loss, {"bits_per_dim": loss.detach()})
+        given = "given_label_" if self.sample_classes and batch.labels is not None else ""
+        unit = "bits_per_code" if self.spec.domain == "codes" else "bits_per_dim"
+        return Loss(loss, {given + unit: loss.detach()})
 
     def declared_past(self) -> Tensor:
         """Whether output i may depend on input j, ``(D, D)`` boolean on the CPU, for ``certify``.

@@ -1,16 +1,17 @@
 """Gated PixelCNN (van den Oord et al., 2016), https://arxiv.org/abs/1606.05328."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ancestral.configuration import Count
+from ancestral.configuration import Count, Depth, Range
 from ancestral.errors import UserError
 from ancestral.models.autoregressive.base import Autoregressive
 from ancestral.models.autoregressive.heads import masked_head
 from ancestral.nn.causal import RasterConv2d, VerticalConv2d, channel_groups, check_odd
+from ancestral.nn.gated_unit import gated_unit
 from ancestral.nn.receptive_field import shifted_down, through
 from ancestral.nn.streaming import Cursor, Injection, Pointwise, take
 from ancestral.recipe import Optimization, Recipe
@@ -37,7 +38,7 @@ class VerticalLayer(nn.Module):
         if self.condition is not None:
             v_condition, h_condition = self.condition(condition, cursor).chunk(2, dim=1)
             v, link = v + v_condition, link + h_condition
-        return _gate(v), link
+        return gated_unit(v, cursor), link
 
 
 class HorizontalLayer(nn.Module):
@@ -55,12 +56,7 @@ class HorizontalLayer(nn.Module):
     def forward(self, h: Tensor, link: Tensor, cursor: Cursor | None) -> Tensor:
         """Features ``(N, width, H, W)`` to the next ones."""
         gates = self.convolution(self.dropout(h), cursor) + take(link, cursor)
-        return h + self.residual(_gate(gates), cursor)
-
-
-def _gate(x: Tensor) -> Tensor:
-    features, gates = x.chunk(2, dim=1)
-    return features.tanh() * gates.sigmoid()
+        return h + self.residual(gated_unit(gates, cursor), cursor)
 
 
 class GatedPixelCNN(Autoregressive):
@@ -76,11 +72,11 @@ class GatedPixelCNN(Autoregressive):
         kind: ClassVar = "gated-pixelcnn"
         width: Count = 64
         """Channels of each stack."""
-        layers: Count = 8
+        layers: Depth = 8
         """Gated layers."""
         kernel: int = 3
         """Size of the (masked) kernel, odd."""
-        dilations: tuple[Count, ...] = (1,)
+        dilations: tuple[Annotated[int, Range(least=1, most=1024)], ...] = (1,)
         """Dilation of each layer, repeated in turn."""
         head: Count = 128
         """Channels of the 1x1 convolution before the output."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from ancestral.configuration import Count
+from ancestral.configuration import Count, Depth
 from ancestral.models.autoregressive.weight_normalized import WeightNormalized
 from ancestral.nn.causal import RasterConv2d, Upsample2d, VerticalConv2d
 from ancestral.nn.gated_residual import GatedResidual, concat_elu, normalize_weights
@@ -157,9 +157,9 @@ class PixelCNNpp(WeightNormalized):
         kind: ClassVar = "pixelcnnpp"
         width: Count = 160
         """Filters of every layer."""
-        blocks: Count = 5
+        blocks: Depth = 5
         """Residual blocks at each resolution, each way."""
-        levels: Count = 3
+        levels: Depth = 3
         """Resolutions, each half the one before."""
 
         @classmethod

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ancestral.configuration import Count, Natural, Range
+from ancestral.configuration import Blocks, Count, Depth, Natural, Range
 from ancestral.models.autoregressive.weight_normalized import WeightNormalized
 from ancestral.nn.attention import CausalAttention
 from ancestral.nn.causal import RasterConv2d, VerticalConv2d
@@ -84,9 +84,9 @@ class PixelSNAIL(WeightNormalized):
         kind: ClassVar = "pixelsnail"
         width: Count = 256
         """Filters of every layer."""
-        blocks: Count = 12
+        blocks: Depth = 12
         """Attention blocks."""
-        residual_blocks: Count = 4
+        residual_blocks: Depth = 4
         """Residual blocks in each attention block."""
         residual_width: Count = 256
         """Hidden filters of a residual block."""
@@ -101,7 +101,7 @@ class PixelSNAIL(WeightNormalized):
         """Size of a head's keys."""
         value: Count = 128
         """Size of a head's values."""
-        output_blocks: Natural = 0
+        output_blocks: Blocks = 0
         """Residual blocks of 1x1 convolutions before the output: the output stack of VQ-VAE-2's priors."""
 
         @classmethod

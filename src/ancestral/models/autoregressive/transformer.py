@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from ancestral.configuration import Count
+from ancestral.configuration import Count, Depth
 from ancestral.errors import UserError
 from ancestral.models.autoregressive.base import Autoregressive, Shifted
 from ancestral.nn.attention import CausalAttention
@@ -82,7 +82,7 @@ class Transformer(Shifted):
         kind: ClassVar = "transformer"
         width: Count = 128
         """Features of a position."""
-        layers: Count = 6
+        layers: Depth = 6
         """Blocks of attention and a two-layer network."""
         heads: Count = 4
         """Heads of each attention."""

@@ -6,9 +6,10 @@ from typing import Annotated, ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from ancestral.configuration import Count, Range
+from ancestral.configuration import Count, Depth, Range
 from ancestral.models.autoregressive.base import Autoregressive, Shifted
 from ancestral.nn.causal import RasterConv2d
+from ancestral.nn.gated_unit import gated_unit
 from ancestral.nn.receptive_field import shifted_right, through
 from ancestral.nn.streaming import Cursor, Injection, InputShift, Pointwise
 from ancestral.recipe import Optimization, Recipe
@@ -37,8 +38,7 @@ class DilatedLayer(nn.Module):
         gates = self.gates(self.dropout(x), cursor)
         if self.condition is not None:
             gates = gates + self.condition(condition, cursor)
-        a, b = gates.chunk(2, 1)
-        outputs = self.outputs(a.tanh() * b.sigmoid())
+        outputs = self.outputs(gated_unit(gates, cursor))
         return x + outputs[:, : self.width], outputs[:, self.width :]
 
 
@@ -64,9 +64,9 @@ class WaveNet(Shifted):
         """Channels of the skip connections."""
         kernel: Annotated[int, Range(least=2)] = 2
         """Size of the causal kernel."""
-        layers: Count = 10
+        layers: Annotated[int, Range(least=1, most=30)] = 10
         """Layers of one cycle, of dilations 1, 2, 4, ..."""
-        cycles: Count = 3
+        cycles: Depth = 3
         """Times that the cycle of dilations is repeated."""
 
         @classmethod

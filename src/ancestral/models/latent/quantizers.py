@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Annotated, ClassVar, Literal
 
-from ancestral.configuration import Configuration, Count, NonNegative, Range, Share
+from ancestral.configuration import Configuration, Count, Depth, NonNegative, Range, Share
 from ancestral.nn.quantize import FiniteScalarQuantizer, Quantizer, ResidualQuantizer, VectorQuantizer
 
 
@@ -15,7 +15,7 @@ class _Learned(Configuration):
 
     codebook_size: Annotated[int, Range(least=2)] = 512
     """K, the number of codes."""
-    num_codebooks: Count = 1
+    num_codebooks: Depth = 1
     """M, codebooks at each position: of parts of the vector, or of steps of the residual quantizer."""
     dim: Count = 64
     """D, features of a position that are quantized."""

@@ -11,15 +11,15 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from ancestral.batch import Batch
 from ancestral.capabilities import ContinuousLatents
-from ancestral.configuration import Configuration, Count, Natural, NonNegative, Range
+from ancestral.configuration import Blocks, Configuration, Count, Natural, NonNegative, Range
 from ancestral.distributions.discrete import Discrete
-from ancestral.distributions.likelihood import Likelihood, LikelihoodKind
+from ancestral.distributions.likelihood import IndependentKind, Likelihood
 from ancestral.errors import UserError
-from ancestral.model import LikelihoodKind as Kind
-from ancestral.model import Model, Sampling
+from ancestral.model import LikelihoodKind, Model
 from ancestral.nn.convolutional import Decoder, Encoder, check_stride
 from ancestral.nn.normalization import BatchNorm
 from ancestral.recipe import Optimization, Recipe
+from ancestral.sampling import Sampling
 from ancestral.spec import Spec
 from ancestral.stages import Loss, Progress
 from ancestral.units import bits_per_dim
@@ -55,9 +55,9 @@ class Convolutional(Configuration):
     """Channels at the coarsest resolution."""
     stride: Count = 4
     """Pixels that one position of the coarsest resolution covers, each way."""
-    blocks: Natural = 1
+    blocks: Blocks = 1
     """Residual blocks at the coarsest resolution of each network."""
-    fine_blocks: Natural = 0
+    fine_blocks: Blocks = 0
     """Residual blocks at each finer resolution of the decoder."""
     batch_norm: bool = True
     """Batch normalization in both networks: several times fewer steps to the same bound."""
@@ -113,7 +113,7 @@ class VAE(ContinuousLatents):
         """Encoder and decoder."""
         latents: Count = 64
         """Dimensions of z."""
-        likelihood: LikelihoodKind = "logistic-mixture"
+        likelihood: IndependentKind = "logistic-mixture"
         """Distribution of a value given z."""
         components: Count = 5
         """Components of the logistic mixture."""
@@ -203,7 +203,7 @@ class VAE(ContinuousLatents):
         return Loss(bits_per_dim(distortion + weight * charged, self.spec.dims), terms)
 
     @property
-    def likelihood(self) -> Kind:
+    def likelihood(self) -> LikelihoodKind:
         """See ``Model.likelihood``."""
         return "bound"
 

@@ -10,12 +10,11 @@ from torch.nn.functional import mse_loss
 
 from ancestral.batch import Batch
 from ancestral.capabilities import Tokenizer
-from ancestral.configuration import Count, Natural, Range
+from ancestral.configuration import Blocks, Count, Range
 from ancestral.distributions.discrete import Discrete
-from ancestral.distributions.likelihood import Likelihood, LikelihoodKind
+from ancestral.distributions.likelihood import IndependentKind, Likelihood
 from ancestral.errors import UserError
-from ancestral.model import LikelihoodKind as Kind
-from ancestral.model import Model, Sampling
+from ancestral.model import LikelihoodKind, Model
 from ancestral.models.autoregressive.base import Autoregressive
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from ancestral.models.autoregressive.pixelsnail import PixelSNAIL
@@ -25,6 +24,7 @@ from ancestral.nn.convolutional import Decoder, Encoder, check_stride
 from ancestral.nn.normalization import BatchNorm
 from ancestral.nn.quantize import Quantized
 from ancestral.recipe import Optimization, Recipe
+from ancestral.sampling import Sampling
 from ancestral.spec import Spec
 from ancestral.stages import Loss, Phase, Progress, Stage
 from ancestral.units import bits_per_dim
@@ -64,15 +64,15 @@ class VQVAE(Tokenizer):
         """Pixels that one code covers, each way."""
         width: Annotated[int, Range(least=2)] = 128
         """Channels of encoder and decoder at the coarsest resolution."""
-        blocks: Natural = 2
+        blocks: Blocks = 2
         """Residual blocks of encoder and decoder."""
         residual_width: Count = 64
         """Hidden channels of a residual block."""
-        fine_blocks: Natural = 0
+        fine_blocks: Blocks = 0
         """Residual blocks at each finer resolution of the decoder."""
         batch_norm: bool = True
         """Batch normalization, of the features too: faster, and they cannot drift away from their codes."""
-        likelihood: Literal["mse"] | LikelihoodKind = "logistic-mixture"
+        likelihood: Literal["mse"] | IndependentKind = "logistic-mixture"
         """Distribution of a value given the codes; mse trains on squared error and gives no likelihood."""
         components: Count = 5
         """Components of the logistic mixture."""
@@ -132,6 +132,19 @@ class VQVAE(Tokenizer):
             stages={
                 "tokenizer": Optimization(steps=1500, batch_size=64, learning_rate=2e-3),
                 "prior": Optimization(steps=500, batch_size=64, learning_rate=2e-3),
+            },
+        ),
+        "color": Recipe(
+            source="a start for color pictures of 32x32 to 64x64, a few thousand of them, on two CPU cores; "
+            "not tuned",
+            model=Config(
+                width=96,
+                residual_width=48,
+                prior=GatedPixelCNN.Config(layers=6, dropout=0.2),
+            ),
+            stages={
+                "tokenizer": Optimization(steps=2000, batch_size=64, learning_rate=1e-3),
+                "prior": Optimization(steps=3000, batch_size=64, learning_rate=1e-3),
             },
         ),
         "cifar10": Recipe(
@@ -203,13 +216,13 @@ class VQVAE(Tokenizer):
             Stage(
                 "tokenizer", (Phase("tokenizer", tokenizer),), initialize=self._start_codebook, samples=False
             ),
-            Stage("prior", (Phase("prior", prior),), prepare=self._to_codes, initialize=learning.initialize),
+            Stage("prior", (Phase("prior", prior),), prepare=self._prepare, initialize=learning.initialize),
         )
 
     def _start_codebook(self, batch: Batch) -> None:
         self.quantizer.start(self.encoder(self.scale(batch.x)))
 
-    def _to_codes(self, batch: Batch) -> Batch:
+    def _prepare(self, batch: Batch) -> Batch:
         return Batch(self.tokenize(batch.x)[0].to(self.prior.spec.dtype), batch.labels)
 
     def encode(self, x: Tensor) -> Quantized:
@@ -239,7 +252,7 @@ class VQVAE(Tokenizer):
         return Loss(distortion + quantized.loss, {"decoder_bits_per_dim": distortion.detach()} | terms)
 
     @property
-    def likelihood(self) -> Kind:
+    def likelihood(self) -> LikelihoodKind:
         """See ``Model.likelihood``: a decoder trained on squared error gives none."""
         return "bound" if self.likelihood_of is not None else "none"
 
@@ -270,16 +283,23 @@ class VQVAE(Tokenizer):
     def tokenize(self, x: Tensor) -> tuple[Tensor, ...]:
         """See ``Tokenizer.tokenize``. Raises UserError for examples of another shape or range."""
         self.spec.check(x)
+        return self.to_codes(x)
+
+    @torch.no_grad()
+    def to_codes(self, x: Tensor) -> tuple[Tensor, ...]:
+        """``tokenize`` without a look at the values of ``x``: what ``torch.export`` takes."""
         return (self.quantizer.encode(self.encoder(self.scale(x))),)
 
     @torch.no_grad()
     def detokenize(self, codes: Sequence[Tensor]) -> Tensor:
         """The mean of p(x|c), rounded to integers. Raises UserError for codes of another shape or range."""
         self.check_codes(codes)
-        return self._decode(codes[0])
+        return self.from_codes(codes)
 
-    def _decode(self, codes: Tensor) -> Tensor:
-        z = self.quantizer.decode(codes.long()).to(self.dtype)
+    @torch.no_grad()
+    def from_codes(self, codes: Sequence[Tensor]) -> Tensor:
+        """``detokenize`` without a look at the values of the codes: what ``torch.export`` takes."""
+        z = self.quantizer.decode(codes[0].long()).to(self.dtype)
         if self.likelihood_of is None:
             return self.spec.unscale(self.decoder(z))
         return self.observation(z).mean.round().to(self.spec.dtype)
@@ -287,7 +307,7 @@ class VQVAE(Tokenizer):
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
         """See ``Reconstructs.reconstruct``. Raises UserError for examples of another shape or range."""
-        return self._decode(self.tokenize(x)[0])
+        return self.from_codes(self.tokenize(x))
 
     def draw(
         self,
@@ -303,6 +323,5 @@ class VQVAE(Tokenizer):
 
         The options are the prior's.
         """
-        return self._decode(
-            self.prior.draw(n, labels, contexts, options, generator=generator, progress=progress)
-        )
+        codes = self.prior.draw(n, labels, contexts, options, generator=generator, progress=progress)
+        return self.from_codes((codes,))

@@ -1,0 +1,159 @@
+"""An evaluation and its figures: numbers with their units, and whether they are exact, bounds or measured."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from ancestral import units
+from ancestral.configuration import Configuration, Count, Natural, NonNegative, to_json
+from ancestral.errors import UserError
+from ancestral.records import read_record
+
+if TYPE_CHECKING:  # the report reads evaluations, and needs no torch
+    from torch import Tensor
+
+    from ancestral.spec import Spec
+
+Kind = Literal["exact", "bound", "estimate", "measure"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One number of an evaluation.
+
+    >>> Figure(id="psnr", name="reconstruction PSNR", value=23.9, quantity="PSNR", unit="dB").kind
+    'measure'
+    """
+
+    open: ClassVar[bool] = True
+    id: str
+    """What programs call it; it never changes."""
+    name: str
+    """What people read."""
+    value: float
+    quantity: str
+    """What it is a number of; figures of one quantity and unit can be compared."""
+    unit: str = ""
+    kind: Kind = "measure"
+    """Exact, a bound on or an estimate of a negative log-likelihood; or a measure of something else."""
+    better: Literal["lower", "higher"] | None = None
+    """Which of two values is the better one; None where that depends."""
+    note: str = ""
+    standard_error: float | None = None
+    """Of the mean over the examples."""
+
+    @classmethod
+    def of_nats(
+        cls, id: str, name: str, nats: "Tensor", spec: "Spec", *, quantity: str, kind: Kind, note: str = ""
+    ) -> "Figure":
+        """The mean of costs ``(N,)`` nats of examples, in bits/dim; of continuous data in nats.
+
+        >>> import torch
+        >>> from ancestral.spec import Spec
+        >>> costs = torch.tensor([3.0, 5.0]) * math.log(2)
+        >>> spec = Spec(shape=(1, 2, 2))
+        >>> figure = Figure.of_nats("nll", "NLL", costs, spec, quantity="NLL", kind="exact")
+        >>> round(figure.value, 4), figure.unit, round(figure.standard_error, 4), figure.better
+        (1.0, 'bits/dim', 0.25, 'lower')
+        """
+        values = nats.double() if spec.levels is None else units.bits_per_dim(nats.double(), spec.dims)
+        error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
+        return cls(
+            id=id,
+            name=name,
+            value=float(values.mean()),
+            quantity=quantity,
+            unit="nats" if spec.levels is None else "bits/dim",
+            kind=kind,
+            better="lower",
+            note=note,
+            standard_error=error,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codebook(Configuration):
+    """How the codes of one codebook are used."""
+
+    open = True
+    size: Count
+    used: Natural
+    perplexity: float
+    """Exponential of the entropy of the use: between 1 and ``size``."""
+    usage: Sequence[Natural]
+    """Times that each code was used."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.usage) != self.size:
+            problem = f"expected the use of each of {self.size} codes, got {len(self.usage)}"
+            raise UserError(problem, "evaluate anew")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Configuration):
+    """The figures of a model on a split of data.
+
+    >>> nll = Figure(
+    ...     id="nll", name="negative log-likelihood", value=2.868, quantity="NLL", unit="bits/dim"
+    ... )
+    >>> result = Evaluation(model="PixelCNN", data="digits", split="test", examples=180, figures=[nll])
+    >>> result["nll"], result["negative log-likelihood"]
+    (2.868, 2.868)
+    >>> print(result)
+    PixelCNN on digits, test split, 180 examples
+    <BLANKLINE>
+    figure                    value  unit      kind     note
+    negative log-likelihood  2.8680  bits/dim  measure
+    """
+
+    open = True
+    model: str
+    data: str
+    split: str
+    examples: Natural
+    figures: Sequence[Figure]
+    codebooks: Sequence[Codebook] = ()
+    seconds: NonNegative = 0.0
+    command: str = ""
+
+    def __getitem__(self, name: str) -> float:
+        """The value of a figure by its id or its name. Raises KeyError, with the ids that there are."""
+        for figure in self.figures:
+            if name in (figure.id, figure.name):
+                return figure.value
+        raise KeyError(f"no figure {name!r}, but {', '.join(figure.id for figure in self.figures)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``evaluation.json``."""
+        return to_json(self)
+
+    @classmethod
+    def read(cls, path: Path) -> "Evaluation":
+        """What ``evaluation.json`` holds; what it lacks is empty. Raises like ``read_record``."""
+        nothing = cls(model="", data="", split="", examples=0, figures=())
+        return read_record(cls, path, nothing)
+
+    def __str__(self) -> str:
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
+        table.add_column("figure", no_wrap=True)
+        table.add_column("value", justify="right", no_wrap=True)
+        table.add_column("unit", no_wrap=True)
+        table.add_column("kind", no_wrap=True)
+        table.add_column("note", overflow="fold")
+        for f in self.figures:
+            value = f"{f.value:.4g}" if abs(f.value) >= 100 else f"{f.value:.4f}"
+            error = f" ± {f.standard_error:.4f}" if f.standard_error is not None else ""
+            table.add_row(f.name, value + error, f.unit, f.kind, f.note)
+        console = Console(width=80, color_system=None)
+        with console.capture() as capture:
+            console.print(table)
+        lines = [line.rstrip() for line in capture.get().splitlines() if line.strip()]
+        return "\n".join(
+            [f"{self.model} on {self.data}, {self.split} split, {self.examples:,} examples", "", *lines]
+        )

@@ -1,0 +1,25 @@
+"""What the memory of this machine holds, asked before a thing is made whose size a file decides."""
+
+import os
+
+from ancestral.errors import UserError
+
+
+def check_room(size: int, what: str, remedy: str) -> None:
+    """Raise UserError unless ``size`` bytes, which ``what`` takes, fit into the memory of this machine.
+
+    >>> check_room(2**60, "a network of this width", "choose a smaller one")
+    Traceback (most recent call last):
+    ancestral.errors.UserError: expected a network of this width to fit into memory, got ...
+    """
+    if size > (there := _memory()):
+        got = f"{size / 2**30:,.0f} GiB where there are {there / 2**30:,.0f}"
+        raise UserError(f"expected {what} to fit into memory, got {got}", remedy)
+
+
+def _memory() -> int:
+    """Bytes of memory of this machine; where the system does not tell, as many as an address names."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return 2**63

@@ -1,0 +1,52 @@
+"""What a training is about to do, as lines on the terminal."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from ancestral.data import Dataset
+from ancestral.data.pictures import SPLITS
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+_CLASSES, _REASONS = 10, 3
+"""Classes and skipped files that are named."""
+
+
+def summary(data: Dataset, parameters: Mapping[str, int], fabric: "Fabric", precision: str) -> str:
+    """The data, what was left out of them, the size of each stage's networks, and where they are trained.
+
+    Args:
+        data: examples.
+        parameters: of each stage, the number that is trained.
+        fabric: the processes and their device.
+        precision: of the arithmetic.
+    """
+    spec = data.spec
+    values = "real numbers" if spec.levels is None else f"{spec.levels} levels"
+    shape = "x".join(map(str, spec.shape))
+    lines = {
+        "data": f"{data.source}: {spec.domain} {shape}, {values}",
+        "examples": ", ".join(f"{len(data.split(name)):,} {name}" for name in SPLITS),
+    }
+    if spec.classes:
+        lines["classes"] = f"{spec.classes}: {_first(data.classes, _CLASSES, ', ')}".rstrip(": ")
+    if data.skipped:
+        lines["skipped"] = f"{len(data.skipped):,}: {_first(data.skipped, _REASONS, '; ')}"
+    if data.duplicates:
+        lines["left out"] = f"{data.duplicates:,} that a split held out has too"
+    lines["parameters"] = ", ".join(f"{n:,} in {stage}" for stage, n in parameters.items())
+    device = fabric.device.type
+    if device == "cpu":
+        device += f", threads: {torch.get_num_threads()}"
+    if fabric.world_size > 1:
+        device += f", processes: {fabric.world_size}"
+    lines["device"] = f"{device}, precision: {precision}"
+    return "\n".join(f"{name:<12}{line}" for name, line in lines.items())
+
+
+def _first(names: tuple[str, ...], most: int, between: str) -> str:
+    more = f"{between}and {len(names) - most:,} more" if len(names) > most else ""
+    return between.join(names[:most]) + more
