@@ -38,8 +38,9 @@ USAGE = "usage: ancestral COMMAND [options]\n\n" + "\n".join(
     f"  {name:<12} {text}" for name, text in COMMANDS.items()
 )
 
-_MORE = """`ancestral COMMAND --help` lists a command's options, `ancestral --version` tells
-the version, `ancestral --completion` prints what bash and zsh need to complete them."""
+_MORE = """`ancestral COMMAND --help` lists a command's options, `ancestral --version`
+tells the version, `ancestral --completion` prints what bash and zsh need to
+complete them."""
 
 
 def main() -> None:
