@@ -3,12 +3,14 @@
     python benchmarks/quantizer.py
 
 Forward and backward of the whole layer in training mode, running means and revival included, float32, 64
-features. ``bare`` is the product (N, D) x (D, K) into memory that is already there; ``peer`` is
-vector-quantize-pytorch's VectorQuantize with running means, in training mode. All are timed in turns in one
-run; figures are medians. ``ours MiB`` is the peak of a step beyond what the process held.
+features. They come as a network in channels-last memory gives them, the trainer's default, and the peer has
+them as the rows that it wants. ``bare`` is the product (N, D) x (D, K) into memory that is already there;
+``peer`` is vector-quantize-pytorch's VectorQuantize with running means, in training mode. All are timed in
+turns in one run; figures are medians. ``ours MiB`` is the peak of a step beyond what the process held.
 
-On a machine that others use as well, threads that spin while they wait for a preempted one measure the
-others' work: there, set OMP_WAIT_POLICY=passive (the header names it).
+On a CPU two tables are printed: one with threads that spin while they wait for each other, as they do unless
+told otherwise, and one with OMP_WAIT_POLICY=passive. On a machine that others use as well, spinning threads
+measure the others' work; a program of many short operations loses more by waiting passively.
 """
 
 import argparse
@@ -53,18 +55,18 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def features(n: int, device: torch.device, channels_last: bool) -> Tensor:
+def features(n: int, device: torch.device, channels_first: bool) -> Tensor:
     """``(n / 256, 64, 16, 16)``, as an encoder gives."""
     z = torch.randn(n // 256, DIM, 16, 16, generator=torch.Generator().manual_seed(0)).to(device)
     return z.contiguous(
-        memory_format=torch.channels_last if channels_last else torch.contiguous_format
+        memory_format=torch.contiguous_format if channels_first else torch.channels_last
     ).requires_grad_()
 
 
-def our_step(n: int, k: int, device: torch.device, channels_last: bool) -> Callable[[], None]:
+def our_step(n: int, k: int, device: torch.device, channels_first: bool) -> Callable[[], None]:
     torch.manual_seed(0)
     quantizer = VectorQuantizer(DIM, k, kmeans_start=False).to(device)
-    z = features(n, device, channels_last)
+    z = features(n, device, channels_first)
     incoming = torch.ones_like(z)
 
     def step() -> None:
@@ -81,7 +83,7 @@ def peer_step(n: int, k: int, device: torch.device) -> Callable[[], None]:
     torch.manual_seed(0)
     quantizer = VectorQuantize(dim=DIM, codebook_size=k, decay=0.99).to(device)
     # Rows, the layout that it wants.
-    rows = features(n, device, True).detach().movedim(1, -1).reshape(n // 256, 256, DIM).requires_grad_()
+    rows = features(n, device, False).detach().movedim(1, -1).reshape(n // 256, 256, DIM).requires_grad_()
     incoming = torch.ones_like(rows)
 
     def step() -> None:
@@ -149,7 +151,7 @@ def own_process_mib(n: int, k: int, who: str, args: argparse.Namespace) -> float
         str(k),
     ]
     done = subprocess.run(
-        command + ["--channels-last"] * args.channels_last, check=True, capture_output=True, text=True
+        command + ["--channels-first"] * args.channels_first, check=True, capture_output=True, text=True
     )
     return float(done.stdout)
 
@@ -185,15 +187,21 @@ def parse() -> argparse.Namespace:
         help="timed repeats at the smallest size; fewer at larger ones, at least 3",
     )
     parser.add_argument(
-        "--channels-last",
+        "--channels-first",
         action="store_true",
-        help="features in channels-last memory, whose row view is free",
+        help="features in contiguous memory, which has to be copied to rows",
     )
     parser.add_argument("--skip-peer", action="store_true", help="leave the peer out")
     parser.add_argument(
         "--skip-peer-largest",
         action="store_true",
         help="leave the peer out at the largest size, where it takes GBs",
+    )
+    parser.add_argument(
+        "--waiting",
+        choices=("both", "as-set"),
+        default="both",
+        help="a table for each way in which threads wait on a CPU, or one as OMP_WAIT_POLICY says",
     )
     parser.add_argument("--measure-memory", nargs=3, metavar=("WHO", "N", "K"), help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -203,13 +211,19 @@ def main() -> None:
     args = parse()
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
+    if args.waiting == "both" and device.type == "cpu" and not args.measure_memory:
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+        for policy in ({}, {"OMP_WAIT_POLICY": "passive"}):
+            command = [sys.executable, *sys.argv, "--waiting", "as-set"]
+            subprocess.run(command, check=True, env=environment | policy)
+        return
     if args.measure_memory:
         who, n, k = args.measure_memory[0], int(args.measure_memory[1]), int(args.measure_memory[2])
-        warm = our_step(256, 32, device, args.channels_last)
+        warm = our_step(256, 32, device, args.channels_first)
         warm()  # loads the libraries
         print(
             peak_extra_mib(
-                our_step(n, k, device, args.channels_last) if who == "ours" else peer_step(n, k, device),
+                our_step(n, k, device, args.channels_first) if who == "ours" else peer_step(n, k, device),
                 device,
             )
         )
@@ -223,7 +237,7 @@ def main() -> None:
     columns = ("N x K", "bare ms", "ours ms", "ratio", "peer ms", "speed-up", "ours MiB", "bound MiB")
     print(" | ".join(f"{column:>12}" for column in columns))
     for n, k in SIZES:
-        jobs = {"bare": bare_product(n, k, device), "ours": our_step(n, k, device, args.channels_last)}
+        jobs = {"bare": bare_product(n, k, device), "ours": our_step(n, k, device, args.channels_first)}
         if not args.skip_peer and not (args.skip_peer_largest and (n, k) == SIZES[-1]):
             jobs["peer"] = peer_step(n, k, device)
         work = n * k / (SIZES[0][0] * SIZES[0][1])

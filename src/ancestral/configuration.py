@@ -21,7 +21,7 @@ T = TypeVar("T")
 class Range:
     """The numbers that a field may hold, declared as ``Annotated[int, Range(least=1)]``.
 
-    Of a list, a tuple or a mapping, each number in it is to lie in the range. Integers fit 64 bits.
+    Of a list, a tuple or a mapping, each number in it is to lie in the range; integers in 64 bits as well.
 
     >>> Range(least=0, below=1).check("dropout", 1.5)
     Traceback (most recent call last):
@@ -41,9 +41,11 @@ class Range:
         got = shown(value if whole is None else whole)
         for number in _numbers(value):
             if not (self.least <= number <= self.most and self.above < number < self.below):
-                one_sided = min(self.most, self.below) == math.inf and math.isfinite(number)
+                # A bound far above is no help to one who is below the range.
+                end = dataclasses.replace(self, most=math.inf) if number < self.least else self
+                one_sided = min(end.most, end.below) == math.inf and math.isfinite(number)
                 remedy = f"raise {name}" if one_sided else "choose a value in that range"
-                raise UserError(f"expected {name} {self}, got {got}", remedy)
+                raise UserError(f"expected {name} {end}, got {got}", remedy)
             if isinstance(number, int) and number >= 2**63:
                 problem = f"expected {name} below 2^63, got {got}"
                 raise UserError(problem, "choose a value in that range")
@@ -74,6 +76,8 @@ Depth = Annotated[int, Range(least=1, most=1000)]
 """Of what a network has one after another, and a loop builds: layers, codebooks."""
 Blocks = Annotated[int, Range(least=0, most=1000)]
 """The same where there may be none."""
+Width = Annotated[int, Range(least=1, most=2**20)]
+"""Of what a network has side by side: channels, units, heads."""
 Positive = Annotated[float, Range(above=0)]
 NonNegative = Annotated[float, Range(least=0)]
 Share = Annotated[float, Range(least=0, below=1)]

@@ -10,7 +10,7 @@ class UserError(Exception):
     r"""What was asked for cannot be done, for a reason that the person asking can mend.
 
     The message is one line: what was expected and what came, then what to do. The command line prints it and
-    exits with status 2. Control characters of names and files are written out, lest a terminal obey them.
+    exits with status 2. Control characters of names and files are written out: no terminal obeys them.
 
     >>> print(UserError("expected 3 labels, got 2", "give one for each example"))
     expected 3 labels, got 2; give one for each example

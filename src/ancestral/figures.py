@@ -135,7 +135,7 @@ class Evaluation(Configuration):
 
     @classmethod
     def read(cls, path: Path) -> "Evaluation":
-        """What ``evaluation.json`` holds; what it lacks is empty. Raises like ``read_record``."""
+        """What ``evaluation.json`` holds; what it leaves out is empty. Raises like ``read_record``."""
         nothing = cls(model="", data="", split="", examples=0, figures=())
         return read_record(cls, path, nothing)
 

@@ -1,4 +1,4 @@
-"""What the memory of this machine holds, asked before a thing is made whose size a file decides."""
+"""What the memory of this machine holds: asked before a file or a number decides the size of anything."""
 
 import os
 

@@ -385,7 +385,7 @@ _SIZED = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.ra
 
 
 class _Allowance(TorchFunctionMode):
-    """Within, tensors are made while they are of at most so many values, which memory holds."""
+    """Within, tensors are made while they have together at most so many values, and the memory holds them."""
 
     def __init__(self, name: str, most: int | None) -> None:
         super().__init__()

@@ -192,8 +192,8 @@ def test_bash_completes_commands_models_and_options():
     script = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
 
     def complete(*words):
-        ask = f"COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}; "
-        ask += "_ancestral; echo ${COMPREPLY[*]}"
+        asked = f"COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}; _ancestral"
+        ask = f"{asked}; echo ${{COMPREPLY[*]}}"
         done = subprocess.run(
             ["bash", "-c", f"{script}\n{ask}"], check=True, capture_output=True, text=True, env={}
         )

@@ -214,7 +214,7 @@ def test_dropout_without_a_module_is_said_and_is_no_fault():
         def forward(self, x):
             return dropout(super().forward(x), 0.5, self.training)
 
-    certificate = certify(Functional(), GREY)
+    certificate = certify(Functional(), GREY, trials=2)
     assert (certificate.random, certificate.random_in_training) == (False, True)
     assert certificate.causal
     assert "training mode is random (dropout?), and was not compared" in str(certificate)
@@ -226,7 +226,7 @@ def test_a_leak_of_training_mode_alone_is_named_so(norm):
         def forward(self, x):
             return super().forward(x) + (x.double().unsqueeze(-1) if self.training else 0)
 
-    certificate = certify(Careless(norm=norm), GREY)
+    certificate = certify(Careless(norm=norm), GREY, trials=2)
     assert sorted(certificate.leaks.tolist()) == [[i, i] for i in range(30)]
     lines = str(certificate).splitlines()
     assert "LEAK in training mode: output (0, 2, 3) sees input (0, 2, 3), and 29 more" in lines
@@ -240,7 +240,7 @@ def test_statistics_of_ones_own_over_the_batch_are_no_leak_of_the_past():
             out = super().forward(x)
             return out - out.mean((0, 2, 3), keepdim=True) if self.training else out
 
-    certificate = certify(Centered(), GREY)
+    certificate = certify(Centered(), GREY, trials=2)
     assert not certificate.causal
     assert not len(certificate.leaks)
     assert (

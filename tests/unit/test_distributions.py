@@ -114,9 +114,10 @@ def test_float32_is_near_float64(kind, log_scale, levels):
     single = binned(kind, loc, torch.full_like(loc, log_scale), levels).log_prob(values).double()
     exact = binned(kind, loc.double(), torch.full_like(loc, log_scale).double(), levels).log_prob(values)
     # The standardized position carries a few roundings of |x - mu| / s <= 2.5/s, and log P changes by its
-    # square (normal) or by it.
+    # square (normal) or by it. Four roundings of a CDF below 1 (6e-8 each, of the erf of some processors) are
+    # 8e-5 of the narrowest mass that is a difference of two, .003.
     farthest = 2.5 * math.exp(-log_scale)
-    error = 5e-7 * max(1.0, farthest) ** (2 if kind == "normal" else 1) + 5e-5
+    error = 5e-7 * max(1.0, farthest) ** (2 if kind == "normal" else 1) + 8e-5
     assert (single - exact).abs().max() <= error
 
 

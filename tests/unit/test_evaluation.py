@@ -173,7 +173,7 @@ def test_reconstruction(data, cls):
     assert result["reconstruction MSE"] == pytest.approx(squares.mean())
     assert result["reconstruction PSNR"] == pytest.approx(-10 * np.log10(squares.mean()))
     assert figure(result, "reconstruction PSNR").unit == "dB"
-    assert figure(result, "reconstruction PSNR").note == "of the mean error"
+    assert figure(result, "reconstruction PSNR").note == "of the MSE"
 
 
 def test_psnr_is_of_the_mean_error_and_counts_perfect_images_apart(data):
@@ -189,7 +189,7 @@ def test_psnr_is_of_the_mean_error_and_counts_perfect_images_apart(data):
     model = Nearly(VAE.Config.tiny(), data.spec).eval()
     result = evaluate(model, data, limit=4)
     assert result["reconstruction_psnr"] == pytest.approx(20 * np.log10(16) + 10 * np.log10(2))
-    assert figure(result, "reconstruction PSNR").note == "of the mean error; 2 of 4 perfect"
+    assert figure(result, "reconstruction PSNR").note == "of the MSE; 2 of 4 perfect"
     model.wrong = 0
     perfect = evaluate(model, data, limit=4)
     assert perfect["reconstruction_mse"] == 0

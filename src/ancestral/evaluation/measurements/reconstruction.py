@@ -58,7 +58,7 @@ def measure(examined: Examined) -> Result:
                 quantity="peak signal-to-noise ratio",
                 unit="dB",
                 better="higher",
-                note="of the mean error" + (f"; {perfect:,} of {len(errors):,} perfect" if perfect else ""),
+                note="of the MSE" + (f"; {perfect:,} of {len(errors):,} perfect" if perfect else ""),
             )
         )
     return Result(figures=figures, pictures={"reconstructions": picture})

@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 
 from ancestral.batch import Batch
 from ancestral.capabilities import Completes, broadcast_known
-from ancestral.configuration import Blocks, Count, Share
+from ancestral.configuration import Blocks, Share, Width
 from ancestral.distributions.discrete import Discrete
 from ancestral.distributions.likelihood import Likelihood
 from ancestral.errors import UserError
@@ -68,11 +68,11 @@ class Autoregressive(Completes):
         likelihood: Literal["categorical", "logistic-mixture", "coupled-logistic-mixture"] = "categorical"
         """Distribution of a value given the past; code maps take categorical. Coupled: channels share
         components and shift each other."""
-        components: Count = 10
+        components: Width = 10
         """Components of the logistic mixture."""
         class_conditional: bool = True
         """Condition on the class where the data have classes."""
-        condition_width: Count = 64
+        condition_width: Width = 64
         """Features of what the model is conditioned on: class and contexts."""
         context_blocks: Blocks = 2
         """Residual blocks that a context passes before it conditions the model."""

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ancestral.configuration import Count, Depth, Range
+from ancestral.configuration import Depth, Range, Width
 from ancestral.errors import UserError
 from ancestral.models.autoregressive.base import Autoregressive
 from ancestral.models.autoregressive.heads import masked_head
@@ -70,7 +70,7 @@ class GatedPixelCNN(Autoregressive):
         """Options of the Gated PixelCNN."""
 
         kind: ClassVar = "gated-pixelcnn"
-        width: Count = 64
+        width: Width = 64
         """Channels of each stack."""
         layers: Depth = 8
         """Gated layers."""
@@ -78,7 +78,7 @@ class GatedPixelCNN(Autoregressive):
         """Size of the (masked) kernel, odd."""
         dilations: tuple[Annotated[int, Range(least=1, most=1024)], ...] = (1,)
         """Dilation of each layer, repeated in turn."""
-        head: Count = 128
+        head: Width = 128
         """Channels of the 1x1 convolution before the output."""
 
         def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ancestral.configuration import Blocks, Count, Depth
+from ancestral.configuration import Blocks, Depth, Width
 from ancestral.models.autoregressive.base import Autoregressive
 from ancestral.models.autoregressive.heads import masked_head
 from ancestral.nn.causal import RasterConv2d, channel_groups, check_odd
@@ -33,13 +33,13 @@ class MaskedStack(Autoregressive):
     class Config(Autoregressive.Config):
         """Options that these models share."""
 
-        hidden: Count = 32
+        hidden: Width = 32
         """h: the blocks work on h channels and add to 2h."""
         layers: Depth = 15
         """Residual blocks."""
         first_kernel: int = 7
         """Size of the first kernel (mask A), odd."""
-        head: Count = 128
+        head: Width = 128
         """Channels of the 1x1 convolutions before the output."""
         head_layers: Blocks = 2
         """1x1 convolutions before the output."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from ancestral.configuration import Count, Depth
+from ancestral.configuration import Depth, Width
 from ancestral.models.autoregressive.weight_normalized import WeightNormalized
 from ancestral.nn.causal import RasterConv2d, Upsample2d, VerticalConv2d
 from ancestral.nn.gated_residual import GatedResidual, concat_elu, normalize_weights
@@ -155,7 +155,7 @@ class PixelCNNpp(WeightNormalized):
         """Options of the PixelCNN++."""
 
         kind: ClassVar = "pixelcnnpp"
-        width: Count = 160
+        width: Width = 160
         """Filters of every layer."""
         blocks: Depth = 5
         """Residual blocks at each resolution, each way."""

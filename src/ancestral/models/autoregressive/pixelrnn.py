@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from ancestral.configuration import Count, Depth
+from ancestral.configuration import Depth, Width
 from ancestral.models.autoregressive.masked_stack import MaskedBlock, MaskedStack
 from ancestral.nn.causal import RasterConv2d
 from ancestral.nn.receptive_field import Grid, through
@@ -58,11 +58,11 @@ class PixelRNN(MaskedStack):
         kind: ClassVar = "pixelrnn"
         layer: Literal["row-lstm", "diagonal-bilstm"] = "diagonal-bilstm"
         """Down the rows (faster, sees a triangle), or along the diagonals from both sides."""
-        hidden: Count = 16
+        hidden: Width = 16
         """h: hidden units of each LSTM at a position; residual connections have 2h channels."""
         layers: Depth = 7
         """LSTM layers."""
-        head: Count = 32
+        head: Width = 32
         """Channels of the 1x1 convolutions before the output."""
 
         @classmethod

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ancestral.configuration import Blocks, Count, Depth, Natural, Range
+from ancestral.configuration import Blocks, Depth, Natural, Range, Width
 from ancestral.models.autoregressive.weight_normalized import WeightNormalized
 from ancestral.nn.attention import CausalAttention
 from ancestral.nn.causal import RasterConv2d, VerticalConv2d
@@ -82,24 +82,24 @@ class PixelSNAIL(WeightNormalized):
         """Options of the PixelSNAIL."""
 
         kind: ClassVar = "pixelsnail"
-        width: Count = 256
+        width: Width = 256
         """Filters of every layer."""
         blocks: Depth = 12
         """Attention blocks."""
         residual_blocks: Depth = 4
         """Residual blocks in each attention block."""
-        residual_width: Count = 256
+        residual_width: Width = 256
         """Hidden filters of a residual block."""
-        kernel: Annotated[int, Range(least=2)] = 2
+        kernel: Annotated[int, Range(least=2, most=2**20)] = 2
         """Size of the causal kernel: an even one sees the upper left, an odd one the rows above to both
         sides."""
         attention_every: Natural = 1
         """Blocks from one that attends to the next; 0 for convolutions alone."""
-        heads: Count = 1
+        heads: Width = 1
         """Heads of each attention."""
-        key: Count = 16
+        key: Width = 16
         """Size of a head's keys."""
-        value: Count = 128
+        value: Width = 128
         """Size of a head's values."""
         output_blocks: Blocks = 0
         """Residual blocks of 1x1 convolutions before the output: the output stack of VQ-VAE-2's priors."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from ancestral.configuration import Count, Depth
+from ancestral.configuration import Depth, Width
 from ancestral.errors import UserError
 from ancestral.models.autoregressive.base import Autoregressive, Shifted
 from ancestral.nn.attention import CausalAttention
@@ -80,11 +80,11 @@ class Transformer(Shifted):
         """Options of the transformer."""
 
         kind: ClassVar = "transformer"
-        width: Count = 128
+        width: Width = 128
         """Features of a position."""
         layers: Depth = 6
         """Blocks of attention and a two-layer network."""
-        heads: Count = 4
+        heads: Width = 4
         """Heads of each attention."""
         positions: Literal["learned", "rotary"] = "rotary"
         """A learned vector for each position, or queries and keys turned by angles of row and column."""

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from ancestral.configuration import Count, Depth, Range
+from ancestral.configuration import Depth, Range, Width
 from ancestral.models.autoregressive.base import Autoregressive, Shifted
 from ancestral.nn.causal import RasterConv2d
 from ancestral.nn.gated_unit import gated_unit
@@ -56,13 +56,13 @@ class WaveNet(Shifted):
         """Options of the WaveNet."""
 
         kind: ClassVar = "wavenet"
-        width: Count = 64
+        width: Width = 64
         """Residual channels."""
-        gate_width: Count = 64
+        gate_width: Width = 64
         """Channels of the gated units."""
-        skip_width: Count = 128
+        skip_width: Width = 128
         """Channels of the skip connections."""
-        kernel: Annotated[int, Range(least=2)] = 2
+        kernel: Annotated[int, Range(least=2, most=2**20)] = 2
         """Size of the causal kernel."""
         layers: Annotated[int, Range(least=1, most=30)] = 10
         """Layers of one cycle, of dilations 1, 2, 4, ..."""

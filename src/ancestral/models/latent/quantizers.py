@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Annotated, ClassVar, Literal
 
-from ancestral.configuration import Configuration, Count, Depth, NonNegative, Range, Share
+from ancestral.configuration import Configuration, Depth, NonNegative, Range, Share, Width
 from ancestral.nn.quantize import FiniteScalarQuantizer, Quantizer, ResidualQuantizer, VectorQuantizer
 
 
@@ -13,11 +13,11 @@ class _Learned(Configuration):
 
     layer: ClassVar[type[VectorQuantizer | ResidualQuantizer]]
 
-    codebook_size: Annotated[int, Range(least=2)] = 512
+    codebook_size: Annotated[int, Range(least=2, most=2**20)] = 512
     """K, the number of codes."""
     num_codebooks: Depth = 1
     """M, codebooks at each position: of parts of the vector, or of steps of the residual quantizer."""
-    dim: Count = 64
+    dim: Width = 64
     """D, features of a position that are quantized."""
     update: Literal["ema", "gradient"] = "ema"
     """Codes follow running means (appendix A.1) or the codebook loss (equation 3)."""
@@ -67,7 +67,7 @@ class FiniteScalar(Configuration):
 
     kind: ClassVar = "finite-scalar"
 
-    levels: tuple[Annotated[int, Range(least=2)], ...] = (8, 8, 8)
+    levels: tuple[Annotated[int, Range(least=2, most=2**20)], ...] = (8, 8, 8)
     """Levels of each feature; their product is the number of codes."""
 
     def build(self) -> Quantizer:

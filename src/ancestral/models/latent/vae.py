@@ -11,7 +11,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from ancestral.batch import Batch
 from ancestral.capabilities import ContinuousLatents
-from ancestral.configuration import Blocks, Configuration, Count, Natural, NonNegative, Range
+from ancestral.configuration import Blocks, Configuration, Natural, NonNegative, Range, Width
 from ancestral.distributions.discrete import Discrete
 from ancestral.distributions.likelihood import IndependentKind, Likelihood
 from ancestral.errors import UserError
@@ -31,7 +31,7 @@ class MLP(Configuration):
 
     kind: ClassVar = "mlp"
 
-    hidden: Count = 512
+    hidden: Width = 512
     """Hidden units of each network."""
 
     def build(self, spec: Spec, latents: int, likelihood: Likelihood) -> tuple[nn.Module, nn.Module]:
@@ -51,9 +51,9 @@ class Convolutional(Configuration):
 
     kind: ClassVar = "convolutional"
 
-    width: Annotated[int, Range(least=2)] = 96
+    width: Annotated[int, Range(least=2, most=2**20)] = 96
     """Channels at the coarsest resolution."""
-    stride: Count = 4
+    stride: Width = 4
     """Pixels that one position of the coarsest resolution covers, each way."""
     blocks: Blocks = 1
     """Residual blocks at the coarsest resolution of each network."""
@@ -111,11 +111,11 @@ class VAE(ContinuousLatents):
 
         architecture: MLP | Convolutional = field(default_factory=Convolutional)
         """Encoder and decoder."""
-        latents: Count = 64
+        latents: Width = 64
         """Dimensions of z."""
         likelihood: IndependentKind = "logistic-mixture"
         """Distribution of a value given z."""
-        components: Count = 5
+        components: Width = 5
         """Components of the logistic mixture."""
         beta: NonNegative = 1.0
         """Weight of the rate in the loss; figures of likelihood never use it."""

@@ -10,7 +10,7 @@ from torch.nn.functional import mse_loss
 
 from ancestral.batch import Batch
 from ancestral.capabilities import Tokenizer
-from ancestral.configuration import Blocks, Count, Range
+from ancestral.configuration import Blocks, Range, Width
 from ancestral.distributions.discrete import Discrete
 from ancestral.distributions.likelihood import IndependentKind, Likelihood
 from ancestral.errors import UserError
@@ -60,13 +60,13 @@ class VQVAE(Tokenizer):
 
         quantizer: Vector | Residual | FiniteScalar = field(default_factory=Vector)
         """How features become codes."""
-        stride: Count = 4
+        stride: Width = 4
         """Pixels that one code covers, each way."""
-        width: Annotated[int, Range(least=2)] = 128
+        width: Annotated[int, Range(least=2, most=2**20)] = 128
         """Channels of encoder and decoder at the coarsest resolution."""
         blocks: Blocks = 2
         """Residual blocks of encoder and decoder."""
-        residual_width: Count = 64
+        residual_width: Width = 64
         """Hidden channels of a residual block."""
         fine_blocks: Blocks = 0
         """Residual blocks at each finer resolution of the decoder."""
@@ -74,7 +74,7 @@ class VQVAE(Tokenizer):
         """Batch normalization, of the features too: faster, and they cannot drift away from their codes."""
         likelihood: Literal["mse"] | IndependentKind = "logistic-mixture"
         """Distribution of a value given the codes; mse trains on squared error and gives no likelihood."""
-        components: Count = 5
+        components: Width = 5
         """Components of the logistic mixture."""
         prior: Prior = field(default_factory=GatedPixelCNN.Config)
         """The model of the code maps."""
