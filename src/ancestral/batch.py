@@ -63,6 +63,15 @@ class Batch:
         """Some of the examples."""
         return self.map(lambda tensor: tensor[index])
 
+    def some(self, n: int) -> "Batch":
+        """At most ``n`` examples, evenly from all of them: the first alone may all be of one class.
+
+        >>> Batch(torch.arange(100)).some(4).x.tolist()
+        [0, 25, 50, 75]
+        """
+        n = min(n, len(self))
+        return self[torch.arange(n) * len(self) // max(n, 1)]
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
         """The batch on a device."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))

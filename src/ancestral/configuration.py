@@ -86,7 +86,7 @@ Share = Annotated[float, Range(least=0, below=1)]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """Base of the dataclasses of options, whose values are checked against the ranges that fields declare.
+    """Base of the dataclasses of options, whose values are checked against the ranges and choices declared.
 
     A field may hold one of several configurations (``field: A | B``); these say which they are by ``kind``.
     """
@@ -97,37 +97,59 @@ class Configuration:
     """Whether JSON may say more than there are fields for, as files of a later version do."""
 
     def __post_init__(self) -> None:
-        """Raise UserError for the first value that is out of its range."""
-        for name, hint in _ranges(typing.cast(Any, type(self))).items():
+        """Raise UserError for the first value that is out of its range, or none of its choices."""
+        for name, hint in _checked(typing.cast(Any, type(self))).items():
             _check(hint, name, getattr(self, name))
 
 
 @functools.cache
-def _ranges(cls: Any) -> dict[str, Any]:
-    """The declared type of each field in which there is a range."""
+def _checked(cls: Any) -> dict[str, Any]:
+    """The declared type of each field in which there is a range or a set of choices."""
     hints = typing.get_type_hints(cls, include_extras=True)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if _has_range(hints[f.name])}
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if _is_checked(hints[f.name])}
 
 
-def _has_range(hint: Any) -> bool:
+def _is_checked(hint: Any) -> bool:
+    if typing.get_origin(hint) is typing.Literal:
+        return True
     notes = getattr(hint, "__metadata__", ())
-    parts = () if typing.get_origin(hint) is typing.Literal else typing.get_args(hint)
-    return any(isinstance(note, Range) for note in notes) or any(map(_has_range, parts))
+    return any(isinstance(note, Range) for note in notes) or any(map(_is_checked, typing.get_args(hint)))
 
 
 def _check(hint: Any, name: str, value: Any, whole: Any = None) -> None:
-    """Raise UserError for a value, or one inside it, that is out of the range which its type declares."""
+    """Raise UserError for a value, or one inside it, out of the range or choices that its type declares."""
     for note in getattr(hint, "__metadata__", ()):
         if isinstance(note, Range):
             note.check(name, value, whole)
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(value, str):
+        _check_choice(_choices(hint), name, value)
+    if origin is typing.Literal:
+        return
     if origin is tuple and parts[-1:] != (...,) and isinstance(value, list | tuple):
         for part, inner in zip(parts, value, strict=False):
             _check(part, name, inner, value if whole is None else whole)
         return
     for part in parts:
-        if _has_range(part):  # of all that a list or a mapping holds, or of the number that there may be
+        # Of all that a list or a mapping holds, or of the number that there may be.
+        if _is_checked(part) and not _choices(part):
             _check(part, name, value, whole)
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """What a field may hold that is one of several sets of choices: all of them; none if it is not."""
+    if typing.get_origin(hint) is typing.Literal:
+        return typing.get_args(hint)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return tuple(choice for part in typing.get_args(hint) for choice in _choices(part))
+    return ()
+
+
+def _check_choice(choices: tuple[Any, ...], name: str, value: Any) -> None:
+    if choices and value not in choices:
+        names = list(map(str, choices))
+        problem = f"expected {name} to be one of {', '.join(names)}, got {shown(value)}"
+        raise UserError(problem, nearest(value if isinstance(value, str) else shown(value), names))
 
 
 def to_json(value: Any) -> Any:
@@ -166,7 +188,7 @@ def from_json(cls: type[T], data: Any, *, where: str = "", base: T | None = None
         problem = f"expected options of {where or cls.__name__}, got {shown(data)}"
         raise UserError(problem, "give an object with names and values")
     fields = {_key(f): f for f in dataclasses.fields(typing.cast(Any, cls))}
-    hints, ranges = typing.get_type_hints(cls), _ranges(typing.cast(Any, cls))
+    hints, checked = typing.get_type_hints(cls), _checked(typing.cast(Any, cls))
     values: dict[str, Any] = {}
     for key, value in data.items():
         full = f"{where}.{key}" if where else key
@@ -185,8 +207,8 @@ def from_json(cls: type[T], data: Any, *, where: str = "", base: T | None = None
         name = fields[key].name
         there = getattr(base, name) if base is not None else _default(fields[key])
         values[name] = _convert(hints[name], value, full, None if there is dataclasses.MISSING else there)
-        if name in ranges:
-            _check(ranges[name], full, values[name])  # before the dataclass does, which knows no full name
+        if name in checked:
+            _check(checked[name], full, values[name])  # before the dataclass does, which knows no full name
     for key, field in fields.items():
         if base is None and field.name not in values and _default(field) is dataclasses.MISSING:
             raise UserError(f"expected {f'{where}.' if where else ''}{key}, got none", "give it a value")
@@ -228,12 +250,7 @@ def _convert(hint: Any, value: Any, where: str, base: Any) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_json(typing.cast(Any, hint), value, where=where, base=base)
     if origin is typing.Literal:
-        if value not in arguments:
-            choices = list(map(str, arguments))
-            raise UserError(
-                f"expected {where} to be one of {', '.join(choices)}, got {shown(value)}",
-                nearest(shown(value), choices),
-            )
+        _check_choice(arguments, where, value)
         return value
     if origin in (tuple, Sequence):
         return _convert_tuple(arguments if origin is tuple else (*arguments, ...), value, where)
@@ -268,10 +285,7 @@ def _convert_union(arguments: tuple[Any, ...], value: Any, where: str, base: Any
             raise UserError(problem, nearest(shown(kind), kinds))
         arguments = (kinds[kind],)
     # Several sets of choices are one, so that the message names them all.
-    choices = tuple(
-        c for hint in arguments if typing.get_origin(hint) is typing.Literal for c in typing.get_args(hint)
-    )
-    if choices:
+    if choices := tuple(choice for hint in arguments for choice in _choices(hint)):
         arguments = (
             *(hint for hint in arguments if typing.get_origin(hint) is not typing.Literal),
             typing.Literal[choices],

@@ -145,6 +145,19 @@ def test_values_are_checked_by_the_dataclass_too():
         from_json(Optimization, {"steps": 0})
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"likelihood": "gausian"}, "likelihood to be one of mse, .*, got 'gausian'; did you mean gaussian"),
+        ({"likelihood": ""}, "expected likelihood to be one of mse, .*, got ''"),
+    ],
+)
+def test_choices_are_checked_by_the_dataclass_too(options, message):
+    assert model_class("vqvae").Config(likelihood="mse").likelihood == "mse"
+    with pytest.raises(UserError, match=message):
+        model_class("vqvae").Config(**options)
+
+
 def test_differences_are_named_with_both_values():
     a, b = to_json(Outer()), to_json(CHANGED)
     assert differences(a, a) == []

@@ -90,6 +90,13 @@ def test_a_map_reaches_everything():
     same(batch.to("cpu", non_blocking=True), batch)
 
 
+@pytest.mark.parametrize(("n", "expected"), [(3, [0, 3, 6]), (4, [0, 2, 5, 7]), (20, list(range(10)))])
+def test_some_examples_are_from_all_of_them(n, expected):
+    batch = Batch(torch.arange(10), labels=torch.arange(10) + 1)
+    assert batch.some(n).x.tolist() == expected
+    assert batch.some(n).labels.tolist() == [i + 1 for i in expected]
+
+
 def test_batches_one_after_another_keep_what_all_have():
     batch = full(5)
     same(Batch.cat([batch[:2], batch[2:3], batch[3:]]), batch)

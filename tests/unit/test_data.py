@@ -765,6 +765,37 @@ def test_a_killed_build_goes_on_where_it_was(photos, tmp_path, monkeypatch):
     assert len(again) == 60 - 27  # of the 28 rows that were there, one is an unusable file
 
 
+def tear(file):
+    file.write_bytes(file.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("train.npy", tear),
+        ("test.npy", Path.unlink),
+        ("validation.npy", lambda file: file.write_bytes(b"no array")),
+        ("rows.npz", tear),
+        ("meta.json", lambda file: file.write_text('{"levels": "many"}')),
+        ("meta.json", tear),
+        ("test.npy", lambda file: file.write_bytes((file.parent / "train.npy").read_bytes())),
+    ],
+)
+def test_damaged_decoded_images_are_decoded_again(photos, tmp_path, monkeypatch, name, damage):
+    folder, _ = photos
+    expected = load_data(str(folder), OPTIONS)
+    monkeypatch.setattr(load, "MEMORY_LIMIT", 100)
+    load_data(str(folder), OPTIONS, tmp_path / "cache")
+    (home,) = (tmp_path / "cache").iterdir()
+    damage(home / name)
+    same(load_data(str(folder), OPTIONS, tmp_path / "cache"), expected)
+    decoded = []
+    decode = store.decode
+    monkeypatch.setattr(store, "decode", lambda image, target: decoded.append(1) or decode(image, target))
+    same(load_data(str(folder), OPTIONS, tmp_path / "cache"), expected)
+    assert not decoded, "once"
+
+
 def test_a_build_killed_at_any_write_or_rename_ends_with_the_same_files(photos, tmp_path, monkeypatch):
     folder, _ = photos
     with_odd_files(folder)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from torch.distributions import Normal, kl_divergence
 
 import ancestral
 from ancestral.batch import Batch
+from ancestral.cli import main as commands
 from ancestral.data import Dataset, ImageOptions, load_data
 from ancestral.errors import UserError
 from ancestral.evaluation import (
@@ -378,7 +380,7 @@ def test_detokenize_inverts_tokenize_up_to_the_loss(data):
     assert torch.equal(versions, model.reconstruct(x))
 
 
-def test_a_run_is_all_that_the_functions_need(tmp_path, data):
+def test_a_run_is_all_that_the_functions_need(tmp_path, data, monkeypatch, capsys):
     options = ancestral.TrainingOptions(device="cpu", sample_every=0)
     stages = {name: {"steps": 2, "batch_size": 8} for name in ("tokenizer", "prior")}
     run = ancestral.train(
@@ -415,6 +417,16 @@ def test_a_run_is_all_that_the_functions_need(tmp_path, data):
     ):
         ancestral.evaluate(run, **arguments)
         assert not about.exists(), "only figures on the whole of the run's own test split are the run's"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: Path(path) != run.path)
+        with pytest.raises(UserError, match=r"got a folder that cannot be written; .*write=False"):
+            ancestral.evaluate(run)
+        assert len(ancestral.evaluate(run, write=False).figures)
+        commands.run(["evaluate", str(run.path)])
+        shown = capsys.readouterr().out
+        assert "negative ELBO" in shown
+        assert shown.endswith(f"\n(not written into {run.path}: it cannot be written)\n")
+    assert not about.exists()
     result = ancestral.evaluate(run)
     assert json.loads(about.read_text()) == result.to_json()
     assert {"reconstructions.png", "latent.png"} <= {p.name for p in (run.path / "samples").iterdir()}

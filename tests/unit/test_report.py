@@ -474,6 +474,8 @@ def test_a_directory_that_is_no_run_is_a_user_error(tmp_path):
         write_report(tmp_path)
     with pytest.raises(UserError, match=r"without run\.json"):
         write_report(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="expected a run or its directory, got int; give the folder"):
+        write_report(3)
 
 
 @pytest.mark.parametrize("name", ["run.json", "evaluation.json"])

@@ -1,5 +1,6 @@
 """``ancestral evaluate RUN``."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +31,9 @@ def main(arguments: list[str]) -> None:
     from ancestral.evaluation import evaluate
     from ancestral.evaluation.evaluation import writes
 
+    own = (Path(options.run) / "run.json").is_file()
+    whole = writes(options.data, options.split, options.limit)
+    writable = os.access(options.run, os.W_OK)
     result = evaluate(
         options.run,
         options.data,
@@ -39,9 +43,9 @@ def main(arguments: list[str]) -> None:
         seed=options.seed,
         device=device(options.device),
         progress=True,
+        write=writable,
     )
     print(result)
-    if (Path(options.run) / "run.json").is_file() and not writes(options.data, options.split, options.limit):
-        print(
-            f"\n(not written into {options.run}: that holds the figures of the whole of its own test split)"
-        )
+    if own and not (whole and writable):
+        held = "that holds the figures of the whole of its own test split"
+        print(f"\n(not written into {options.run}: {'it cannot be written' if whole else held})")

@@ -22,6 +22,7 @@ from ancestral.data.preparation import TABLE, ImageOptions, Preparation, TableOp
 from ancestral.data.survey import survey
 from ancestral.data.table import load_table
 from ancestral.errors import UserError, check_type, nearest
+from ancestral.files import Damaged
 from ancestral.spec import Spec
 
 MEMORY_LIMIT = 2 * 2**30
@@ -72,17 +73,21 @@ def load_data(source: str, preparation: Preparation | None = None, cache: Path |
 def _load_images(pictures: Pictures, options: ImageOptions, cache: Path | None) -> Dataset:
     place = _cache() if cache is None else cache.expanduser()
     home = place / _key(pictures, options) if place is not None else None
-    if home is None or not store.is_built(home):
-        found = survey(pictures, options, room=MEMORY_LIMIT)
-        needed = len(pictures) * math.prod(found.target.shape)
-        if needed <= MEMORY_LIMIT:
-            return _dataset(pictures, store.in_memory(pictures, found, options), options)
-        if home is None:
-            raise UserError(
-                f"expected a folder for {needed:,} bytes of decoded images, got no home folder to make it in",
-                "name one: ANCESTRAL_CACHE=FOLDER",
-            )
-        store.build(home, pictures, options, found.target)
+    if home is not None and store.is_built(home):
+        try:
+            return _dataset(pictures, store.mapped(home, pictures), options)
+        except Damaged:
+            store.forget(home)
+    found = survey(pictures, options, room=MEMORY_LIMIT)
+    needed = len(pictures) * math.prod(found.target.shape)
+    if needed <= MEMORY_LIMIT:
+        return _dataset(pictures, store.in_memory(pictures, found, options), options)
+    if home is None:
+        raise UserError(
+            f"expected a folder for {needed:,} bytes of decoded images, got no home folder to make it in",
+            "name one: ANCESTRAL_CACHE=FOLDER",
+        )
+    store.build(home, pictures, options, found.target)
     return _dataset(pictures, store.mapped(home, pictures), options)
 
 

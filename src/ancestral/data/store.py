@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ancestral.batch import Batch
+from ancestral.configuration import Configuration, Count, Natural, to_json
 from ancestral.data.dataset import fingerprint
 from ancestral.data.decoded import Decoded
 from ancestral.data.pictures import SPLITS, TEST, TRAIN, VALIDATION, Pictures
@@ -34,7 +36,8 @@ from ancestral.data.progress import in_chunks
 from ancestral.data.splits import Assignment, assign, content_hashes, united
 from ancestral.data.survey import Survey, survey, unreadable
 from ancestral.errors import UserError
-from ancestral.files import read_json, replacing, write_json
+from ancestral.files import Damaged, replacing, write_json
+from ancestral.records import read_record
 
 CHUNK = 2**26
 """Bytes that are decoded, and noted in the journal, at once."""
@@ -106,13 +109,36 @@ def build(folder: Path, pictures: Pictures, options: ImageOptions, target: Targe
 
 
 def mapped(folder: Path, pictures: Pictures) -> Stored:
-    """The finished build of a folder."""
-    meta = read_json(folder / "meta.json")
-    with np.load(folder / "rows.npz") as saved:
-        rows = {name: saved[name] for name in SPLITS}
-    splits = _splits(pictures, rows, {name: _tensor(folder / f"{name}.npy") for name in SPLITS})
-    skipped = {int(i): reason for i, reason in meta["skipped"].items()}
-    return Stored(splits, rows, meta["levels"], meta["duplicates"], skipped, meta["fingerprint"])
+    """The finished build of a folder. Raises Damaged if it is not whole any more."""
+    meta = read_record(_Meta, folder / "meta.json")
+    try:
+        with (folder / "rows.npz").open("rb") as file, np.load(file) as saved:
+            rows = {name: saved[name] for name in SPLITS}
+        splits = _splits(pictures, rows, {name: _tensor(folder / f"{name}.npy") for name in SPLITS})
+        skipped = {int(i): reason for i, reason in meta.skipped.items()}
+        if lengths := [name for name in SPLITS if len(rows[name]) != len(splits[name])]:
+            raise ValueError(f"{lengths[0]} of another length")
+    except (FileNotFoundError, ValueError, KeyError, IndexError, EOFError, BadZipFile) as error:
+        problem = f"expected decoded images in {folder}, got: {error}"
+        raise Damaged(problem, "remove that folder; they are decoded again") from error
+    return Stored(splits, rows, meta.levels, meta.duplicates, skipped, meta.fingerprint)
+
+
+def forget(folder: Path) -> None:
+    """Take back that a folder's build is finished: the next ``build`` begins anew."""
+    with _locked(folder / "lock"):
+        for path in [folder / "meta.json", *folder.glob("*.np[yz]")]:
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Meta(Configuration):
+    """What ``meta.json`` holds."""
+
+    levels: Count
+    duplicates: Natural
+    skipped: Mapping[str, str]
+    fingerprint: str
 
 
 @dataclass
@@ -152,15 +178,15 @@ class _Build:
                 assignment.rows,
                 {name: _tensor(self.folder / f"{name}.npy") for name in SPLITS},
             )
-            meta = {
-                "levels": self.target.levels,
-                "duplicates": assignment.duplicates,
-                "skipped": skipped,
-                "fingerprint": fingerprint(splits, self.target.levels, self.pictures.classes),
-            }
+            meta = _Meta(
+                levels=self.target.levels,
+                duplicates=assignment.duplicates,
+                skipped={str(i): reason for i, reason in skipped.items()},
+                fingerprint=fingerprint(splits, self.target.levels, self.pictures.classes),
+            )
             with replacing(self.folder / "rows.npz") as whole, whole.open("wb") as file:
                 np.savez(file, **assignment.rows)  # type: ignore[arg-type]  # mypy takes the names for allow_pickle
-            write_json(self.folder / "meta.json", meta)
+            write_json(self.folder / "meta.json", to_json(meta))
         except OSError as error:
             if error.errno in FULL:
                 raise self._too_full("a full disk") from error

@@ -1,10 +1,12 @@
 """Evaluate a model on data: a subject, its measurements, their figures."""
 
+import os
 import time
 
 import torch
 
 from ancestral.data import Dataset, Preparation
+from ancestral.errors import UserError
 from ancestral.evaluation.measurement import Examined
 from ancestral.evaluation.measurements import MEASUREMENTS
 from ancestral.evaluation.sampling import check_seed
@@ -50,9 +52,13 @@ def evaluate(
 
     Raises:
         UserError: the data do not fit the model, there is no such split, or the model has no
-            importance-weighted bound.
+            importance-weighted bound, or the run cannot be written.
     """
     subject = Subject.find(model, device)
+    into = subject.run.path if write and subject.run and writes(data, split, limit) else None
+    if into is not None and not os.access(into, os.W_OK):  # asked before the work, not after it
+        problem = f"expected to write the figures into {into}, got a folder that cannot be written"
+        raise UserError(problem, "leave it as it is: write=False")
     network = subject.model
     network.check_trained()
     if importance_samples:
@@ -77,10 +83,10 @@ def evaluate(
         seconds=time.perf_counter() - started,
         command=command(),
     )
-    if write and subject.run and writes(data, split, limit):
-        write_json(subject.run.path / "evaluation.json", evaluation.to_json())
+    if into is not None:
+        write_json(into / "evaluation.json", evaluation.to_json())
         for name, draw in [item for result in results for item in result.pictures.items()]:
-            write_png(subject.run.path / "samples" / f"{name}.png", draw())
+            write_png(into / "samples" / f"{name}.png", draw())
     return evaluation
 
 

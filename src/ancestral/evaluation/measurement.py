@@ -63,9 +63,9 @@ class Examined:
             results.append(function(batch, *(tensor[part].to(device) for tensor in more)).cpu())
         return torch.cat(results)
 
-    def first(self, n: int) -> Batch:
-        """At most ``n`` examples, on the model's device."""
-        return self.examples[:n].to(self.model.device)
+    def some(self, n: int) -> Batch:
+        """At most ``n`` examples, evenly from all of them, on the model's device."""
+        return self.examples.some(n).to(self.model.device)
 
     @cached_property
     def codes(self) -> tuple[Tensor, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from ancestral.errors import UserError
+from ancestral.errors import UserError, check_type
 from ancestral.figures import Codebook, Evaluation
 from ancestral.figures import Figure as Measured
 from ancestral.files import read_json, replacing
@@ -115,7 +115,9 @@ def write_report(run: "Run | Path | str") -> Path:
     Raises:
         UserError: the directory is that of no run, or one of its files is damaged.
     """
-    run = Path(run) if isinstance(run, str | Path) else run.path
+    path: Any = getattr(run, "path", run)
+    check_type(path, str | Path, "a run or its directory", "give the folder of --out")
+    run = Path(path)
     if not (run / "run.json").is_file():
         raise UserError(
             f"expected a run directory, got {run} without run.json",

@@ -500,7 +500,7 @@ class Trainer:
                 spec, drawn, columns=columns, names=self.data.columns, heads=heads
             )
         if isinstance(self.model, Reconstructs) and stage.prepare is None:
-            originals = self.data.validation.x[:32].to(device)
+            originals = self.data.validation.some(32).x.to(device)
             pictures["reconstructions"] = media.comparison(
                 spec, originals, self.model.reconstruct(originals), names=self.data.columns
             )

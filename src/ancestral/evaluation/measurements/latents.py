@@ -25,11 +25,11 @@ def measure(examined: Examined) -> Result:
     """Pictures alone."""
     model = examined.model
     if isinstance(model, Tokenizer):
-        return Result(pictures={"latent": lambda: code_maps(model, examined.first(12).x)})
+        return Result(pictures={"latent": lambda: code_maps(model, examined.some(12).x)})
     assert isinstance(model, ContinuousLatents)
-    pictures = {"latent": lambda: latent_grid(model, examined.first(_SHOWN).x)}
+    pictures = {"latent": lambda: latent_grid(model, examined.some(_SHOWN).x)}
     if len(examined.examples) > 1:
-        pictures["interpolations"] = lambda: interpolations(model, examined.first(20).x)
+        pictures["interpolations"] = lambda: interpolations(model, examined.some(20).x)
     return Result(pictures=pictures)
 
 

@@ -32,7 +32,7 @@ def measure(examined: Examined) -> Result:
         return (model.reconstruct(batch.x).double() - batch.x.double()).square().flatten(1).mean(1)
 
     def picture() -> Pixels:
-        x = examined.first(_SHOWN).x
+        x = examined.some(_SHOWN).x
         return comparison(model.spec, x, model.reconstruct(x))
 
     errors, levels = examined.each("reconstruction", error), model.spec.levels
