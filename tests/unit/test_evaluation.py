@@ -380,6 +380,18 @@ def test_detokenize_inverts_tokenize_up_to_the_loss(data):
     assert torch.equal(versions, model.reconstruct(x))
 
 
+@pytest.mark.parametrize("function", [evaluate, sample, reconstruct, tokenize])
+def test_a_model_that_is_given_stays_in_its_mode(data, function):
+    model = build(VQVAE, data).train()
+    model.decoder.eval()
+    before = {name: module.training for name, module in model.named_modules()}
+    function(model, **({"n": 2} if function is sample else {"data": data, "split": "validation"}))
+    assert {name: module.training for name, module in model.named_modules()} == before
+    with pytest.raises(UserError):
+        function(model, seed=-1) if function is sample else function(model, data, split="tset")
+    assert {name: module.training for name, module in model.named_modules()} == before
+
+
 def test_a_run_is_all_that_the_functions_need(tmp_path, data, monkeypatch, capsys):
     options = ancestral.TrainingOptions(device="cpu", sample_every=0)
     stages = {name: {"steps": 2, "batch_size": 8} for name in ("tokenizer", "prior")}

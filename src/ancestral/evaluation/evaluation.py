@@ -10,7 +10,7 @@ from ancestral.errors import UserError
 from ancestral.evaluation.measurement import Examined
 from ancestral.evaluation.measurements import MEASUREMENTS
 from ancestral.evaluation.sampling import check_seed
-from ancestral.evaluation.subject import Subject, Trained
+from ancestral.evaluation.subject import Subject, Trained, undisturbed
 from ancestral.figures import Evaluation
 from ancestral.files import write_json
 from ancestral.media import write_png
@@ -18,6 +18,7 @@ from ancestral.runs import command
 from ancestral.taxonomy import title
 
 
+@undisturbed
 @torch.no_grad()
 def evaluate(
     model: Trained,

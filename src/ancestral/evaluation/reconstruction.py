@@ -8,9 +8,10 @@ from ancestral.capabilities import Reconstructs
 from ancestral.data import Dataset, Preparation
 from ancestral.errors import UserError
 from ancestral.evaluation.batches import batches
-from ancestral.evaluation.subject import Subject, Trained
+from ancestral.evaluation.subject import Subject, Trained, undisturbed
 
 
+@undisturbed
 @torch.no_grad()
 def reconstruct(
     model: Trained,

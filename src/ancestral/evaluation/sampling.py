@@ -9,13 +9,14 @@ from ancestral.batch import Batch
 from ancestral.capabilities import Completes, broadcast_known
 from ancestral.data import Dataset, Preparation
 from ancestral.errors import UserError
-from ancestral.evaluation.subject import Subject, Trained
+from ancestral.evaluation.subject import Subject, Trained, undisturbed
 from ancestral.progress import bar
 from ancestral.spec import Spec
 
 _BATCH = 64
 
 
+@undisturbed
 def sample(
     model: Trained,
     n: int = 64,
@@ -77,6 +78,7 @@ def sample(
     return _in_batches(n, draw, "sampling", show=progress), classes
 
 
+@undisturbed
 def complete(
     model: Trained,
     data: Dataset | Batch | Tensor | str | None = None,

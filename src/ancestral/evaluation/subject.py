@@ -1,7 +1,10 @@
 """What is evaluated: a trained model, however it is given, and the data that are meant."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,8 +16,30 @@ from ancestral.model import Model
 from ancestral.runs import Run, load
 from ancestral.spec import Spec
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 Trained = Model | Run | str | Path
 """A model, a run, or what ``load`` takes: a run directory, a model folder or a Hub name."""
+
+
+def undisturbed(function: Callable[P, R]) -> Callable[P, R]:
+    """The function; a model that it is given first is afterwards in the mode and on the device it was in."""
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        model = args[0] if args else kwargs.get("model")
+        if not isinstance(model, Model):
+            return function(*args, **kwargs)
+        device, modes = model.device, [(module, module.training) for module in model.modules()]
+        try:
+            return function(*args, **kwargs)
+        finally:
+            for module, training in modes:
+                module.training = training
+            model.to(device)
+
+    return wrapped
 
 
 @dataclass(frozen=True)

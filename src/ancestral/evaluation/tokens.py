@@ -14,7 +14,7 @@ from ancestral.capabilities import Tokenizer
 from ancestral.data import Dataset, Preparation
 from ancestral.errors import UserError
 from ancestral.evaluation.batches import batches
-from ancestral.evaluation.subject import Subject, Trained
+from ancestral.evaluation.subject import Subject, Trained, undisturbed
 from ancestral.files import read_array, read_tensors, replacing, write_tensors
 from ancestral.model import Model
 
@@ -29,6 +29,7 @@ def as_tokenizer(model: Model) -> Tokenizer:
     return model
 
 
+@undisturbed
 @torch.no_grad()
 def tokenize(
     model: Trained,
@@ -66,6 +67,7 @@ def encode(tokenizer: Tokenizer, x: Tensor, *, show: bool) -> tuple[Tensor, ...]
     return tuple(torch.cat(maps).cpu().to(spec.dtype) for maps, spec in zip(levels, specs, strict=True))
 
 
+@undisturbed
 @torch.no_grad()
 def detokenize(
     model: Trained,
