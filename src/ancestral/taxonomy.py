@@ -10,7 +10,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ancestral.errors import UserError, nearest
+from ancestral.errors import UserError, nearest, shown
 
 if TYPE_CHECKING:
     from ancestral.model import Model
@@ -175,6 +175,9 @@ def import_model(module: str, name: str) -> "type[Model]":
     """The class ``name`` of a module. Raises UserError if it cannot be imported or is no model."""
     from ancestral.model import Model  # noqa: PLC0415 - the taxonomy is read without torch
 
+    if not all(part.isidentifier() for part in module.split(".")):
+        problem = f"expected the name of a module, got {shown(module)}"
+        raise UserError(problem, "write the class as module:Class")
     try:
         found = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:

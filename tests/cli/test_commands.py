@@ -625,7 +625,8 @@ MISTAKES = [
         "expected no top-k, got one: VAE takes temperature; leave it out",
     ),
     ("certify RUNS/mlp", "expected an autoregressive model, got VAE; ancestral models lists them"),
-    ("certify RUNS/pixelcnn --trials 0", "expected at least 1 trial, got 0; try 4"),
+    ("certify RUNS/pixelcnn --trials 1000000000", r"expected trials in [1, 1000], got 1000000000; choose"),
+    ("certify RUNS/pixelcnn --trials 0", "expected trials of at least 1, got 0; raise trials"),
     ("sample RUNS/vqvae --seed -1", "expected a seed of 0 or more, below 2^63, got -1"),
     (
         "sample RUNS/vqvae --out file",

@@ -384,7 +384,7 @@ def test_bad_subjects_are_one_line_errors():
     model = PixelCNN(PixelCNN.Config.tiny(), GREY)
     with pytest.raises(UserError, match="expected no spec beside a model of the library, got Spec"):
         certify(model, RGB)
-    with pytest.raises(UserError, match="expected at least 1 trial, got 0"):
+    with pytest.raises(UserError, match="expected trials of at least 1, got 0"):
         certify(full_past, GREY, trials=0)
     with pytest.raises(UserError, match=r"expected outputs of shape \(64, 3, 3, 4, 'P'\), got \(64, 7\)"):
         certify(lambda x: torch.zeros(len(x), 7), RGB)

@@ -148,6 +148,7 @@ def test_a_model_of_ones_own_is_loaded_from_its_module(own, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"module": ".."}, "expected the name of a module, got '..'; write the class as module:Class"),
         ({"module": "gone"}, "expected a module that can be imported, got gone; install its package"),
         ({"class": "Yours"}, "expected a class Yours in somebodys_models, got none; check the name"),
         (

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ancestral.configuration import Range
 from ancestral.distributions.discrete import Discrete
 from ancestral.errors import UserError
 from ancestral.media import with_key, write_png
@@ -246,8 +247,7 @@ def certify(
         UserError: a network whose output is not one of those that ``Network`` names, a module that cannot be
             copied, or a declaration of another shape.
     """
-    if trials < 1:
-        raise UserError(f"expected at least 1 trial, got {trials}", "try 4")
+    Range(least=1, most=1000).check("trials", trials)
     spec = _spec_of(subject, spec)
     size = spec.dims
     if declared is None:
