@@ -9,7 +9,6 @@ from torch import nn
 
 from ancestral.nn.attention import CausalAttention
 from ancestral.nn.causal import RasterConv2d, Upsample2d, VerticalConv2d
-from ancestral.nn.gated_unit import gated_unit
 from ancestral.nn.receptive_field import through, window
 from ancestral.nn.recurrent import DiagonalBiLSTM, RowLSTM
 from ancestral.nn.streaming import Chain, Cursor, Injection, InputShift, Pointwise, Shift, shift_down, take
@@ -208,17 +207,6 @@ def test_injection_and_take(sizes):
             expected = whole.expand(-1, -1, 4, 5)[:, :, row, column]
             torch.testing.assert_close(layer(condition, cursor), expected)
             torch.testing.assert_close(take(whole, cursor), expected)
-
-
-@pytest.mark.parametrize("n", [1, 200])
-def test_the_gated_unit_of_a_stream_is_that_of_training(n):
-    x = 3 * noise(n, 64, seed=n).float()
-    a, b = x.chunk(2, 1)
-    assert torch.equal(gated_unit(x), a.tanh() * b.sigmoid())
-    # Both are within a few roundings of numbers below 1.
-    expected = (a.double().tanh() * b.double().sigmoid()).float()
-    with torch.no_grad():
-        torch.testing.assert_close(gated_unit(x, cursor_of(x, (1, 1))), expected, rtol=0, atol=4e-7)
 
 
 def test_chains_pass_the_cursor_on():

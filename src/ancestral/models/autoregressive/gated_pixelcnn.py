@@ -38,7 +38,7 @@ class VerticalLayer(nn.Module):
         if self.condition is not None:
             v_condition, h_condition = self.condition(condition, cursor).chunk(2, dim=1)
             v, link = v + v_condition, link + h_condition
-        return gated_unit(v, cursor), link
+        return gated_unit(v), link
 
 
 class HorizontalLayer(nn.Module):
@@ -56,7 +56,7 @@ class HorizontalLayer(nn.Module):
     def forward(self, h: Tensor, link: Tensor, cursor: Cursor | None) -> Tensor:
         """Features ``(N, width, H, W)`` to the next ones."""
         gates = self.convolution(self.dropout(h), cursor) + take(link, cursor)
-        return h + self.residual(gated_unit(gates, cursor), cursor)
+        return h + self.residual(gated_unit(gates), cursor)
 
 
 class GatedPixelCNN(Autoregressive):

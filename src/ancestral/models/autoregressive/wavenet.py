@@ -38,7 +38,7 @@ class DilatedLayer(nn.Module):
         gates = self.gates(self.dropout(x), cursor)
         if self.condition is not None:
             gates = gates + self.condition(condition, cursor)
-        outputs = self.outputs(gated_unit(gates, cursor))
+        outputs = self.outputs(gated_unit(gates))
         return x + outputs[:, : self.width], outputs[:, self.width :]
 
 
