@@ -1,8 +1,8 @@
 """An evaluation and its figures: numbers with their units, and whether they are exact, bounds or measured."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ancestral import units
 from ancestral.configuration import Configuration, Count, Natural, NonNegative, to_json
-from ancestral.errors import UserError
+from ancestral.errors import UserError, shown
 from ancestral.records import read_record
 
 if TYPE_CHECKING:  # the report reads evaluations, and needs no torch
@@ -20,6 +20,45 @@ if TYPE_CHECKING:  # the report reads evaluations, and needs no torch
     from ancestral.spec import Spec
 
 Kind = Literal["exact", "bound", "estimate", "measure"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance(Configuration):
+    """What a measure of samples was taken with. Only measures taken with the same can be compared."""
+
+    open = True
+    features: str
+    """The network whose features it sees, by name; what else decides it where it sees none."""
+    weights: str
+    """SHA-256 of that network's weights."""
+    accuracy: float | None = None
+    """Share of the reference that the network puts into the right class; None if it knows no classes of it."""
+    data: str
+    """The source of the real examples."""
+    fingerprint: str
+    """SHA-256 of its content."""
+    split: str
+    """The real examples of which split are the reference."""
+    n: Count
+    """Samples, and as many real examples."""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """How the samples were drawn: what is compared, so that it may differ."""
+    seeds: Sequence[int] = ()
+    """Of the samples, and of trainings that the measure takes."""
+
+    def check_same(self, other: "Provenance | None") -> None:
+        """Raise UserError, naming what differs, unless measures of both can be compared."""
+        deciding = ("features", "weights", "fingerprint", "split", "n")
+        there = {} if other is None else to_json(other)
+        here = to_json(self)
+        if differing := [name for name in deciding if here[name] != there.get(name)]:
+            name = differing[0]
+            what = {"fingerprint": "content of the data", "weights": "weights of the features"}.get(
+                name, name
+            )
+            got = f"{shown(here[name])} and {shown(there.get(name))}"
+            problem = f"expected measures of the same {what}, got {got}"
+            raise UserError(problem, "measure both anew in the same way")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +85,27 @@ class Figure:
     note: str = ""
     standard_error: float | None = None
     """Of the mean over the examples."""
+    interval: tuple[float, float] | None = None
+    """In which the figure lies with a probability of 95 %."""
+    floor: tuple[float, float] | None = None
+    """What real examples that are no part of the reference get at the same n: least and most of several
+    draws. No model can be expected to do better."""
+    references: Mapping[str, float] = field(default_factory=dict)
+    """What known faults get, by their names: they teach what the number means."""
+    provenance: Provenance | None = None
+    """Of a measure of samples."""
+
+    def check_comparable(self, other: "Figure") -> None:
+        """Raise UserError unless the two are of the same quantity, taken in the same way."""
+        for name in ("quantity", "unit"):
+            mine, its = getattr(self, name), getattr(other, name)
+            if mine != its:
+                problem = f"expected figures of one {name}, got {mine or 'none'} and {its or 'none'}"
+                raise UserError(problem, "compare others")
+        if self.provenance is not None:
+            self.provenance.check_same(other.provenance)
+        elif other.provenance is not None:
+            other.provenance.check_same(None)
 
     @classmethod
     def of_nats(
@@ -149,7 +209,9 @@ class Evaluation(Configuration):
         for f in self.figures:
             value = f"{f.value:.4g}" if abs(f.value) >= 100 else f"{f.value:.4f}"
             error = f" ± {f.standard_error:.4f}" if f.standard_error is not None else ""
-            table.add_row(f.name, value + error, f.unit, f.kind, f.note)
+            error = f" [{f.interval[0]:.4g}, {f.interval[1]:.4g}]" if f.interval is not None else error
+            real = f"real: {f.floor[0]:.4g} to {f.floor[1]:.4g}" if f.floor is not None else ""
+            table.add_row(f.name, value + error, f.unit, f.kind, ", ".join(filter(None, (real, f.note))))
         console = Console(width=80, color_system=None)
         with console.capture() as capture:
             console.print(table)

@@ -120,6 +120,10 @@ TAXONOMY: tuple[Row, ...] = (
 )  # fmt: skip
 
 
+INSTRUMENTS = {"classifier": "ancestral.measures.classifier:Classifier"}
+"""What is trained like a model and represents no distribution: it measures the models that do."""
+
+
 @functools.cache
 def rows() -> tuple[Row, ...]:
     """The rows of this library and those that installed packages add.
@@ -146,7 +150,8 @@ def row(name: str) -> Row:
     known = {r.name: r for r in rows()}
     found = known.get(name)
     if found is None:
-        raise UserError(f"expected the name of a model or module:Class, got {name!r}", nearest(name, known))
+        problem = f"expected the name of a model or module:Class, got {name!r}"
+        raise UserError(problem, nearest(name, [*known, *INSTRUMENTS]))
     if found.path is None:
         built = [r.name for r in known.values() if r.path]
         problem = f"expected a model that is there, got {name} which is planned"
@@ -163,6 +168,7 @@ def model_class(name: str) -> "type[Model]":
     >>> model_class("vae").__name__, model_class("ancestral.models.latent.vae:VAE").__name__
     ('VAE', 'VAE')
     """
+    name = INSTRUMENTS.get(name, name)
     if ":" not in name:
         place = row(name).place
         assert place is not None
@@ -201,8 +207,9 @@ def title(cls: type) -> str:
 
 def name_of(cls: type) -> str:
     """What commands call a class: the name of its row, ``module:Class`` if it has none."""
+    path = f"{cls.__module__}:{cls.__qualname__}"
     found = _row_of(cls)
-    return found.name if found else f"{cls.__module__}:{cls.__qualname__}"
+    return found.name if found else next((name for name, p in INSTRUMENTS.items() if p == path), path)
 
 
 def _row_of(cls: type) -> Row | None:

@@ -601,7 +601,7 @@ MISTAKES = [
     ("sample specless", "expected spec, got none in specless/config.json; restore the file"),
     ("sample nobody/nothing", "expected to reach the Hugging Face Hub"),
     ("sample RUNS/vqvae --n 0", "expected at least 1 sample, got 0; raise --n"),
-    ("sample RUNS/vqvae --n many", "expected --n INT, got many"),
+    ("sample RUNS/vqvae --n many", "expected -n/--n, got many"),
     ("sample RUNS/vqvae --temperature 0", "expected temperature above 0, got 0.0"),
     ("sample RUNS/vqvae --temperature -1", "expected temperature above 0, got -1.0"),
     ("sample RUNS/vqvae --temperature nan", "expected temperature above 0, got nan; choose"),
@@ -636,7 +636,7 @@ MISTAKES = [
         "sample RUNS/vqvae --out file/deep/er",
         "expected to write file/deep/er/samples-seed0.png, got file which is no folder",
     ),
-    ("sample RUNS/vqvae --format gif", "expected --format to be one of sheet, files, npz, got gif"),
+    ("sample RUNS/vqvae --format gif", "expected --format to be one of auto, sheet, files, npz, shards, got"),
     ("sample RUNS/vqvae --sead 1", "did you mean --seed?"),
     (
         "reconstruct RUNS/pixelcnn",

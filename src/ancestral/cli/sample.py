@@ -1,15 +1,21 @@
 """``ancestral sample RUN``."""
 
 import math
+import os
 import re
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
+
+import tyro
 
 from ancestral.cli.options import Device, Folder, RunName, SamplingOptions, device, folder
 from ancestral.cli.parse import parse, shown_as
+from ancestral.errors import UserError
 from ancestral.sampling import Sampling
 
 _MOST_COLUMNS = 16
+_MOST_ON_SHEET = 1024
 
 
 @dataclass(frozen=True)
@@ -17,15 +23,20 @@ class Options:
     """Draw from a trained model."""
 
     run: RunName
-    n: int = 64
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 64
     """Number of samples."""
     labels: Annotated[tuple[str, ...], shown_as("CLASS [CLASS ...]")] = ()
-    """Classes by name or number, repeated in turn; without them the model draws classes at random."""
+    """Classes by name or number, repeated in turn; else random ones, and in shards all of them in turn."""
+    keep: float = 1.0
+    """Of what is drawn of each class, the share that stays: those of which a classifier is surest."""
+    gate: Annotated[str | None, shown_as("RUN")] = None
+    """That classifier: its run directory or model folder; one of the run's own data if left out."""
     sampling: SamplingOptions = field(default_factory=Sampling)
     seed: int = 0
     """The same seed gives the same samples."""
-    format: Literal["sheet", "files", "npz"] = "sheet"
-    """One PNG sheet, a PNG file each, or one .npz with x and labels."""
+    format: Literal["auto", "sheet", "files", "npz", "shards"] = "auto"
+    """One PNG sheet, a PNG file each, one .npz with x and labels, or a folder of .npz with 1000 samples each;
+    auto: a sheet, and of more than 1024 samples shards."""
     out: Folder = None
     device: Device = "auto"
 
@@ -34,25 +45,77 @@ def main(arguments: list[str]) -> None:
     """Sample and write."""
     options = parse(Options, arguments, "sample")
     from ancestral.evaluation import sample
+    from ancestral.evaluation.bulk import own_device
     from ancestral.media import write_examples
     from ancestral.runs import load
 
-    model = load(options.run, device(options.device))
+    place = own_device(device(options.device))
+    model = load(options.run, place)
+    how: dict[str, Any] = {
+        "keep": options.keep,
+        "gate": _gate(options, model, place),
+        **asdict(options.sampling),
+        "seed": options.seed,
+        "progress": True,
+    }
+    where, name = folder(options.run, options.out), _name(options)
+    kind = options.format
+    if kind == "auto":
+        kind = "sheet" if options.n <= _MOST_ON_SHEET else "shards"
+    if kind == "shards":
+        _sample_shards(model, options, options.out or where / name, how)
+        return
+    x, labels = sample(model, options.n, options.labels, **how)
+    columns, heads = _by_class(model, options.n, labels, len(options.labels))
+    print(write_examples(where, name, x, model.spec, labels, kind=kind, columns=columns, heads=heads))
+
+
+def _sample_shards(model: Any, options: Options, out: Path, how: dict[str, Any]) -> None:
+    """Draw this process's share of the shards; the first of several says where."""
+    from ancestral.evaluation import sample_shards
+    from ancestral.training.fabric import end_with_launcher
+
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_launcher()
+    sample_shards(model, options.n, out, options.labels, **how)
+    if os.environ.get("RANK", "0") == "0":
+        print(out)
+
+
+def _gate(options: Options, model: Any, place: Any) -> Any:
+    """The classifier that rejects samples; None if all are kept."""
+    from ancestral.evaluation.sampling import Gate, check_keep
+    from ancestral.runs import Run, load
+
+    check_keep(model, options.keep)  # before a classifier is trained
+    if options.keep == 1:
+        return None
+    if options.gate is None:
+        from ancestral.evaluation.classifiers import classifier_of
+
+        if not (Path(options.run) / "run.json").is_file():
+            problem = f"expected a classifier for --keep, got none, and {options.run} is not a run with data"
+            raise UserError(problem, "name one with --gate")
+        return classifier_of(Run.open(options.run).load_data(), role="gate", progress=True).to(place)
+    gate = load(options.gate, place)
+    if not isinstance(gate, Gate):
+        problem = f"expected a classifier in {options.gate}, got a {type(gate).__name__}"
+        raise UserError(problem, "leave --gate out for one of the run's own data")
+    return gate
+
+
+def _name(options: Options) -> str:
+    """What the samples are called: by all options on which they depend, but their number."""
     how = options.sampling
-    x, labels = sample(model, options.n, options.labels, **asdict(how), seed=options.seed, progress=True)
     name = f"samples-seed{options.seed}"
     name += f"-t{how.temperature:g}" if how.temperature != 1 else ""
     name += f"-top{how.top_k}" if how.top_k is not None else ""
     name += f"-p{how.top_p:g}" if how.top_p is not None else ""
     name += f"-truncated{how.truncation:g}" if how.truncation is not None else ""
+    name += f"-keep{options.keep:g}" if options.keep != 1 else ""
     if options.labels:
         name += "-class" + "-".join(re.sub(r"[^\w.+-]", "_", label) for label in options.labels)
-    columns, heads = _by_class(model, options.n, labels, len(options.labels))
-    where = folder(options.run, options.out)
-    path = write_examples(
-        where, name, x, model.spec, labels, kind=options.format, columns=columns, heads=heads
-    )
-    print(path)
+    return name
 
 
 def _by_class(model: Any, n: int, labels: Any, given: int) -> tuple[int | None, list[str]]:

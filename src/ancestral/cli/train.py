@@ -17,13 +17,14 @@ from ancestral.errors import UserError, nearest
 from ancestral.files import read_json
 from ancestral.recipe import Optimization, Updates
 from ancestral.runs import command
-from ancestral.taxonomy import model_class, name_of, rows, title
+from ancestral.taxonomy import INSTRUMENTS, model_class, name_of, rows, title
 from ancestral.training import Interrupted, TrainingOptions, train
 from ancestral.training.plan import Plan
 
 _HELP = """usage: ancestral train MODEL --data DATA --out FOLDER [options]
 
-MODEL is one of {models}, or your own as module:Class; `ancestral train MODEL --help` lists its options."""
+MODEL is one of {models}, or your own as module:Class; or classifier, which
+measures the samples of the others. `ancestral train MODEL --help` lists its options."""
 
 
 def main(arguments: list[str]) -> None:
@@ -71,7 +72,8 @@ def main(arguments: list[str]) -> None:
         sys.exit(128 + stop.signal)
     if leads:
         path = shlex.quote(str(run.path))
-        following = " · ".join(f"ancestral {c} {path}" for c in ("sample", "evaluate", "report"))
+        commands = ("evaluate", "report") if name in INSTRUMENTS else ("sample", "evaluate", "report")
+        following = " · ".join(f"ancestral {c} {path}" for c in commands)
         print(f"the run {run.path} is complete; next: {following}")
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ancestral.cache import cache as cache_of
 from ancestral.data import store
 from ancestral.data.dataset import Dataset
 from ancestral.data.digits import digits
@@ -71,7 +71,7 @@ def load_data(source: str, preparation: Preparation | None = None, cache: Path |
 
 
 def _load_images(pictures: Pictures, options: ImageOptions, cache: Path | None) -> Dataset:
-    place = _cache() if cache is None else cache.expanduser()
+    place = cache_of("data") if cache is None else cache.expanduser()
     home = place / _key(pictures, options) if place is not None else None
     if home is not None and store.is_built(home):
         try:
@@ -89,16 +89,6 @@ def _load_images(pictures: Pictures, options: ImageOptions, cache: Path | None) 
         )
     store.build(home, pictures, options, found.target)
     return _dataset(pictures, store.mapped(home, pictures), options)
-
-
-def _cache() -> Path | None:
-    """The folder for decoded images that the environment names; None if there is not even a home folder."""
-    if named := os.environ.get("ANCESTRAL_CACHE"):
-        return Path(named) / "data"
-    if general := os.environ.get("XDG_CACHE_HOME"):
-        return Path(general) / "ancestral" / "data"
-    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - which fails without a home folder
-    return home / ".cache" / "ancestral" / "data" if home.is_absolute() else None
 
 
 def find(source: str) -> Pictures:

@@ -1,8 +1,9 @@
 """Evaluation: likelihood, reconstruction, codes, samples."""
 
+from ancestral.evaluation.bulk import Shards, read_shards, sample_shards
 from ancestral.evaluation.evaluation import evaluate
 from ancestral.evaluation.reconstruction import reconstruct
-from ancestral.evaluation.sampling import complete, sample
+from ancestral.evaluation.sampling import Gate, complete, sample
 from ancestral.evaluation.tokens import detokenize, read_codes, tokenize, write_codes
 from ancestral.figures import Codebook, Evaluation, Figure
 
@@ -10,12 +11,16 @@ __all__ = [
     "Codebook",
     "Evaluation",
     "Figure",
+    "Gate",
+    "Shards",
     "complete",
     "detokenize",
     "evaluate",
     "read_codes",
+    "read_shards",
     "reconstruct",
     "sample",
+    "sample_shards",
     "tokenize",
     "write_codes",
 ]

@@ -14,6 +14,7 @@ _UNITS = {
     "bits": "bits",
     "seconds": "s",
     "db": "dB",
+    "percent": "%",
 }
 """Endings of terms that say the unit."""
 
