@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def cache(kind: str) -> Path | None:
-    """The folder for one kind of things, asked for when it is needed; None if there is not even a home folder.
+    """The folder for one kind of things, asked for when needed; None if there is not even a home folder.
 
     It is below ANCESTRAL_CACHE, else XDG_CACHE_HOME/ancestral, else ~/.cache/ancestral.
     """

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ancestral import units
@@ -32,7 +33,7 @@ class Provenance(Configuration):
     weights: str
     """SHA-256 of that network's weights."""
     accuracy: float | None = None
-    """Share of the reference that the network puts into the right class; None if it knows no classes of it."""
+    """Share of the reference that the network puts into the right class; None if it knows none of these."""
     data: str
     """The source of the real examples."""
     fingerprint: str
@@ -45,6 +46,18 @@ class Provenance(Configuration):
     """How the samples were drawn: what is compared, so that it may differ."""
     seeds: Sequence[int] = ()
     """Of the samples, and of trainings that the measure takes."""
+
+    def __str__(self) -> str:
+        """In a line.
+
+        >>> print(Provenance(features="a", weights="ab12", data="d", fingerprint="", split="test", n=9))
+        9 samples against 9 of d, test split, by: a (ab12)
+        """
+        drawn = ", ".join(f"{name} {value}" for name, value in self.sampling.items())
+        by = self.features + (f" ({self.weights[:8]})" if self.weights else "")
+        by += f", accuracy {self.accuracy:.3f}" if self.accuracy is not None else ""
+        drawn = f" ({drawn})" if drawn else ""
+        return f"{self.n:,} samples{drawn} against {self.n:,} of {self.data}, {self.split} split, by: {by}"
 
     def check_same(self, other: "Provenance | None") -> None:
         """Raise UserError, naming what differs, unless measures of both can be compared."""
@@ -200,22 +213,43 @@ class Evaluation(Configuration):
         return read_record(cls, path, nothing)
 
     def __str__(self) -> str:
-        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
-        table.add_column("figure", no_wrap=True)
-        table.add_column("value", justify="right", no_wrap=True)
-        table.add_column("unit", no_wrap=True)
-        table.add_column("kind", no_wrap=True)
-        table.add_column("note", overflow="fold")
-        for f in self.figures:
-            value = f"{f.value:.4g}" if abs(f.value) >= 100 else f"{f.value:.4f}"
-            error = f" ± {f.standard_error:.4f}" if f.standard_error is not None else ""
-            error = f" [{f.interval[0]:.4g}, {f.interval[1]:.4g}]" if f.interval is not None else error
-            real = f"real: {f.floor[0]:.4g} to {f.floor[1]:.4g}" if f.floor is not None else ""
-            table.add_row(f.name, value + error, f.unit, f.kind, ", ".join(filter(None, (real, f.note))))
-        console = Console(width=80, color_system=None)
-        with console.capture() as capture:
-            console.print(table)
-        lines = [line.rstrip() for line in capture.get().splitlines() if line.strip()]
-        return "\n".join(
-            [f"{self.model} on {self.data}, {self.split} split, {self.examples:,} examples", "", *lines]
+        lines = [f"{self.model} on {self.data}, {self.split} split, {self.examples:,} examples"]
+        plain = [f for f in self.figures if f.interval is None and f.provenance is None]
+        rows: list[tuple[str, ...]] = [
+            (f.name, _number(f.value) + (f" ± {f.standard_error:.4f}" if f.standard_error else ""), f.unit,
+             f.kind, f.note)
+            for f in plain
+        ]  # fmt: skip
+        lines += ["", *_table(("figure", "value", "unit", "kind", "note"), rows)] if rows else []
+        if measured := [f for f in self.figures if f not in plain]:
+            rows = [(f.name, _number(f.value), _ends(f.interval), _ends(f.floor), f.note) for f in measured]
+            lines += ["", *_table(("measure", "value", "95 %", "real data", "note"), rows)]
+            lines += ["", *dict.fromkeys(str(f.provenance) for f in measured if f.provenance)]
+        return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if abs(value) >= 100 or 0 < abs(value) < 1e-3 else f"{value:.4f}"
+
+
+def _ends(ends: tuple[float, float] | None) -> str:
+    return f"{_number(ends[0])} to {_number(ends[1])}" if ends is not None else ""
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table; only its last column wraps."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
+    for i, name in enumerate(head):
+        last = i == len(head) - 1
+        table.add_column(
+            name,
+            justify="right" if name == "value" else "left",
+            no_wrap=not last,
+            overflow="fold" if last else "ellipsis",
         )
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console = Console(width=80, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    return [line.rstrip() for line in capture.get().splitlines() if line.strip()]

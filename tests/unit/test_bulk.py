@@ -22,7 +22,7 @@ from torch import nn
 from ancestral.data import ImageOptions, load_data
 from ancestral.errors import UserError
 from ancestral.evaluation import bulk, read_shards, sample, sample_shards
-from ancestral.evaluation.sampling import candidates, kept, surest
+from ancestral.evaluation.rejection import candidates, kept, surest
 from ancestral.files import Damaged
 from ancestral.model import Model
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN

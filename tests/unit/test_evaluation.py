@@ -780,7 +780,7 @@ def test_one_more_measurement_is_one_more_entry(data, monkeypatch):
 
     model = build(VAE, data)
     before = evaluate(model, data, limit=N)
-    monkeypatch.setattr(evaluation, "MEASUREMENTS", (Brightness(), *MEASUREMENTS))
+    monkeypatch.setattr(evaluation, "MEASUREMENTS", {"brightness": Brightness(), **MEASUREMENTS})
     after = evaluate(model, data, limit=N)
     assert after["brightness"] == pytest.approx(float(data.test.x[:N].double().mean()))
     assert after.figures[1:] == before.figures

@@ -1,13 +1,16 @@
 """The page of a run: one file that needs nothing else, honest about an unfinished run."""
 
 import base64
+import itertools
 import json
 import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -15,10 +18,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from ancestral.errors import UserError
+from ancestral.figures import Evaluation, Figure, Provenance
 from ancestral.report import write_report
 from ancestral.report.curves import line_chart, usage_chart
 from ancestral.report.metrics import by_stage, read_lines, seconds
-from ancestral.report.notation import duration, number, term, with_error
+from ancestral.report.notation import between, duration, number, plain, term, with_error, with_interval
+from ancestral.report.strips import NARROW, WIDE, axis_of, standing, strip
 from ancestral.runs import Run
 
 CLASSES = [
@@ -612,3 +617,278 @@ def test_durations():
         "1 h 30 min",
         "2 d 7 h",
     ]
+
+
+# Measures of samples
+
+TAKEN = Provenance(
+    features="classifier of fashion-mnist",
+    weights="3fa9c1d2e4b5f60718293a4b",
+    accuracy=0.931,
+    data="fashion-mnist",
+    fingerprint="9f2c",
+    split="test",
+    n=10_000,
+    sampling={"temperature": 0.9},
+    seeds=(0,),
+)
+
+
+def measure(id, value, better, **more):
+    return Figure(id=id, name=id, value=value, quantity=id, better=better, **({"provenance": TAKEN} | more))
+
+
+FRECHET = measure(
+    "Fréchet distance",
+    8.7,
+    "lower",
+    interval=(8.2, 9.2),
+    floor=(0.019, 0.023),
+    references={"slight noise": 1.1, "each image 100 times": 6.05, "half of the classes": 14.6},
+)
+KERNEL = measure(
+    "kernel distance",
+    0.0021,
+    "lower",
+    interval=(0.0019, 0.0023),
+    floor=(-0.00002, 0.00003),
+    references={"slight noise": 0.0003, "each image 100 times": 0.0015, "half of the classes": 0.0046},
+)
+PRECISION = measure(
+    "precision",
+    0.96,
+    "higher",
+    interval=(0.957, 0.963),
+    floor=(0.97, 0.972),
+    references={"slight noise": 0.91, "half of the classes": 0.973},
+)
+DENSITY = measure("density", 0.98, "higher", floor=(0.99, 1.01), references={"slight noise": 0.8})
+NEGATIVE = measure("unbiased", -0.00001, "lower", floor=(-0.00002, 0.00003), references={"noise": 0.02})
+LINEAR = measure("distance", 3.0, "lower", floor=(1.0, 1.2), references={"noise": 5.0})
+COPIES = measure("copies", 0.47, None, interval=(0.46, 0.48), references={"half of them copies": 0.75})
+MEASURES = [FRECHET, KERNEL, PRECISION, DENSITY, NEGATIVE, LINEAR, COPIES]
+
+
+def add(run, *figures):
+    path = run / "evaluation.json"
+    measured = Evaluation(model="", data="", split="", examples=0, figures=figures).to_json()["figures"]
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"figures": content["figures"] + measured}))
+
+
+def drawn(figure, width):
+    return ElementTree.fromstring(str(strip(figure, width)))
+
+
+def test_measured_samples_have_a_section_only_where_there_are_some(run):
+    before = write_report(run).read_text()
+    assert not re.search(r'id="measured"|<svg class="chart measured|Samples, measured', before)
+    add(run, measure("alone", 0.5, "higher", interval=(0.4, 0.6)))
+    assert "measured" not in page_of(run).ids  # nothing to see it beside
+    add(run, FRECHET)
+    page = page_of(run)
+    assert page.ids[page.ids.index("samples") + 1] == "measured"
+    assert page.text.count('<svg class="chart measured narrow"') == 1
+    assert page.text.count('<svg class="chart measured wide"') == 1
+
+
+def test_every_number_of_a_measure_is_on_the_page(run):
+    add(run, *MEASURES)
+    page = page_of(run)
+    for figure in MEASURES:
+        value, ends = with_interval(figure.value, figure.interval)
+        numbers = [value, *(ends or ()), *map(plain, figure.references.values())]
+        assert all(words in page.words for words in numbers), figure.id
+        assert all(name in page.words for name in figure.references), figure.id
+        assert figure.floor is None or f"real data {between(*figure.floor)}" in page.words
+    for words in ("8.7 [8.2, 9.2]", "−0.00002 to 0.00003", "Lower is better (←).", "Higher is better (→)."):
+        assert words in page.words, words
+
+
+def test_how_measures_were_taken_is_said_once_and_what_differs_with_the_figure(run):
+    score = replace(TAKEN, features="classifier trained on samples", weights="", accuracy=None, seeds=(0, 1))
+    add(run, FRECHET, KERNEL, PRECISION, replace(DENSITY, provenance=score))
+    page = page_of(run)
+    for words in (
+        "Measured by: classifier of fashion-mnist (weights 3fa9c1d2e4b5), which puts 93.1%",
+        "10,000 samples against 10,000 real examples of the test split of fashion-mnist.",
+        "Drawn with temperature 0.9; seed 0.",
+        "Measured by: classifier trained on samples. Drawn with temperature 0.9; seeds 0, 1.",
+        "The Fréchet distance here is not FID",
+    ):
+        assert page.words.count(words) == 1, words
+
+
+@pytest.mark.parametrize("features", ["inception", "Inception"])
+def test_of_inceptions_features_nothing_is_said(run, features):
+    add(run, replace(FRECHET, provenance=replace(TAKEN, features=features)))
+    assert "not FID" not in page_of(run).words
+
+
+def test_pictures_of_an_evaluation_are_shown_with_a_sentence(run):
+    for seed, name in enumerate(("nearest", "rejection")):
+        sheet(run / "samples" / f"{name}.png", rows=2, seed=10 + seed)
+    page = page_of(run)
+    assert "measured" in page.ids
+    embedded = {base64.b64decode(image["src"].partition(",")[2]) for image in page.images}
+    for name, words in (("nearest", "is a copy"), ("rejection", "What rejection sampling buys and costs")):
+        assert (run / "samples" / f"{name}.png").read_bytes() in embedded
+        assert words in page.words
+
+
+@pytest.mark.parametrize("width", [NARROW, WIDE])
+@pytest.mark.parametrize("figure", MEASURES, ids=lambda figure: figure.id)
+def test_marks_of_a_strip_lie_where_its_axis_says(figure, width):
+    svg, axis = drawn(figure, width), axis_of(figure, width)
+    dot = svg.find("g[@class='model']/circle")
+    assert float(dot.get("cx")) == pytest.approx(axis(figure.value), abs=0.006)
+    ticks = sorted(float(path.get("d")[1:].split()[0]) for path in svg.findall("g[@class='fault']/path"))
+    assert ticks == pytest.approx(sorted(map(axis, figure.references.values())), abs=0.006)
+    if figure.floor:
+        band = svg.find("g[@class='real']/rect")
+        start, thick = float(band.get("x")), float(band.get("width"))
+        assert start + thick / 2 == pytest.approx(sum(map(axis, figure.floor)) / 2, abs=0.006)
+        assert thick == pytest.approx(max(axis(figure.floor[1]) - axis(figure.floor[0]), 3), abs=0.006)
+    if figure.interval:
+        whisker = svg.find("g[@class='model']/path").get("d")
+        ends = re.fullmatch(r"M([\d.]+) \d+v10m0-5H([\d.]+)m0-5v10", whisker).groups()
+        assert [*map(float, ends)] == pytest.approx([*map(axis, figure.interval)], abs=0.006)
+
+
+def test_distances_over_decades_get_a_logarithmic_axis_and_the_others_begin_at_0():
+    axis = axis_of(FRECHET, WIDE)
+    assert axis(10) - axis(1) == pytest.approx(axis(1) - axis(0.1))
+    axis = axis_of(KERNEL, WIDE)  # decades beyond what real data get, about 0 alike to both sides
+    assert axis(0.00001) - axis(0) == pytest.approx(axis(0) - axis(-0.00001))
+    assert axis(0.004) - axis(0.002) == pytest.approx(axis(0.002) - axis(0.001), rel=0.01)
+    assert axis(-0.00002) >= 10
+    axis = axis_of(PRECISION, WIDE)
+    assert (axis.low, axis.high) == (0, 1)
+    axis = axis_of(DENSITY, WIDE)
+    assert (axis.low, axis(2) - axis(1)) == (0, pytest.approx(axis(1) - axis(0)))
+    assert axis(1.01) < WIDE
+    axis = axis_of(LINEAR, WIDE)
+    assert (axis.low, axis(4) - axis(2)) == (0, pytest.approx(axis(2) - axis(0)))
+
+
+LONG = (
+    "a fault with a name so long that no strip, however wide it may be, has room for all of it, at any size"
+)
+CROWDED = measure(
+    "crowd",
+    0.5,
+    "higher",
+    floor=(0.5, 0.5),
+    references={f"fault number {i}": 0.49 + i / 500 for i in range(9)},
+)
+
+
+@pytest.mark.parametrize("width", [NARROW, WIDE])
+@pytest.mark.parametrize(
+    "figure",
+    [*MEASURES, CROWDED, replace(LINEAR, references={LONG: 1.0, LONG[::-1]: 5.0, "誤り" * 30: 3.0})],
+    ids=lambda figure: figure.id,
+)
+def test_labels_stay_in_the_picture_and_off_each_other(figure, width):
+    svg = drawn(figure, width)
+    _, _, across, down = map(float, svg.get("viewBox").split())
+    rows = {}
+    for text in svg.iter("text"):
+        words = "".join(text.itertext())
+        half = (
+            sum(12 if character > "⺀" else 6.2 for character in words) / 2
+        )  # an average sans serif at 12 px
+        middle, y = float(text.get("x")), float(text.get("y"))
+        assert text.get("text-anchor") == "middle"
+        assert -2 <= middle - half <= middle + half <= across + 2, words
+        assert 9 <= y <= down
+        rows.setdefault(y, []).append((middle - half, middle + half, words))
+    for row in rows.values():
+        for (_, end, words), (start, _, _) in itertools.pairwise(sorted(row)):
+            assert end < start, words
+    full = [title.text for title in svg.findall("g[@class='fault']/title")]
+    assert all(any(title.startswith(name) for title in full) for name in figure.references)
+
+
+def test_a_strip_says_in_words_what_it_shows():
+    svg = drawn(FRECHET, NARROW)
+    assert svg.get("role") == "img"
+    assert [svg[0].tag, svg[0].text, svg[1].tag] == ["title", "Fréchet distance", "desc"]
+    assert svg[1].text == (
+        "This model: 8.7, between 8.2 and 9.2; real data: 0.019 to 0.023; slight noise: 1.1; "
+        "each image 100 times: 6.05; half of the classes: 14.6."
+    )
+
+
+@pytest.mark.parametrize(
+    ("figure", "words"),
+    [
+        (FRECHET, "Worse than “each image 100 times”, better than “half of the classes”."),
+        (replace(FRECHET, value=99.0, interval=None), "Worse than every fault shown."),
+        (replace(FRECHET, value=0.5, interval=None), "Worse than real data, better than “slight noise”."),
+        (replace(FRECHET, value=0.02, interval=None), "Not to be told from real data."),
+        (replace(FRECHET, value=0.01, interval=None), "Better than real data get, as copies of them can be,"),
+        (
+            PRECISION,
+            "Worse than real data, better than “slight noise”. It does not notice “half of the classes”.",
+        ),
+        (
+            replace(PRECISION, value=0.5, interval=None),
+            "Worse than “slight noise”. It does not notice “half of",
+        ),
+        (COPIES, ""),
+        (replace(COPIES, floor=(0.49, 0.5)), "Below what real data get."),
+        (replace(COPIES, floor=(0.4, 0.5)), "Not to be told from real data."),
+    ],
+)
+def test_where_a_model_stands(figure, words):
+    assert standing(figure).startswith(words)
+    assert bool(standing(figure)) == bool(words)
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        measure("d", 0.0, "lower", floor=(0.0, 0.0)),
+        measure("d", -5.0, "lower", floor=(-9.0, -8.0), references={"noise": -1e-3}),
+        measure("d", 1e99, "lower", floor=(1e-99, 1e-98)),
+        measure("d", -1.0, "lower", floor=(-1e-5, -1e-6)),
+        measure("d", 0.0, "lower", references={"noise": 7.0}),
+        measure("d", 1.0, "higher", floor=(math.nan, 1.0), references={"a": math.inf, "b": 2.0, "": 3.0}),
+        measure("d", 1.0, "higher", floor=(0.9, 0.8), interval=(-math.inf, 2.0)),
+        measure("d", -3.0, None, floor=(-3.0, -3.0)),
+    ],
+)
+def test_degenerate_measures_are_drawn(figure):
+    for width in (NARROW, WIDE):
+        text = str(strip(figure, width))
+        assert not re.search(r"\b(nan|inf)\b", text)
+        svg = ElementTree.fromstring(text)
+        assert 0 <= float(svg.find("g[@class='model']/circle").get("cx")) <= width
+    standing(figure)
+
+
+def test_a_measure_that_is_not_a_number_is_in_the_table_alone(run):
+    add(run, replace(FRECHET, value=math.nan))
+    page = page_of(run)
+    assert "measured" not in page.ids
+    assert "not a number" in page.words
+
+
+def test_names_of_measures_are_escaped(run):
+    evil = '<script>alert("x")</script>'
+    taken = replace(TAKEN, features=evil, split=evil, data=evil, sampling={evil: evil})
+    add(run, replace(FRECHET, name=evil, references={evil: 3.0}, note=evil, unit=evil, provenance=taken))
+    page = page_of(run)
+    assert page.elements.count("script") == 1
+    assert evil not in page.text
+    assert page.words.count(evil) >= 8
+
+
+def test_an_interval_decides_the_places():
+    assert with_interval(8.7, (8.2, 9.2)) == ("8.7", ("8.2", "9.2"))
+    assert with_interval(0.96, (0.957, 0.963)) == ("0.960", ("0.957", "0.963"))
+    assert with_interval(0.5, (0.35, 0.65)) == ("0.50", ("0.35", "0.65"))
+    assert with_interval(1234.5, (1200.0, 1270.0)) == ("1,234", ("1,200", "1,270"))
+    assert with_interval(0.5, (0.5, 0.5)) == ("0.5", ("0.5", "0.5"))
+    assert with_interval(math.nan, (0.0, 1.0)) == ("not a number", ("0", "1"))

@@ -1,23 +1,46 @@
 """``ancestral evaluate RUN``."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from ancestral.cli.options import DataName, Device, RunName, SplitName, device
+import tyro
+
+from ancestral.cli.options import DataName, Device, SamplingOptions, SplitName, device
 from ancestral.cli.parse import parse, shown_as
+from ancestral.sampling import Sampling
 
 
 @dataclass(frozen=True)
 class Options:
-    """Measure a trained model; figures on a run's own test split go into the run."""
+    """Measure a trained model, or images, against data.
 
-    run: RunName
+    Figures on the whole of a run's own test split go into the run.
+    """
+
+    run: Annotated[
+        str,
+        tyro.conf.Positional,
+        shown_as("RUN"),
+        tyro.conf.arg(help="Run directory, model folder or Hub name; or images: a folder, .npz or shards."),
+    ]
     data: DataName = None
+    measures: Annotated[tuple[str, ...], shown_as("[NAME [NAME ...]]")] = ()
+    """What to measure: likelihood, codes, reconstruction, latents, accuracy, all that apply if left out; of
+    samples, which takes minutes: samples (Fréchet and kernel distance, precision, recall, density, coverage,
+    label agreement, copies), score (CAS), rejection."""
     split: SplitName = "test"
     importance_samples: int = 0
     """k of the importance-weighted bound, for models with continuous latents; 0 leaves it out."""
+    samples: Annotated[int | None, shown_as("INT")] = None
+    """Samples to measure, and as many real examples; 10,000 or what there is if left out."""
+    features: Annotated[str, shown_as("NAME")] = "classifier"
+    """Network whose features stand for images: classifier (the data set's own, trained once), imagenet, a
+    file of Inception's weights, or the run of a classifier."""
+    sampling: SamplingOptions = field(default_factory=Sampling)
+    keep: float = 1.0
+    """Of each class, the share of the samples that stays, by the classifier that is the data's gate."""
     limit: Annotated[int | None, shown_as("INT")] = None
     """Evaluate the first so many examples only; all if left out."""
     seed: int = 0
@@ -37,7 +60,12 @@ def main(arguments: list[str]) -> None:
     result = evaluate(
         options.run,
         options.data,
+        measures=options.measures,
         split=options.split,
+        samples=options.samples,
+        features=options.features,
+        sampling=options.sampling,
+        keep=options.keep,
         importance_samples=options.importance_samples,
         limit=options.limit,
         seed=options.seed,

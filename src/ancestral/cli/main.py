@@ -17,6 +17,7 @@ COMMANDS = {
     "tokenize": "data to code maps (.npy, .safetensors)",
     "detokenize": "code maps back to images",
     "evaluate": "likelihood in bits/dim, reconstruction, use of the codes",
+    "compare": "figures of several runs side by side",
     "certify": "test what an autoregressive network sees: leaks, blind spots",
     "report": "one HTML page about a run",
     "push": "upload a trained model to the Hugging Face Hub",

@@ -84,7 +84,7 @@ def _sample_shards(model: Any, options: Options, out: Path, how: dict[str, Any])
 
 def _gate(options: Options, model: Any, place: Any) -> Any:
     """The classifier that rejects samples; None if all are kept."""
-    from ancestral.evaluation.sampling import Gate, check_keep
+    from ancestral.evaluation.rejection import Gate, check_keep
     from ancestral.runs import Run, load
 
     check_keep(model, options.keep)  # before a classifier is trained

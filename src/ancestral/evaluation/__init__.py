@@ -3,7 +3,8 @@
 from ancestral.evaluation.bulk import Shards, read_shards, sample_shards
 from ancestral.evaluation.evaluation import evaluate
 from ancestral.evaluation.reconstruction import reconstruct
-from ancestral.evaluation.sampling import Gate, complete, sample
+from ancestral.evaluation.rejection import Gate
+from ancestral.evaluation.sampling import complete, sample
 from ancestral.evaluation.tokens import detokenize, read_codes, tokenize, write_codes
 from ancestral.figures import Codebook, Evaluation, Figure
 

@@ -4,7 +4,6 @@ Shard k is a function of (seed, k), the model and the options, and of nothing el
 it, nor of which process draws it.
 """
 
-import hashlib
 import io
 import math
 import os
@@ -25,17 +24,9 @@ from torch import Tensor, nn
 from ancestral.batch import Batch
 from ancestral.configuration import Configuration, Count, Natural, differences, to_json
 from ancestral.errors import UserError
-from ancestral.evaluation.sampling import (
-    KEEP,
-    Gate,
-    candidates,
-    check_gate,
-    check_keep,
-    check_seed,
-    draw,
-    surest,
-)
-from ancestral.evaluation.subject import Subject, Trained, undisturbed
+from ancestral.evaluation.rejection import KEEP, Gate, candidates, check_gate, check_keep, surest
+from ancestral.evaluation.sampling import check_seed, draw
+from ancestral.evaluation.subject import Subject, Trained, state_checksum, undisturbed
 from ancestral.files import Damaged, check_readable, is_leftover, replacing, write_json
 from ancestral.memory import check_room
 from ancestral.model import Model
@@ -261,15 +252,11 @@ def _process() -> tuple[int, int]:
 
 
 def _checksum(weights: object) -> str:
-    """SHA-256 (hex) of the names, types, shapes and values of a module's state."""
+    """The checksum of a module's state, by which it is known again."""
     if not isinstance(weights, nn.Module):
         problem = f"expected a gate with weights, by which to know it again, got a {type(weights).__name__}"
         raise UserError(problem, "make it an nn.Module")
-    digest = hashlib.sha256()
-    for name, tensor in sorted(weights.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return state_checksum(weights)
 
 
 def _begin(out: Path, manifest: Manifest) -> None:

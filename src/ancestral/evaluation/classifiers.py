@@ -5,8 +5,11 @@ import hashlib
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
+
+import torch
 
 from ancestral.cache import cache
 from ancestral.configuration import to_json
@@ -39,16 +42,19 @@ def classifier_of(
         UserError: the data are no images with classes, or there is no folder to keep it in.
     """
     recipe = Classifier.recipes[role]
+    stage = recipe.stages["training"]
+    stages = {"training": replace(stage, batch_size=min(stage.batch_size, len(dataset.train)))}
     options = TrainingOptions(seed=_SEEDS[role] + 1000 * seed, sample_every=0)
     # What it depends on is in its name, so that a later version trains another one.
-    settings = json.dumps([to_json(recipe.model), to_json(recipe.stages), to_json(options)])
+    settings = json.dumps([to_json(recipe.model), to_json(stages), to_json(options)])
     suffix = hashlib.sha256(settings.encode()).hexdigest()[:8]
     path = _folder() / f"{dataset.fingerprint[:16]}-{role}-{suffix}"
     if not Classifier.is_saved(path / "model"):
         if progress:
             print(f"training a classifier of {dataset.source} ({role}), kept in {path}", file=sys.stderr)
-        with contextlib.redirect_stdout(sys.stderr if progress else io.StringIO()):
-            train(Classifier, data=dataset, out=path, recipe=role, options=options)
+        said = sys.stderr if progress else io.StringIO()
+        with contextlib.redirect_stdout(said), torch.enable_grad():  # what asks may compute without gradients
+            train(Classifier, data=dataset, out=path, recipe=role, stages=stages, options=options)
     return Classifier.from_pretrained(path / "model")
 
 

@@ -1,5 +1,6 @@
 """What is evaluated: a trained model, however it is given, and the data that are meant."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ancestral.batch import Batch
 from ancestral.data import Dataset, Preparation, load_data, preparation_of
@@ -141,3 +142,12 @@ def check_fit(spec: Spec, data: Dataset) -> None:
             f"expected contexts {expected or 'of no kind'}, got {data.source} with {got or 'none'}",
             "use data like those of the training",
         )
+
+
+def state_checksum(module: nn.Module) -> str:
+    """SHA-256 (hex) of the names, types, shapes and values of a module's state."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -2,7 +2,7 @@
 
 from ancestral.measures.copies import Copying, auroc, copying, nearest
 from ancestral.measures.frechet import Moments, frechet_distance
-from ancestral.measures.intervals import Interval, bootstrap, subsampled
+from ancestral.measures.intervals import Interval, bootstrap, subsampled, subsampled_all
 from ancestral.measures.kernel import kernel_distance
 from ancestral.measures.neighbors import Overlap, overlap
 
@@ -19,4 +19,5 @@ __all__ = [
     "nearest",
     "overlap",
     "subsampled",
+    "subsampled_all",
 ]

@@ -1,9 +1,10 @@
 """How far a measure would move if its examples were drawn anew."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,15 +21,27 @@ class Interval:
     high: float
 
 
-def subsampled(
-    measure: Callable[..., float],
+def subsampled(measure: Callable[..., float], *features: Tensor, **options: float) -> Interval:
+    """The interval of ``subsampled_all`` for a measure that gives one number; the options are the same.
+
+    >>> x = torch.randn(400, 1, generator=torch.Generator().manual_seed(0))
+    >>> found = subsampled(lambda x: float(x.mean()), x)  # theory: 2 * 1.96 / sqrt(400) = 0.196
+    >>> 0.1 < found.high - found.low < 0.3
+    True
+    """
+    chosen: Any = options
+    return subsampled_all(lambda *sets: {"value": measure(*sets)}, *features, **chosen)["value"]
+
+
+def subsampled_all(
+    measure: Callable[..., Mapping[str, float]],
     *features: Tensor,
     share: float = 0.5,
     repeats: int = 20,
     seed: int = 0,
     level: float = 0.95,
-) -> Interval:
-    r"""Confidence interval of a measure of sets, from subsets drawn without replacement.
+) -> dict[str, Interval]:
+    r"""Confidence intervals of measures of sets, from subsets drawn without replacement.
 
     A bootstrap repeats examples, and a repeated example is its own copy: it biases distances, precision and
     the like. Subsets (Politis & Romano, 1994, https://doi.org/10.1214/aos/1176325770) repeat none.
@@ -45,7 +58,7 @@ def subsampled(
     fast, such as a reference's moments, is taken as exact.
 
     Args:
-        measure: A function of as many sets as are given.
+        measure: A function of as many sets as are given; it gives numbers by name.
         features: Sets ``(N, ...)``, each cut to the same share.
         share: Share of each set that a subset holds, within (0, 1).
         repeats: Subsets, at least 2.
@@ -55,11 +68,6 @@ def subsampled(
     Raises:
         UserError: no set or one of fewer than 2 examples, an option out of its range, or what ``measure``
             raises of a subset that is too small for it.
-
-    >>> x = torch.randn(400, 1, generator=torch.Generator().manual_seed(0))
-    >>> found = subsampled(lambda x: float(x.mean()), x)  # theory: 2 * 1.96 / sqrt(400) = 0.196
-    >>> 0.1 < found.high - found.low < 0.3
-    True
     """
     Range(above=0, below=1).check("share", share)
     Range(above=0, below=1).check("level", level)
@@ -72,14 +80,15 @@ def subsampled(
     def subset(x: Tensor, size: int) -> Tensor:
         return x[torch.randperm(len(x), generator=generator)[:size].to(x.device)]
 
-    value = float(measure(*features))
-    drawn = torch.tensor(
-        [float(measure(*map(subset, features, sizes))) for _ in range(repeats)], dtype=torch.float64
-    )
+    values = measure(*features)
+    subsets = [measure(*map(subset, features, sizes)) for _ in range(repeats)]
     left_out = sum(map(len, features)) - sum(sizes)
-    deviation = float(drawn.std()) * math.sqrt(sum(sizes) / left_out)
-    half = _student_t(level, repeats - 1) * deviation
-    return Interval(value - half, value + half)
+    scale = _student_t(level, repeats - 1) * math.sqrt(sum(sizes) / left_out)
+    found = {}
+    for name, value in values.items():
+        half = scale * float(torch.tensor([float(s[name]) for s in subsets], dtype=torch.float64).std())
+        found[name] = Interval(float(value) - half, float(value) + half)
+    return found
 
 
 def _size(x: Tensor, share: float) -> int:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from ancestral.report.axis import Axis
 from ancestral.report.metrics import Points
-from ancestral.report.notation import decades, number, tick
+from ancestral.report.notation import number
 
 WIDTH, HEIGHT = 320, 204
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 26, 36
@@ -30,34 +31,6 @@ class _Point:
     """NaN where no value of the group is finite."""
 
 
-class _Axis:
-    """Values to positions, linear or logarithmic."""
-
-    def __init__(self, low: float, high: float, start: float, end: float, *, log: bool = False) -> None:
-        self.low, self.high, self.start, self.end, self.log = low, high, start, end, log
-
-    def __call__(self, value: float) -> float:
-        if self.log:
-            value, low, high = (math.log10(max(v, 1e-300)) for v in (value, self.low, self.high))
-        else:
-            low, high = self.low, self.high
-        return self.start + (self.end - self.start) * (value - low) / (high - low)
-
-    def ticks(self, most: int) -> list[tuple[float, str]]:
-        """At most ``most`` round values within the axis, and their labels."""
-        if self.log:
-            exponents = list(
-                range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
-            )
-            exponents = exponents[:: max(math.ceil(len(exponents) / most), 1)]
-            return [(10.0**e, label) for e, label in zip(exponents, decades(exponents), strict=True)]
-        rough = (self.high - self.low) / most
-        scale = 10.0 ** math.floor(math.log10(rough))
-        step = next(m * scale for m in (1, 2, 5, 10) if m * scale >= rough * (1 - 1e-9))
-        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        return [(i * step, tick(i * step, step)) for i in range(first, last + 1)]
-
-
 def line_chart(splits: Mapping[str, Points], *, title: str, unit: str, from_zero: bool = False) -> Markup:
     """Lines of one term over the steps, one for each split.
 
@@ -72,8 +45,8 @@ def line_chart(splits: Mapping[str, Points], *, title: str, unit: str, from_zero
         return Markup('<p class="none">No finite value was logged.</p>')
     log = not from_zero and min(values) > 0 and max(values) / min(values) > 100
     low, high = _range([*values, 0.0] if from_zero else values, log=log)
-    x = _Axis(min(0, *steps), max(1, *steps), _LEFT, WIDTH - _RIGHT)
-    y = _Axis(low, high, HEIGHT - _BOTTOM, _TOP, log=log)
+    x = Axis(min(0, *steps), max(1, *steps), _LEFT, WIDTH - _RIGHT)
+    y = Axis(low, high, HEIGHT - _BOTTOM, _TOP, log=log)
     label = f"{unit}{' ' if unit and log else ''}{'(log)' if log else ''}"
     clip = Markup('<svg x="{0}" y="{1}" width="{2}" height="{3}" viewBox="{0} {1} {2} {3}">').format(
         _LEFT - 4, _TOP - 4, WIDTH - _LEFT - _RIGHT + 8, HEIGHT - _TOP - _BOTTOM + 8
@@ -99,9 +72,9 @@ def usage_chart(counts: Sequence[float], perplexity: float | None, *, title: str
     if not used:
         return Markup('<p class="none">No code was used.</p>')
     total = sum(used)
-    x = _Axis(0, len(ordered), _LEFT, WIDTH - _RIGHT)
+    x = Axis(0, len(ordered), _LEFT, WIDTH - _RIGHT)
     low, high = 10.0 ** math.floor(math.log10(used[-1])), 10.0 ** math.ceil(math.log10(used[0] * 1.01))
-    y = _Axis(low / (2 if used[-1] == low else 1), high, HEIGHT - _BOTTOM, _TOP, log=True)
+    y = Axis(low / (2 if used[-1] == low else 1), high, HEIGHT - _BOTTOM, _TOP, log=True)
     groups = _ranks(len(used), _MOST_POINTS)
     outline = "".join(f"V{y(statistics.fmean(used[a:b])):.1f}H{x(b):.1f}" for a, b in groups)
     parts = [
@@ -184,7 +157,7 @@ def _range(values: list[float], *, log: bool) -> tuple[float, float]:
     return (0.0 if 0 <= low <= 0.25 * high else low - margin), high + margin
 
 
-def _line(points: list[_Point], split: str, x: _Axis, y: _Axis) -> Markup:
+def _line(points: list[_Point], split: str, x: Axis, y: Axis) -> Markup:
     path, pen_up, dots = [], True, []
     for i, p in enumerate(points):
         if not math.isfinite(p.value):
@@ -201,7 +174,7 @@ def _line(points: list[_Point], split: str, x: _Axis, y: _Axis) -> Markup:
     )
 
 
-def _hits(series: Mapping[str, list[_Point]], x: _Axis, y: _Axis) -> Markup:
+def _hits(series: Mapping[str, list[_Point]], x: Axis, y: Axis) -> Markup:
     """Upright strips that show the values at one step while the pointer is on them."""
     steps = sorted(
         {p.step for points in series.values() for p in points[:: max(math.ceil(len(points) / _MOST_HITS), 1)]}
@@ -248,7 +221,7 @@ def _ranks(count: int, most: int) -> list[tuple[int, int]]:
     return [(i * count // groups, (i + 1) * count // groups) for i in range(groups)]
 
 
-def _frame(x: _Axis, y: _Axis, content: Markup, *, x_label: str, y_label: str, title: str) -> Markup:
+def _frame(x: Axis, y: Axis, content: Markup, *, x_label: str, y_label: str, title: str) -> Markup:
     parts = [
         Markup(
             '<path class="grid" d="M{} {:.1f}H{}"/><text x="{}" y="{:.1f}" text-anchor="end">{}</text>'

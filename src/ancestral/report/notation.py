@@ -91,6 +91,39 @@ def with_error(value: float | None, standard_error: float | None) -> tuple[str, 
     return f"{value:,.{places}f}".replace("-", "−"), f"{standard_error:,.{places}f}"
 
 
+def with_interval(value: float, interval: tuple[float, float] | None) -> tuple[str, tuple[str, str] | None]:
+    """A value and the ends of its interval, all to the first place that half the interval reaches.
+
+    >>> with_interval(8.7, (8.2, 9.2)), with_interval(8.7, None)
+    (('8.7', ('8.2', '9.2')), ('8.7', None))
+    """
+    if interval is None:
+        return plain(value), None
+    half = (interval[1] - interval[0]) / 2
+    if not (math.isfinite(value) and 1e-12 < half < math.inf):
+        return plain(value), (plain(interval[0]), plain(interval[1]))
+    places = max(-math.floor(math.log10(half / 2)), 0)  # two digits of 0.10 to 0.19
+    written, low, high = (f"{v:,.{places}f}".replace("-", "−") for v in (value, *interval))
+    return written, (low, high)
+
+
+def between(low: float, high: float) -> str:
+    """A range; one number where its ends are written alike."""
+    ends = plain(low), plain(high)
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
+
+
+def plain(value: float) -> str:
+    """A number without powers of ten down to a millionth: what stands beside others is compared by its zeros.
+
+    >>> plain(-0.00002), plain(14.6), plain(3e-9)
+    ('−0.00002', '14.6', '3 × 10⁻⁹')
+    """
+    if 1e-6 <= abs(value) < 1e-4:
+        return f"{value:.8f}".rstrip("0").replace("-", "−")
+    return number(value)
+
+
 def tick(value: float, step: float) -> str:
     """A label of an axis whose labels lie ``step`` apart."""
     if value == 0:

@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ancestral.errors import UserError, check_type
-from ancestral.figures import Codebook, Evaluation
+from ancestral.figures import Codebook, Evaluation, Provenance
 from ancestral.figures import Figure as Measured
 from ancestral.files import read_json, replacing
 from ancestral.manifest import Length, Manifest
@@ -21,6 +21,7 @@ from ancestral.report import metrics, notation
 from ancestral.report.curves import line_chart, usage_chart
 from ancestral.report.metrics import Term
 from ancestral.report.pictures import Picture, latest, newest, over_time, picture, progression
+from ancestral.report.strips import NARROW, WIDE, axis_of, drawable, standing, strip
 from ancestral.taxonomy import FAMILIES, rows
 
 if TYPE_CHECKING:
@@ -37,6 +38,13 @@ KINDS = {
 _SIGNS = {"exact": "=", "estimate": "≈"}
 _BOUNDS = {"lower": "≤", "higher": "≥"}
 """The sign before a bound, by which of two values is the better one."""
+
+_DIRECTIONS = {
+    "lower": "Lower is better (←).",
+    "higher": "Higher is better (→).",
+    None: "Neither more nor less is better.",
+}
+"""Which of two values is the better one, and where it lies."""
 
 _LIKELIHOOD = {
     "exact": "Its likelihood is exact.",
@@ -66,9 +74,28 @@ class Figure:
     sign: str
     value: str
     error: str
+    interval: str
     unit: str
     kind: str
     note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """A measure of samples, drawn beside real data and known faults."""
+
+    name: str
+    value: str
+    interval: str
+    unit: str
+    note: str
+    better: str
+    """Which way is better, in words."""
+    standing: str
+    differing: str
+    """How it was taken, where that differs from most of the others."""
+    drawings: list[Markup]
+    """For each width; the style sheet shows one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +173,7 @@ def _context(run: Path) -> dict[str, Any]:
     order = [stage.name for stage in stages]
     final, sheets = newest(run / "samples", "samples-*.png"), [s.sheets[-1] for s in stages if s.sheets]
     figures = [_figure(figure) for figure in evaluation.figures] if evaluation else []
+    strips, taken = _strips(evaluation.figures) if evaluation else ([], "")
     shown = vars(about.data).keys()
     return {
         "run": shlex.quote(str(run)),
@@ -156,6 +184,10 @@ def _context(run: Path) -> dict[str, Any]:
         "behind": [stage for stage in stages if stage.behind and (lines or not evaluation)],
         "figures": figures,
         "kinds": {kind: meaning for kind, meaning in KINDS.items() if any(f.kind == kind for f in figures)},
+        "strips": strips,
+        "taken": taken,
+        "nearest": picture(run / "samples" / "nearest.png"),
+        "rejection": picture(run / "samples" / "rejection.png"),
         "evaluation": evaluation,
         "evaluation_time": notation.duration(evaluation.seconds) if evaluation and evaluation.seconds else "",
         "raw_bits": _raw_bits(about.spec.levels, figures),
@@ -221,16 +253,91 @@ def _facts(
 
 def _figure(figure: Measured) -> Figure:
     value, error = notation.with_error(figure.value, figure.standard_error)
+    interval = ""
+    if figure.interval is not None:
+        (value, interval), error = _with_interval(figure), ""
+    floor = notation.between(*figure.floor) if figure.floor is not None else ""
     bound = _BOUNDS.get(figure.better or "", "") if figure.kind == "bound" else ""
     return Figure(
         name=figure.name,
         sign=bound or _SIGNS.get(figure.kind, ""),
         value=value,
         error=error,
+        interval=interval,
         unit=figure.unit,
         kind=figure.kind,
-        note=figure.note,
+        note="; ".join(filter(None, (floor and f"real data {floor}", figure.note))),
     )
+
+
+def _with_interval(figure: Measured) -> tuple[str, str]:
+    value, ends = notation.with_interval(figure.value, figure.interval)
+    return value, f"[{', '.join(ends)}]" if ends else ""
+
+
+def _strips(figures: Sequence[Measured]) -> tuple[list[Strip], str]:
+    """The strips of what can be drawn, and how most of them were taken, said once."""
+    drawn = [figure for figure in figures if drawable(figure)]
+    taken = [_taken(figure.provenance) for figure in drawn]
+    clauses = list(zip(*(clauses for clauses in taken if clauses), strict=True))
+    usual = [max(kind, key=kind.count) for kind in clauses]
+    strips = []
+    for figure, there in zip(drawn, taken, strict=True):
+        value, interval = _with_interval(figure)
+        strips.append(
+            Strip(
+                name=figure.name,
+                value=value,
+                interval=interval,
+                unit=figure.unit,
+                note=figure.note,
+                better=_DIRECTIONS[figure.better],
+                standing=standing(figure),
+                differing=" ".join(c for c, most in zip(there, usual, strict=False) if c and c != most),
+                drawings=[strip(figure, width) for width in (NARROW, WIDE)],
+            )
+        )
+    said = list(filter(None, usual))
+    return strips, " ".join([*said, *_no_fid(drawn), *_decades(drawn)])
+
+
+def _taken(provenance: Provenance | None) -> tuple[str, ...]:
+    """How a measure was taken, as sentences; there are the same number of them for each."""
+    if provenance is None:
+        return ()
+    p = provenance
+    accuracy = (
+        f", which puts {p.accuracy:.1%} of these real examples into the right class"
+        if p.accuracy is not None
+        else ""
+    )
+    weights = f" (weights {p.weights[:12]})" if p.weights else ""
+    drawn = ", ".join(f"{name} {_setting(value)}" for name, value in p.sampling.items())
+    seeds = f"seed{'s' if len(p.seeds) != 1 else ''} {', '.join(map(str, p.seeds))}" if p.seeds else ""
+    how = "; ".join(filter(None, (drawn, seeds)))
+    return (
+        f"Measured by: {p.features}{weights}{accuracy}.",
+        f"{p.n:,} samples against {p.n:,} real examples of the {p.split} split of {_short(p.data)}.",
+        f"Drawn with {how}." if how else "",
+    )
+
+
+def _no_fid(figures: Sequence[Measured]) -> list[str]:
+    """What a Fréchet distance is not, unless it sees what FID sees."""
+    distances = [figure for figure in figures if "fréchet" in f"{figure.name} {figure.quantity}".lower()]
+    own = [f for f in distances if f.provenance is None or "inception" not in f.provenance.features.lower()]
+    note = (
+        "The Fréchet distance here is not FID, which takes the features of Inception: "
+        "it compares only with others by the same features, n and split."
+    )
+    return [note] if own else []
+
+
+def _decades(figures: Sequence[Measured]) -> list[str]:
+    """How a logarithmic axis is read, if there is one."""
+    axes = [axis_of(figure, WIDE) for figure in figures]
+    wanted = any(axis.log or axis.near for axis in axes)
+    return ["Where labels of an axis are 0.1, 1, 10, each is ten times the one before."] if wanted else []
 
 
 def _raw_bits(levels: int | None, figures: Sequence[Figure]) -> str:

@@ -1,6 +1,12 @@
 """All that an evaluation measures, in the order of its figures."""
 
 from ancestral.evaluation.measurement import Measurement
-from ancestral.evaluation.measurements import codes, latents, likelihood, reconstruction
+from ancestral.evaluation.measurements import accuracy, codes, latents, likelihood, reconstruction
 
-MEASUREMENTS: tuple[Measurement, ...] = (likelihood, codes, reconstruction, latents)
+MEASUREMENTS: dict[str, Measurement] = {
+    "likelihood": likelihood,
+    "codes": codes,
+    "reconstruction": reconstruction,
+    "latents": latents,
+    "accuracy": accuracy,
+}

@@ -1,0 +1,116 @@
+"""The networks whose features stand for images, each with its name and the checksum of its weights."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ancestral.data import Dataset
+from ancestral.errors import UserError, nearest
+from ancestral.evaluation.batches import batches
+from ancestral.evaluation.classifiers import classifier_of
+from ancestral.evaluation.subject import state_checksum
+from ancestral.measures.classifier import Classifier
+from ancestral.measures.imagenet import ImageNet
+from ancestral.measures.inception import Inception
+from ancestral.runs import load
+from ancestral.spec import Spec
+
+Features = str | Path | nn.Module
+"""``classifier``, ``imagenet``, a file of the Inception network's weights, the run of a classifier, or a
+module that takes pixels in 0..1."""
+
+NAMES = ("classifier", "imagenet")
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """Images of a spec to features, by a network with a name."""
+
+    name: str
+    weights: str
+    """SHA-256 of the network's state."""
+    network: nn.Module
+    spec: Spec
+    """The images that it is given."""
+
+    @classmethod
+    def find(
+        cls,
+        features: Features,
+        dataset: Dataset,
+        device: torch.device | str = "cpu",
+        *,
+        progress: bool = False,
+    ) -> "Extractor":
+        """The extractor that is meant, for the examples of a data set.
+
+        Args:
+            features: see ``Features``; ``classifier`` is the data set's own, which is trained if need be.
+            dataset: what the images are like.
+            device: where to compute.
+            progress: show the training of a classifier.
+
+        Raises:
+            UserError: there is no such network, it is for other images, or the data are no images.
+        """
+        spec = dataset.spec
+        if spec.domain != "image":
+            problem = f"expected images to measure samples of, got {spec.domain} {spec.shape}"
+            raise UserError(problem, "compare features of your own with ancestral.measures")
+        network, name = _network(features, dataset, progress)
+        if isinstance(network, Classifier) and network.spec.shape != spec.shape:
+            problem = f"expected a classifier of images {spec.shape}, got one of {network.spec.shape}"
+            raise UserError(problem, "choose --features classifier, or imagenet")
+        if isinstance(network, ImageNet):
+            height, width = network.size(*spec.shape[1:])
+            resized = (height, width) != spec.shape[1:]
+            name += f", resized to {height}x{width}" if resized else ""
+        return cls(name, state_checksum(network), network.eval().to(device), spec)
+
+    @property
+    def classifier(self) -> Classifier | None:
+        """The network, if it tells the classes of the data apart."""
+        return self.network if isinstance(self.network, Classifier) else None
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, what: str = "features", *, show: bool = False) -> Tensor:
+        """Features of images ``(N, *spec.shape)``, batch after batch: ``(N, D)`` on the CPU.
+
+        Raises UserError for features of another shape.
+        """
+        device = next((t.device for t in self.network.state_dict().values()), torch.device("cpu"))
+        parts = []
+        for part in batches(len(x), what, device=device, show=show):
+            images = x[part].to(device)
+            if isinstance(self.network, Classifier):
+                found = self.network.features(images)
+            else:
+                found = self.network((self.spec.scale(images, torch.float32) + 1) / 2)
+            if found.ndim != 2 or len(found) != len(images):
+                problem = f"expected features ({len(images)}, D) of {self.name}, got {tuple(found.shape)}"
+                raise UserError(problem, "let the module return a row for each image")
+            parts.append(found.float().cpu())
+        return torch.cat(parts)
+
+
+def _network(features: Features, dataset: Dataset, progress: bool) -> tuple[nn.Module, str]:
+    """The network and its name."""
+    if isinstance(features, nn.Module):
+        return features, f"{type(features).__name__} of your own"
+    if features == "classifier":
+        return classifier_of(dataset, "features", progress=progress), f"classifier of {dataset.source}"
+    if features == "imagenet":
+        return ImageNet(), "EfficientNet-lite0 of ImageNet"
+    path = Path(features)
+    if path.is_file():
+        return Inception.load(path), "Inception"
+    if not path.is_dir():
+        problem = f"expected features {', '.join(NAMES)}, a file of Inception's weights or a classifier's run"
+        raise UserError(f"{problem}, got {features}", nearest(str(features), NAMES))
+    model = load(path)
+    if not isinstance(model, Classifier):
+        problem = f"expected the run of a classifier for features, got one of {type(model).__name__}"
+        raise UserError(problem, "train one: ancestral train classifier")
+    return model, f"classifier in {path}"

@@ -1,0 +1,43 @@
+"""How often a classifier finds the class."""
+
+import torch
+
+from ancestral.batch import Batch
+from ancestral.evaluation.measurement import Examined, Result
+from ancestral.figures import Figure
+from ancestral.measures import bootstrap
+from ancestral.measures.classifier import Classifier
+from ancestral.model import Model
+
+
+def applies(model: Model) -> bool:
+    """Of classifiers."""
+    return isinstance(model, Classifier)
+
+
+def measure(examined: Examined) -> Result:
+    """The share of examples whose class is the likeliest."""
+    classifier = examined.model
+    assert isinstance(classifier, Classifier)
+    if examined.examples.labels is None:
+        return Result()
+
+    def hit(batch: Batch) -> torch.Tensor:
+        assert batch.labels is not None
+        return (classifier.logits(batch.x).argmax(1) == batch.labels).double()
+
+    hits = examined.each("accuracy", hit)
+    interval = bootstrap(hits) if len(hits) > 1 else None
+    return Result(
+        figures=[
+            Figure(
+                id="accuracy",
+                name="accuracy",
+                value=float(hits.mean()),
+                quantity="accuracy",
+                better="higher",
+                note=f"{int(hits.sum()):,} of {len(hits):,}",
+                interval=(interval.low, interval.high) if interval else None,
+            )
+        ]
+    )

@@ -1,0 +1,451 @@
+"""Samples against real examples: planted sets with known answers, provenance, and what is written down."""
+
+import json
+import os
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from ancestral.batch import Batch
+from ancestral.cli import main as commands
+from ancestral.data import Dataset, load_data
+from ancestral.errors import UserError
+from ancestral.evaluation import classifiers, evaluate
+from ancestral.evaluation.evaluation import MEASURES
+from ancestral.evaluation.extractors import Extractor
+from ancestral.evaluation.quality import compared, score
+from ancestral.figures import Evaluation, Provenance
+from ancestral.measures.classifier import Classifier
+from ancestral.models.latent.vae import VAE
+from ancestral.models.latent.vqvae import VQVAE
+from ancestral.recipe import Recipe
+from ancestral.spec import Spec
+from ancestral.training import TrainingOptions, train
+
+N = 120
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_data("digits")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small(tmp_path_factory):
+    """Small classifiers, trained in a second, in a cache of these tests."""
+    patch = pytest.MonkeyPatch()
+    steps = {"features": 150, "gate": 100, "score": 60}
+    made = {}
+    for name, recipe in Classifier.recipes.items():
+        stage = replace(recipe.stages["training"], steps=steps[name], batch_size=64, warmup=10)
+        made[name] = Recipe(source="a test", model=Classifier.Config(width=16), stages={"training": stage})
+    patch.setattr(Classifier, "recipes", made)
+    patch.setenv("ANCESTRAL_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
+
+
+def saved(path, batch):
+    labels = {} if batch.labels is None else {"labels": batch.labels.numpy()}
+    np.savez(path, x=batch.x.numpy(), **labels)
+    return path
+
+
+def figures_of(result):
+    return {f.id: f for f in result.figures}
+
+
+@pytest.fixture(scope="module")
+def measured(digits, tmp_path_factory):
+    """The measures of planted sets of samples."""
+    folder = tmp_path_factory.mktemp("sets")
+    train, held_out = digits.train, digits.validation
+    noise = torch.randint(17, (N, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    half = (train.labels < 5).nonzero()[:, 0]
+    sets = {
+        "copies": train[torch.arange(N)],
+        "half": train[half[:N]],
+        "noise": Batch(noise, labels=torch.arange(N) % 10),
+        "wrong": Batch(train.x[:N], labels=(train.labels[:N] + 1) % 10),
+        "held out": Batch(held_out.x, labels=held_out.labels),
+    }
+    return {
+        name: figures_of(evaluate(saved(folder / f"{name}.npz", batch), digits))
+        for name, batch in sets.items()
+    }
+
+
+def test_planted_sets_get_what_they_deserve(measured):
+    ids = [
+        "frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage",
+        "label_agreement", "copies_auroc",
+    ]  # fmt: skip
+    assert all(list(found) == ids for found in measured.values())
+    value = {name: {id: f.value for id, f in found.items()} for name, found in measured.items()}
+    assert value["copies"]["copies_auroc"] > 0.99
+    assert 0.3 < value["held out"]["copies_auroc"] < 0.7
+    assert value["noise"]["copies_auroc"] < 0.01
+    assert value["copies"]["precision"] > 0.9
+    assert value["noise"]["precision"] < 0.7 < value["held out"]["precision"]
+    assert value["noise"]["recall"] < 0.05
+    assert value["noise"]["coverage"] < 0.3
+    # Half of the classes: what is there is right, and half of the real ones are missing.
+    assert value["half"]["precision"] > 0.85
+    assert value["half"]["recall"] < 0.75 * value["copies"]["recall"]
+    assert value["half"]["coverage"] < 0.75 * value["copies"]["coverage"]
+    order = [value[name]["frechet_distance"] for name in ("copies", "half", "noise")]
+    assert order == sorted(order)
+    assert value["wrong"]["label_agreement"] < 0.1 < 0.8 < value["copies"]["label_agreement"]
+
+
+def test_perfect_samples_are_on_the_floor_and_faults_are_not(measured):
+    for id in ("frechet_distance", "kernel_distance", "precision", "recall", "coverage"):
+        figure = measured["copies"][id]
+        low, high = figure.floor
+        spread = max(high - low, 0.05 * abs(high))
+        assert low - 3 * spread <= figure.value <= high + 3 * spread
+        assert set(figure.references) == {"each image 100 times", "slight noise", "half of the classes"}
+    distance = measured["copies"]["frechet_distance"]
+    assert distance.references["half of the classes"] > 2 * distance.floor[1]
+    recall = measured["copies"]["recall"]
+    assert recall.references["each image 100 times"] < 0.5 * recall.floor[0]
+    assert measured["copies"]["copies_auroc"].references["half of them copies"] == pytest.approx(
+        0.75, abs=0.08
+    )
+
+
+def test_intervals_hold_the_value_and_stay_within_what_can_be(measured):
+    for found in measured.values():
+        for figure in found.values():
+            low, high = figure.interval
+            assert low <= figure.value <= high
+            if figure.id in ("precision", "recall", "coverage", "label_agreement"):
+                assert low >= 0
+                assert high <= 1
+    assert measured["copies"]["frechet_distance"].interval[0] >= 0
+
+
+def test_provenance_says_what_a_measure_was_taken_with(measured, digits):
+    provenance = measured["copies"]["precision"].provenance
+    assert provenance.features == "classifier of digits"
+    assert re.fullmatch("[0-9a-f]{64}", provenance.weights)
+    classifier = classifiers.classifier_of(digits, "features")
+    chosen = digits.test.some(N)
+    right = classifier.probabilities(chosen.x).argmax(1) == chosen.labels
+    assert provenance.accuracy == pytest.approx(float(right.double().mean()))
+    assert (provenance.n, provenance.split, provenance.fingerprint) == (N, "test", digits.fingerprint)
+    assert provenance.sampling["from"].endswith("copies.npz")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n": 7}, "expected measures of the same n, got 120 and 7"),
+        ({"weights": "0" * 64}, "expected measures of the same weights of the features"),
+        ({"features": "imagenet"}, "the same features, got 'classifier of digits' and 'imagenet'"),
+        ({"split": "train"}, "the same split, got 'test' and 'train'"),
+        ({"fingerprint": "x"}, "the same content of the data"),
+    ],
+)
+def test_measures_of_other_provenance_are_not_compared(measured, changes, message):
+    figure = measured["copies"]["recall"]
+    figure.check_comparable(measured["noise"]["recall"])  # only the samples differ
+    with pytest.raises(UserError, match=message):
+        figure.check_comparable(replace(figure, provenance=replace(figure.provenance, **changes)))
+    with pytest.raises(UserError, match="expected figures of one quantity"):
+        figure.check_comparable(measured["copies"]["precision"])
+    with pytest.raises(UserError, match="expected measures of the same"):
+        figure.check_comparable(replace(figure, provenance=None))
+
+
+def test_an_evaluation_with_measures_survives_json(digits, tmp_path):
+    result = evaluate(saved(tmp_path / "x.npz", digits.train[torch.arange(40)]), digits)
+    (tmp_path / "evaluation.json").write_text(json.dumps(result.to_json()))
+    again = Evaluation.read(tmp_path / "evaluation.json")
+    assert list(again.figures) == list(result.figures)
+    assert isinstance(again.figures[0].provenance, Provenance)
+    assert "real data" in str(again)
+    assert "40 samples (from " in str(again)
+    assert max(map(len, str(again).splitlines()[1:-1])) <= 80
+
+
+def test_features_do_not_depend_on_batches_or_order(digits, monkeypatch):
+    extractor = Extractor.find("classifier", digits)
+    x = digits.test.x[:100]
+    whole = extractor(x)
+    order = torch.randperm(100, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(extractor(x[order]), whole[order], rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr("ancestral.evaluation.batches.SIZE", 7)
+    torch.testing.assert_close(extractor(x), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_any_module_can_be_the_features(digits, tmp_path):
+    class Means(nn.Module):
+        def forward(self, pixels):
+            assert pixels.min() >= 0
+            assert pixels.max() <= 1
+            return pixels.flatten(1)[:, :3]
+
+    path = saved(tmp_path / "x.npz", Batch(digits.train.x[:N]))
+    found = figures_of(evaluate(path, digits, features=Means()))
+    assert found["frechet_distance"].provenance.features == "Means of your own"
+    assert "label_agreement" not in found
+    real = digits.test.some(N).x.flatten(1)[:, :3].double() / 16
+    fake = digits.train.x[:N].flatten(1)[:, :3].double() / 16
+    from ancestral.measures import frechet_distance
+
+    assert found["frechet_distance"].value == pytest.approx(frechet_distance(real, fake), rel=1e-4)
+    with pytest.raises(UserError, match=r"expected features \(50, D\) of Flatten of your own, got"):
+        evaluate(path, digits, features=nn.Flatten(0))
+
+
+def test_accuracy_score_of_real_and_of_mislabeled_examples(digits, tmp_path):
+    real = evaluate(saved(tmp_path / "real.npz", digits.train[torch.arange(N)]), digits, measures=["score"])
+    shifted = Batch(digits.train.x[:N], labels=(digits.train.labels[:N] + 1) % 10)
+    wrong = evaluate(saved(tmp_path / "wrong.npz", shifted), digits, measures=["score"])
+    (real,), (wrong,) = real.figures, wrong.figures
+    assert wrong.value < 0.15 < 0.5 < real.value
+    assert real.interval[0] <= real.value <= real.interval[1]
+    assert real.floor == wrong.floor
+    assert real.provenance.seeds == (0, 1, 2)
+    real.check_comparable(wrong)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return train(
+        "vqvae",
+        data="digits",
+        out=tmp_path_factory.mktemp("runs") / "vqvae",
+        config=VQVAE.Config.tiny(),
+        stages={name: {"steps": 30, "batch_size": 32} for name in ("tokenizer", "prior")},
+        options=TrainingOptions(device="cpu", sample_every=0),
+    )
+
+
+def test_samples_of_a_run_are_drawn_once_and_figures_stay(run, monkeypatch):
+    evaluate(run)
+    before = {f.id for f in Evaluation.read(run.path / "evaluation.json").figures}
+    found = evaluate(run, measures=["samples"], samples=64)
+    there = Evaluation.read(run.path / "evaluation.json")
+    assert {f.id for f in there.figures} == before | {f.id for f in found.figures}
+    assert there.codebooks, "of the evaluation before"
+    assert (run.path / "samples" / "nearest.png").is_file()
+    (drawn,) = (run.path / "measured").iterdir()
+    stamp = {f.name: f.stat().st_mtime_ns for f in drawn.iterdir()}
+    again = evaluate(run, measures=["samples"], samples=64)
+    assert {f.name: f.stat().st_mtime_ns for f in drawn.iterdir()} == stamp
+    assert again.figures == found.figures
+    colder = evaluate(run, measures=["samples"], samples=64, keep=0.5, write=False)
+    assert len(list((run.path / "measured").iterdir())) == 2
+    assert colder.figures[0].provenance.sampling == {"keep": 0.5}
+    (there.figures[-1]).check_comparable(colder.figures[-1])
+
+
+def test_the_scores_of_a_run_stand_beside_those_of_reconstructions(run, digits):
+    (figure,) = evaluate(run, measures=["score"], samples=64, write=False).figures
+    assert set(figure.references) == {"reconstructions"}
+    whole = {split: getattr(digits, split) for split in ("train", "validation", "test")}
+    reversed_ = {name: Batch(b.x, labels=9 - b.labels) for name, b in whole.items()}
+    other = Dataset(source="x", spec=digits.spec, classes=digits.classes, **reversed_)
+    assert evaluate(run, other, measures=["score"], samples=64).figures[0].value != figure.value
+
+
+def test_rejection_is_a_trade_off_that_is_drawn(run):
+    found = evaluate(run, measures=["rejection"], samples=160)
+    values = figures_of(found)
+    names = ("precision", "recall", "frechet_distance", "classification_accuracy_score")
+    assert set(values) == {f"kept_{k}_{name}" for k in ("1000", "0500", "0250", "0125") for name in names}
+    assert all(f.provenance.n == 20 for f in found.figures)
+    picture = np.asarray(Image.open(run.path / "samples" / "rejection.png"))
+    assert picture.std() > 5
+    with pytest.raises(UserError, match="not yet rejected to measure rejection, got others"):
+        evaluate(run, measures=["rejection"], samples=160, keep=0.5)
+
+
+def test_what_is_kept_is_what_the_gate_is_surest_of(run, monkeypatch):
+    from ancestral.evaluation.quality import rejection
+
+    chosen = []
+    monkeypatch.setattr(rejection, "overlap", lambda real, fake: chosen.append(fake) or compared_of(real))
+    monkeypatch.setattr(rejection, "frechet_distance", lambda real, fake: 0.0)
+    monkeypatch.setattr(rejection, "accuracies", lambda compared, part: [0.0])
+    seen = {}
+
+    def probabilities(compared, labels):
+        seen["all"], seen["labels"] = compared.fake, labels
+        return torch.linspace(0, 1, len(labels))  # later ones are surer
+
+    monkeypatch.setattr(rejection, "_probabilities", probabilities)
+    evaluate(run, measures=["rejection"], samples=160, write=False)
+    for share, fake in zip((1, 0.5, 0.25, 0.125), chosen, strict=True):
+        last = round(20 / share)
+        assert torch.equal(fake, seen["all"][last - 20 : last]), (
+            "the last two of each class, which take turns"
+        )
+
+
+def compared_of(real):
+    from ancestral.measures import Overlap
+
+    return Overlap(precision=0, recall=0, density=0, coverage=0)
+
+
+def test_folders_of_images_are_measured_with_their_classes(digits, tmp_path, capsys):
+    for i in range(100):
+        folder = tmp_path / "images" / str(int(digits.train.labels[i]))
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = (digits.train.x[i, 0].numpy() * 15.9).astype(np.uint8)
+        Image.fromarray(pixels).resize((16, 16), Image.Resampling.NEAREST).save(folder / f"{i}.png")
+    status = commands.run(["evaluate", str(tmp_path / "images"), "--data", "digits", "--samples", "80"])
+    out = capsys.readouterr()
+    assert status == 0, out.err
+    assert re.search(r"label agreement +0\.[89]|label agreement +1\.0", out.out)
+    assert "80 samples (from " in out.out
+
+
+def test_shards_are_measured(run, digits, tmp_path):
+    from ancestral.evaluation import sample_shards
+
+    sample_shards(run, 64, tmp_path / "shards")
+    assert figures_of(evaluate(tmp_path / "shards", digits))["label_agreement"].value <= 1
+
+
+MISTAKES = [
+    ({"measures": ["fid"]}, "expected a measure, got fid; choose from|did you mean"),
+    ({"measures": ["likelihood"]}, "expected a measure of images, got likelihood, which takes a model"),
+    ({"samples": 0}, "expected samples of at least 1, got 0"),
+    ({"samples": 12}, "expected at least 17 samples for 16 features, got 12; raise --samples"),
+    ({"samples": 1000}, "expected at least 1000 images to measure, got 120"),
+    ({"features": "imagnet"}, "expected features classifier, imagenet.* got imagnet; did you mean imagenet"),
+    ({"split": "validation"}, "expected as many real examples as the 120 samples, got 81 in validation"),
+    ({"data": None}, r"expected data to measure the images of .* against, got none; add --data"),
+    ({"measures": ["rejection"], "unlabeled": True}, "expected samples whose classes are known"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), MISTAKES)
+def test_what_cannot_be_measured(digits, tmp_path, options, message):
+    options = dict(options)
+    batch = digits.train[torch.arange(N)]
+    if options.pop("unlabeled", False):
+        batch = Batch(batch.x)
+    if options.get("split") == "validation":
+        options["samples"] = N
+    path = saved(tmp_path / "x.npz", batch)
+    with pytest.raises(UserError, match=message):
+        evaluate(path, options.pop("data", digits), **options)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"y": np.zeros((3, 1, 8, 8), np.uint8)}, "expected an array x in .*, got none"),
+        (
+            {"x": np.zeros((3, 1, 9, 8), np.uint8)},
+            r"expected images \(1, 8, 8\) as digits has, got \(1, 9, 8\)",
+        ),
+        ({"x": np.zeros((3, 1, 8, 8), np.float32)}, "expected integers as images in .*, got float32"),
+        ({"x": np.full((3, 1, 8, 8), 99, np.uint8)}, r"expected values 0\.\.16, got 99"),
+        ({"x": np.zeros((3, 1, 8, 8), np.uint8), "labels": np.array([1, 2, 70])}, r"expected labels 0\.\.9"),
+    ],
+)
+def test_arrays_that_are_no_images_of_the_data(digits, tmp_path, arrays, message):
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(UserError, match=message):
+        evaluate(tmp_path / "x.npz", digits)
+
+
+def test_channels_may_come_last(digits, tmp_path):
+    x = digits.train.x[:40]
+    np.savez(tmp_path / "last.npz", x=x.permute(0, 2, 3, 1).numpy())
+    last = evaluate(tmp_path / "last.npz", digits)
+    first = evaluate(saved(tmp_path / "first.npz", Batch(x)), digits)
+    assert [f.value for f in last.figures] == [f.value for f in first.figures]
+
+
+def test_folders_without_images_and_models_that_cannot_be_measured_so(digits, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no images"):
+        evaluate(tmp_path / "empty", digits)
+    (tmp_path / "x.npz").write_bytes(b"no archive")
+    with pytest.raises(UserError, match=r"expected arrays x and labels in .*got"):
+        evaluate(tmp_path / "x.npz", digits)
+    torch.manual_seed(0)
+    vae = VAE(VAE.Config.tiny(), digits.spec)
+    with pytest.raises(UserError, match="expected a model of which codes can be measured, got VAE"):
+        evaluate(vae, digits, measures=["codes"])
+    with pytest.raises(UserError, match=r"expected keep in \(0, 1\], got 1.5"):
+        evaluate(vae, digits, measures=["samples"], keep=1.5)
+    unlabeled = Dataset("mine", replace(digits.spec, classes=0), *(Batch(digits.train.x[:50]),) * 3)
+    with pytest.raises(UserError, match="expected data with 2 classes or more for a classifier, got 0"):
+        evaluate(vae, unlabeled, measures=["samples"], samples=20)
+
+
+def test_a_classifier_is_trained_once_for_each_data_set_and_role(digits, monkeypatch, capsys):
+    first = classifiers.classifier_of(digits, "gate")
+    monkeypatch.setattr(classifiers, "train", lambda *_, **__: pytest.fail("it is there"))
+    again = classifiers.classifier_of(digits, "gate")
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    other = classifiers.classifier_of(digits, "features")
+    assert not torch.equal(next(first.parameters()), next(other.parameters()))
+    with pytest.raises(pytest.fail.Exception):
+        classifiers.classifier_of(digits, "gate", seed=1)
+    assert not capsys.readouterr().out
+
+
+def test_a_classifier_learns_and_draws_nothing(digits, tmp_path, capsys):
+    run = train(
+        "classifier",
+        data="digits",
+        out=tmp_path / "run",
+        stages={"training": {"steps": 300}},
+        options=TrainingOptions(device="cpu"),
+    )
+    assert run.model_name == "classifier"
+    result = evaluate(run)
+    (figure,) = result.figures
+    assert figure.value > 0.9
+    assert figure.interval[0] < figure.value <= figure.interval[1]
+    for command in ("sample", "reconstruct", "tokenize --out codes.npy", "certify"):
+        assert commands.run([*command.split(), str(run.path)]) == 2
+        assert re.fullmatch(r"ancestral: expected .*classifier.*\n", capsys.readouterr().err, re.IGNORECASE)
+    assert commands.run(["report", str(run.path)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (Spec(shape=(1, 8, 8)), "expected data with 2 classes or more for a classifier, got 0"),
+        (
+            Spec(shape=(4,), levels=None, classes=3),
+            r"expected images \(C, H, W\) for a classifier, got table",
+        ),
+    ],
+)
+def test_what_no_classifier_is_for(spec, message):
+    with pytest.raises(UserError, match=message):
+        Classifier(Classifier.Config.tiny(), spec)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (3, 64, 48), (1, 1, 1), (1, 28, 28)])
+def test_a_classifier_takes_images_of_any_size(shape):
+    model = Classifier(Classifier.Config.tiny(), Spec(shape=shape, classes=3)).eval()
+    x = torch.zeros(2, *shape, dtype=torch.uint8)
+    assert model.features(x).shape == (2, model.dim)
+    torch.testing.assert_close(model.probabilities(x).sum(1), torch.ones(2))
+
+
+def test_all_measures_are_named_in_the_help(capsys):
+    with pytest.raises(SystemExit):
+        commands.run(["evaluate", "--help"])
+    words = capsys.readouterr().out
+    assert all(name in words for name in MEASURES)
+    assert not score._TRAININGS < 3
+    assert compared._DRAWS > 1
+    assert os.environ["ANCESTRAL_CACHE"]
