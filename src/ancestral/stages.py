@@ -108,6 +108,9 @@ class Stage:
     and evaluations use."""
     samples: bool = True
     """Whether the model can be sampled once this stage and the ones before it are trained."""
+    measured: bool = False
+    """Whether samples are measured while the stage trains, where the data have classes: of models whose loss
+    tells nothing of them."""
     optional: bool = False
     """Whether the model can do without (a classifier that only sorts samples)."""
     needs: tuple[str, ...] | None = None

@@ -81,7 +81,7 @@ def classifier(runs, monkeypatch):
         asked.append((dataset.source, role, progress))
         return Brightness(Brightness.Config(), dataset.spec).eval()
 
-    module = ModuleType("ancestral.evaluation.classifiers")
+    module = ModuleType("ancestral.training.classifiers")
     module.classifier_of = classifier_of
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return asked

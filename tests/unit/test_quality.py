@@ -15,17 +15,20 @@ from ancestral.batch import Batch
 from ancestral.cli import main as commands
 from ancestral.data import Dataset, load_data
 from ancestral.errors import UserError
-from ancestral.evaluation import classifiers, evaluate
+from ancestral.evaluation import evaluate
 from ancestral.evaluation.evaluation import MEASURES
 from ancestral.evaluation.extractors import Extractor
 from ancestral.evaluation.quality import compared, score
 from ancestral.figures import Evaluation, Provenance
+from ancestral.measures import frechet_distance
 from ancestral.measures.classifier import Classifier
 from ancestral.models.latent.vae import VAE
 from ancestral.models.latent.vqvae import VQVAE
 from ancestral.recipe import Recipe
 from ancestral.spec import Spec
-from ancestral.training import TrainingOptions, train
+from ancestral.training import TrainingOptions, begin, classifiers, train
+from ancestral.training.monitor import Monitor
+from ancestral.training.randomness import derive
 
 N = 120
 
@@ -197,7 +200,6 @@ def test_any_module_can_be_the_features(digits, tmp_path):
     assert "label_agreement" not in found
     real = digits.test.some(N).x.flatten(1)[:, :3].double() / 16
     fake = digits.train.x[:N].flatten(1)[:, :3].double() / 16
-    from ancestral.measures import frechet_distance
 
     assert found["frechet_distance"].value == pytest.approx(frechet_distance(real, fake), rel=1e-4)
     with pytest.raises(UserError, match=r"expected features \(50, D\) of Flatten of your own, got"):
@@ -389,7 +391,7 @@ def test_folders_without_images_and_models_that_cannot_be_measured_so(digits, tm
 
 def test_a_classifier_is_trained_once_for_each_data_set_and_role(digits, monkeypatch, capsys):
     first = classifiers.classifier_of(digits, "gate")
-    monkeypatch.setattr(classifiers, "train", lambda *_, **__: pytest.fail("it is there"))
+    monkeypatch.setattr(begin, "train", lambda *_, **__: pytest.fail("it is there"))
     again = classifiers.classifier_of(digits, "gate")
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
     other = classifiers.classifier_of(digits, "features")
@@ -449,3 +451,42 @@ def test_all_measures_are_named_in_the_help(capsys):
     assert not score._TRAININGS < 3
     assert compared._DRAWS > 1
     assert os.environ["ANCESTRAL_CACHE"]
+
+
+def test_samples_are_measured_while_a_model_trains_and_change_nothing(digits, tmp_path):
+    def trained(name, **options):
+        run = train(
+            "vae",
+            data="digits",
+            out=tmp_path / name,
+            config=VAE.Config.tiny(),
+            stages={"training": {"steps": 6, "batch_size": 32}},
+            options=TrainingOptions(device="cpu", sample_every=0, **options),
+        )
+        lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+        return run.load_model(), [line for line in lines if line["split"] == "samples"]
+
+    plain, nothing = trained("plain")
+    model, lines = trained("measured", measure_every=3)
+    assert not nothing, "a VAE does not ask for it"
+    assert [line["step"] for line in lines] == [3, 6]
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), model.parameters(), strict=True))
+    monitor = Monitor(classifiers.classifier_of(digits, "features"), digits.validation)
+    assert monitor(model) == {name: lines[-1][name] for name in ("frechet_distance", "precision", "recall")}
+    drawn = model.sample(81, generator=torch.Generator().manual_seed(derive(0, "monitor")))
+    real, fake = (monitor.classifier.features(x).detach() for x in (digits.validation.x, drawn))
+    assert lines[-1]["frechet_distance"] == pytest.approx(frechet_distance(real, fake), rel=1e-4)
+
+
+def test_a_model_may_ask_for_measures_of_its_samples(digits, tmp_path, monkeypatch):
+    class Asking(VAE):
+        def stages(self):
+            return tuple(replace(stage, measured=True) for stage in super().stages())
+
+    stages = Asking(VAE.Config.tiny(), digits.spec).stages()
+    assert Monitor.find(digits, stages, TrainingOptions(evaluate_every=5)) is not None
+    assert Monitor.find(digits, stages, TrainingOptions(measure_every=0)) is None
+    unlabeled = Dataset("mine", replace(digits.spec, classes=0), *(Batch(digits.train.x[:50]),) * 3)
+    assert Monitor.find(unlabeled, stages, TrainingOptions()) is None
+    with pytest.raises(UserError, match="expected data with 2 classes or more"):
+        Monitor.find(unlabeled, stages, TrainingOptions(measure_every=5))

@@ -14,7 +14,6 @@ from ancestral.batch import Batch
 from ancestral.data import Dataset, Preparation, load_data, preparation_of
 from ancestral.errors import UserError, check_at_least, nearest
 from ancestral.evaluation.bulk import sample_shards
-from ancestral.evaluation.classifiers import classifier_of
 from ancestral.evaluation.extractors import Extractor, Features
 from ancestral.evaluation.given import are_examples, read_examples
 from ancestral.evaluation.measurement import Examined, Result
@@ -29,6 +28,7 @@ from ancestral.media import write_png
 from ancestral.runs import command
 from ancestral.sampling import Sampling
 from ancestral.taxonomy import title
+from ancestral.training.classifiers import classifier_of
 
 MEASURES = (*MEASUREMENTS, *QUALITY)
 """What can be measured, by name."""

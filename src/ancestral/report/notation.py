@@ -34,6 +34,10 @@ _TERMS = {
     "given_label_bits_per_dim": ("Code length given the label", "bits/dim"),
     "given_label_bits_per_code": ("Rate of a code given the label", "bits/code"),
     "grad_norm": ("Gradient norm", ""),
+    "frechet_distance": ("Fréchet distance of samples", ""),
+    "precision": ("Precision of samples", ""),
+    "recall": ("Recall of samples", ""),
+    "accuracy_percent": ("Accuracy", "%"),
 }
 
 

@@ -17,6 +17,7 @@ from ancestral.stages import Stage, owned
 from ancestral.taxonomy import model_class
 from ancestral.training.fabric import processes
 from ancestral.training.loop import Trainer
+from ancestral.training.monitor import Monitor
 from ancestral.training.options import RESULT_OPTIONS, TrainingOptions
 from ancestral.training.plan import Plan
 from ancestral.training.randomness import derive
@@ -90,7 +91,10 @@ def train(
     manifest |= {"threads": torch.get_num_threads()}
     manifest |= {"from": str(start_from), "only": list(chosen)} if plan.base else {}
     path = Path(out)
-    trainer = Trainer(network, dataset, optimizations, options=plan.options, path=path, taken=taken)
+    monitor = Monitor.find(dataset, [part for part in parts if part.name in chosen], plan.options)
+    trainer = Trainer(
+        network, dataset, optimizations, options=plan.options, path=path, taken=taken, monitor=monitor
+    )
     if trainer.fabric.is_global_zero:
         Run.check(path, manifest)  # before a lock would leave a trace in somebody else's folder
 

@@ -26,6 +26,7 @@ from ancestral.training.checkpoints import Checkpoint
 from ancestral.training.fabric import build_fabric, can_compile
 from ancestral.training.interruption import Interrupted, Signals, alone
 from ancestral.training.journal import Journal
+from ancestral.training.monitor import Monitor
 from ancestral.training.optimizers import build_optimizer, learning_rate
 from ancestral.training.options import TrainingOptions
 from ancestral.training.randomness import derive, seed_step
@@ -51,6 +52,7 @@ class Trainer:
         options: how the training runs.
         path: the run directory.
         taken: names of stages that another run has trained.
+        monitor: what measures samples meanwhile.
     """
 
     def __init__(
@@ -62,8 +64,9 @@ class Trainer:
         options: TrainingOptions,
         path: Path,
         taken: Sequence[str] = (),
+        monitor: Monitor | None = None,
     ) -> None:
-        self.model, self.data, self.optimizations = model, data, stages
+        self.model, self.data, self.optimizations, self.monitor = model, data, stages, monitor
         self.options, self.path, self.taken = options, path, tuple(taken)
         self.stages = [stage for stage in model.stages() if stage.name in stages]
         self._constants = {id(p) for p in model.parameters() if not p.requires_grad}
@@ -206,7 +209,7 @@ class Trainer:
             if due(self.options.log_every):
                 self._log(work, done)
             stop, overdue = self._wanted(done, last=done == steps)
-            if due(self.options.evaluate_every) or due(self.options.sample_every):
+            if any(map(due, (self.options.evaluate_every, self.options.sample_every, self._measure_every))):
                 self._look(work, done, due)
             # The checkpoint comes last: a process killed before it repeats what a step brings with it, one
             # killed after it lacks nothing.
@@ -410,6 +413,8 @@ class Trainer:
                 self._evaluate(work, done)
             if due(self.options.sample_every):
                 self._draw(work.stage, done)
+            if due(self._measure_every):
+                self._measure(work, done)
         self._train_mode(work.stage)
         work.clock = time.perf_counter()
 
@@ -476,6 +481,21 @@ class Trainer:
         if wrong := [name for name, value in means.items() if not math.isfinite(value)]:
             raise work.diverged(step, f"validation, term {wrong[0]}")
         self.journal.write(work.stage.name, step, "validation", means, steps=work.optimization.steps)
+
+    @property
+    def _measure_every(self) -> int:
+        asked = self.options.measure_every
+        return self.options.evaluate_every if asked is None else asked
+
+    def _measure(self, work: Work, step: int) -> None:
+        """Measures of samples, where there is a monitor and the model can be sampled."""
+        able = self.monitor is not None and self.model.can_sample(self._trained(work.stage))
+        if self.journal is None or self.monitor is None or not able:
+            return
+        self.model.eval()
+        self.monitor.classifier.to(work.device)
+        values = self.monitor(self.model)
+        self.journal.write(work.stage.name, step, "samples", values, steps=work.optimization.steps)
 
     @torch.no_grad()
     def _draw(self, stage: Stage, step: int) -> None:

@@ -1,9 +1,9 @@
 """How a training runs: what does not belong to the model, the data or a stage."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from ancestral.configuration import Configuration, Count, Natural, NonNegative
+from ancestral.configuration import Configuration, Count, Natural, NonNegative, Range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,9 @@ class TrainingOptions(Configuration):
     """Steps between evaluations on the validation split; 0 evaluates at the end of a stage only."""
     sample_every: Natural = 1000
     """Steps between sheets of samples or reconstructions; 0 makes them at the end of a stage only."""
+    measure_every: Annotated[int | None, Range(least=0)] = None
+    """Steps between measures of samples, by a classifier of the data that is trained once before; 0 makes
+    none. If left out, models that ask for it are measured as often as evaluated."""
     checkpoint_every: Natural = 500
     """Steps between checkpoints; 0 writes them at the end of a stage only."""
     checkpoint_minutes: NonNegative = 10.0

@@ -13,7 +13,6 @@ from torch import Tensor
 from ancestral.batch import Batch
 from ancestral.errors import UserError
 from ancestral.evaluation.batches import batches
-from ancestral.evaluation.classifiers import classifier_of
 from ancestral.evaluation.measurement import Result
 from ancestral.evaluation.quality.compared import Compared
 from ancestral.evaluation.quality.score import accuracies
@@ -22,6 +21,7 @@ from ancestral.figures import Figure
 from ancestral.measures import frechet_distance, overlap
 from ancestral.media import Pixels
 from ancestral.media.plot import plot
+from ancestral.training.classifiers import classifier_of
 
 SHARES = (1.0, 0.5, 0.25, 0.125)
 _KEYS = {

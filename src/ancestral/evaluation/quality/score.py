@@ -13,11 +13,11 @@ from ancestral.batch import Batch
 from ancestral.capabilities import Reconstructs
 from ancestral.data import Dataset
 from ancestral.evaluation.batches import batches
-from ancestral.evaluation.classifiers import classifier_of
 from ancestral.evaluation.measurement import Result
 from ancestral.evaluation.quality.compared import Compared
 from ancestral.figures import Figure
 from ancestral.measures.classifier import Classifier
+from ancestral.training.classifiers import classifier_of
 
 _TRAININGS = 3
 

@@ -16,7 +16,7 @@ from ancestral.configuration import to_json
 from ancestral.data import Dataset
 from ancestral.errors import UserError
 from ancestral.measures.classifier import Classifier
-from ancestral.training import TrainingOptions, train
+from ancestral.training.options import TrainingOptions
 
 Role = Literal["features", "gate", "score"]
 """What a classifier is for. No network has two roles: one that chose samples would praise its choice."""
@@ -41,6 +41,8 @@ def classifier_of(
     Raises:
         UserError: the data are no images with classes, or there is no folder to keep it in.
     """
+    from ancestral.training.begin import train  # noqa: PLC0415 - a training may be measured by a classifier
+
     recipe = Classifier.recipes[role]
     stage = recipe.stages["training"]
     stages = {"training": replace(stage, batch_size=min(stage.batch_size, len(dataset.train)))}

@@ -1,0 +1,64 @@
+"""Measures of samples while a model trains, for those whose loss tells nothing of them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from ancestral.batch import Batch
+from ancestral.data import Dataset
+from ancestral.measures import Moments, frechet_distance, overlap
+from ancestral.measures.classifier import Classifier
+from ancestral.model import Model
+from ancestral.stages import Stage
+from ancestral.training.classifiers import classifier_of
+from ancestral.training.options import TrainingOptions
+from ancestral.training.randomness import derive
+
+_MOST = 1000
+"""Samples of a measure, and validation examples that they are measured against."""
+_BATCH = 100
+
+
+class Monitor:
+    """Samples of a model against validation examples, in the features of a classifier of the data.
+
+    It uses the same random numbers each time, and none of the training's.
+    """
+
+    def __init__(self, classifier: Classifier, validation: Batch, seed: int = 0) -> None:
+        self.classifier, self.n, self.seed = classifier.eval(), min(_MOST, len(validation)), seed
+        self.real = self._features(validation.some(self.n).x)
+        self.moments = Moments.of(self.real)
+
+    @classmethod
+    def find(cls, dataset: Dataset, stages: Sequence[Stage], options: TrainingOptions) -> "Monitor | None":
+        """The monitor of a training, whose classifier is trained if need be; None if none is asked for.
+
+        Raises UserError where it is asked for in so many words, and there are no images with classes.
+        """
+        asked = any(stage.measured for stage in stages) and options.measure_every is None
+        able = dataset.spec.domain == "image" and dataset.spec.classes > 1
+        if not options.measure_every and not (asked and able and options.evaluate_every):
+            return None
+        classifier = classifier_of(dataset, "features", progress=True)
+        return cls(classifier, dataset.validation, options.seed)
+
+    @torch.no_grad()
+    def __call__(self, model: Model) -> dict[str, float]:
+        """Fréchet distance, precision and recall of as many samples as there are examples."""
+        generator = Generator(model.device).manual_seed(derive(self.seed, "monitor"))
+        features, classes = [], model.sample_classes
+        for start in range(0, self.n, _BATCH):
+            places = torch.arange(start, min(start + _BATCH, self.n))
+            labels = places % classes if classes else None
+            features.append(self._features(model.sample(len(places), labels, generator=generator)))
+        fake = torch.cat(features)
+        both = overlap(self.real, fake)
+        distance = frechet_distance(self.moments, fake)
+        return {"frechet_distance": distance, "precision": both.precision, "recall": both.recall}
+
+    @torch.no_grad()
+    def _features(self, x: Tensor) -> Tensor:
+        parts = [self.classifier.features(part.to(self.classifier.device)) for part in x.split(_BATCH)]
+        return torch.cat(parts).cpu()
