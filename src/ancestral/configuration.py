@@ -15,6 +15,8 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from ancestral.errors import UserError, nearest, shown
 
 T = TypeVar("T")
+_FAR = 1000
+"""Upper bounds from here on are there for the memory's sake."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,8 @@ class Range:
         for number in _numbers(value):
             if not (self.least <= number <= self.most and self.above < number < self.below):
                 # A bound far above is no help to one who is below the range.
-                end = dataclasses.replace(self, most=math.inf) if number < self.least else self
+                far = number < self.least and self.most >= _FAR
+                end = dataclasses.replace(self, most=math.inf) if far else self
                 one_sided = min(end.most, end.below) == math.inf and math.isfinite(number)
                 remedy = f"raise {name}" if one_sided else "choose a value in that range"
                 raise UserError(f"expected {name} {end}, got {got}", remedy)
