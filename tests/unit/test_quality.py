@@ -311,6 +311,16 @@ def test_folders_of_images_are_measured_with_their_classes(digits, tmp_path, cap
     assert "80 samples (from " in out.out
 
 
+def test_images_of_other_classes_are_refused(digits, tmp_path):
+    for name in ("cats", "dogs"):
+        (tmp_path / name).mkdir()
+        for i in range(12):
+            pixels = np.full((8, 8), 9 * i + len(name), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{name}{i}.png")
+    with pytest.raises(UserError, match="expected images in folders called 0, 1, 2, 3 …, got cats, dogs …"):
+        evaluate(tmp_path, digits, samples=17)
+
+
 def test_shards_are_measured(run, digits, tmp_path):
     from ancestral.evaluation import sample_shards
 
@@ -321,6 +331,8 @@ def test_shards_are_measured(run, digits, tmp_path):
 MISTAKES = [
     ({"measures": ["fid"]}, "expected a measure, got fid; choose from|did you mean"),
     ({"measures": ["likelihood"]}, "expected a measure of images, got likelihood, which takes a model"),
+    ({"keep": 0.5}, "expected no options of a model beside images, got some; leave out limit"),
+    ({"limit": 5}, "expected no options of a model beside images, got some; leave out limit"),
     ({"samples": 0}, "expected samples of at least 1, got 0"),
     ({"samples": 12}, "expected at least 17 samples for 16 features, got 12; raise --samples"),
     ({"samples": 1000}, "expected at least 1000 images to measure, got 120"),

@@ -91,6 +91,9 @@ def evaluate(
             raise UserError(f"expected a measure, got {name}", nearest(name, MEASURES))
     check_seed(seed)
     if are_examples(model):
+        if limit is not None or importance_samples or keep != 1 or sampling not in (None, Sampling()):
+            problem = "expected no options of a model beside images, got some"
+            raise UserError(problem, "leave out limit, importance samples, keep and how to draw")
         return _evaluate_examples(
             Path(str(model)),
             data=data,

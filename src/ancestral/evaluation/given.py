@@ -41,8 +41,14 @@ def read_examples(path: str | Path, dataset: Dataset) -> Batch:
         return batch
     found = load_data(str(path), ImageOptions().fitted(dataset.spec))
     every = found.split("all")
-    same = bool(found.classes) and found.classes == dataset.classes
-    return Batch(every.x, labels=every.labels if same else None)
+    if len(found.classes) < 2:
+        return Batch(every.x)
+    if not set(found.classes) <= set(dataset.classes) or every.labels is None:
+        got, expected = (", ".join(names[:4]) for names in (found.classes, dataset.classes))
+        problem = f"expected images in folders called {expected or 'nothing'} …, got {got} … in {path}"
+        raise UserError(problem, f"name them like the classes of {dataset.source}, or use one folder")
+    numbers = torch.tensor([dataset.classes.index(name) for name in found.classes])
+    return Batch(every.x, labels=numbers[every.labels.long()])
 
 
 def _read_npz(path: Path, dataset: Dataset) -> Batch:
