@@ -1,16 +1,15 @@
 """``ancestral sample``: shards, and rejection by a classifier."""
 
 import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from ancestral import training
 from ancestral.cli import main as commands
 from ancestral.evaluation import read_shards, sample_shards
 from ancestral.model import Model
@@ -81,9 +80,7 @@ def classifier(runs, monkeypatch):
         asked.append((dataset.source, role, progress))
         return Brightness(Brightness.Config(), dataset.spec).eval()
 
-    module = ModuleType("ancestral.training.classifiers")
-    module.classifier_of = classifier_of
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(training, "classifier_of", classifier_of)
     return asked
 
 

@@ -26,7 +26,7 @@ from ancestral.models.latent.vae import VAE
 from ancestral.models.latent.vqvae import VQVAE
 from ancestral.recipe import Recipe
 from ancestral.spec import Spec
-from ancestral.training import TrainingOptions, begin, classifiers, train
+from ancestral.training import TrainingOptions, begin, classifier_of, train
 from ancestral.training.monitor import Monitor
 from ancestral.training.randomness import derive
 
@@ -137,7 +137,7 @@ def test_provenance_says_what_a_measure_was_taken_with(measured, digits):
     provenance = measured["copies"]["precision"].provenance
     assert provenance.features == "classifier of digits"
     assert re.fullmatch("[0-9a-f]{64}", provenance.weights)
-    classifier = classifiers.classifier_of(digits, "features")
+    classifier = classifier_of(digits, "features")
     chosen = digits.test.some(N)
     right = classifier.probabilities(chosen.x).argmax(1) == chosen.labels
     assert provenance.accuracy == pytest.approx(float(right.double().mean()))
@@ -402,14 +402,14 @@ def test_folders_without_images_and_models_that_cannot_be_measured_so(digits, tm
 
 
 def test_a_classifier_is_trained_once_for_each_data_set_and_role(digits, monkeypatch, capsys):
-    first = classifiers.classifier_of(digits, "gate")
+    first = classifier_of(digits, "gate")
     monkeypatch.setattr(begin, "train", lambda *_, **__: pytest.fail("it is there"))
-    again = classifiers.classifier_of(digits, "gate")
+    again = classifier_of(digits, "gate")
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
-    other = classifiers.classifier_of(digits, "features")
+    other = classifier_of(digits, "features")
     assert not torch.equal(next(first.parameters()), next(other.parameters()))
     with pytest.raises(pytest.fail.Exception):
-        classifiers.classifier_of(digits, "gate", seed=1)
+        classifier_of(digits, "gate", seed=1)
     assert not capsys.readouterr().out
 
 
@@ -483,7 +483,7 @@ def test_samples_are_measured_while_a_model_trains_and_change_nothing(digits, tm
     assert not nothing, "a VAE does not ask for it"
     assert [line["step"] for line in lines] == [3, 6]
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), model.parameters(), strict=True))
-    monitor = Monitor(classifiers.classifier_of(digits, "features"), digits.validation)
+    monitor = Monitor(classifier_of(digits, "features"), digits.validation)
     assert monitor(model) == {name: lines[-1][name] for name in ("frechet_distance", "precision", "recall")}
     drawn = model.sample(81, generator=torch.Generator().manual_seed(derive(0, "monitor")))
     real, fake = (monitor.classifier.features(x).detach() for x in (digits.validation.x, drawn))
@@ -496,9 +496,11 @@ def test_a_model_may_ask_for_measures_of_its_samples(digits, tmp_path, monkeypat
             return tuple(replace(stage, measured=True) for stage in super().stages())
 
     stages = Asking(VAE.Config.tiny(), digits.spec).stages()
-    assert Monitor.find(digits, stages, TrainingOptions(evaluate_every=5)) is not None
-    assert Monitor.find(digits, stages, TrainingOptions(measure_every=0)) is None
+    assert Monitor.is_wanted(digits, stages, TrainingOptions(evaluate_every=5))
+    assert not Monitor.is_wanted(digits, stages, TrainingOptions(evaluate_every=0))
+    assert not Monitor.is_wanted(digits, stages, TrainingOptions(measure_every=0))
+    assert not Monitor.is_wanted(digits, VAE(VAE.Config.tiny(), digits.spec).stages(), TrainingOptions())
     unlabeled = Dataset("mine", replace(digits.spec, classes=0), *(Batch(digits.train.x[:50]),) * 3)
-    assert Monitor.find(unlabeled, stages, TrainingOptions()) is None
+    assert not Monitor.is_wanted(unlabeled, stages, TrainingOptions())
     with pytest.raises(UserError, match="expected data with 2 classes or more"):
-        Monitor.find(unlabeled, stages, TrainingOptions(measure_every=5))
+        train(VAE, data=unlabeled, out=tmp_path, options=TrainingOptions(measure_every=5))

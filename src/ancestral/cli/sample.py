@@ -91,7 +91,7 @@ def _gate(options: Options, model: Any, place: Any) -> Any:
     if options.keep == 1:
         return None
     if options.gate is None:
-        from ancestral.training.classifiers import classifier_of
+        from ancestral.training import classifier_of
 
         if not (Path(options.run) / "run.json").is_file():
             problem = f"expected a classifier for --keep, got none, and {options.run} is not a run with data"

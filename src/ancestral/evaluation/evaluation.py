@@ -28,7 +28,7 @@ from ancestral.media import write_png
 from ancestral.runs import command
 from ancestral.sampling import Sampling
 from ancestral.taxonomy import title
-from ancestral.training.classifiers import classifier_of
+from ancestral.training import classifier_of
 
 MEASURES = (*MEASUREMENTS, *QUALITY)
 """What can be measured, by name."""

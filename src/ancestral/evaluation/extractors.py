@@ -15,7 +15,7 @@ from ancestral.measures.imagenet import ImageNet
 from ancestral.measures.inception import Inception
 from ancestral.runs import load
 from ancestral.spec import Spec
-from ancestral.training.classifiers import classifier_of
+from ancestral.training import classifier_of
 
 Features = str | Path | nn.Module
 """``classifier``, ``imagenet``, a file of the Inception network's weights, the run of a classifier, or a

@@ -1,8 +1,8 @@
 """Training: options, the loop, checkpoints, averaging of weights."""
 
-from ancestral.training.begin import train
+from ancestral.training.begin import classifier_of, train
 from ancestral.training.interruption import Interrupted
 from ancestral.training.options import TrainingOptions
 from ancestral.training.work import Diverged
 
-__all__ = ["Diverged", "Interrupted", "TrainingOptions", "train"]
+__all__ = ["Diverged", "Interrupted", "TrainingOptions", "classifier_of", "train"]

@@ -1,15 +1,26 @@
-"""Train a model: what the command ``ancestral train`` does."""
+"""Train a model: what the command ``ancestral train`` does, and what gives a data set its classifiers.
 
+Both are here since a training may be measured by a classifier, which is trained before it.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from ancestral import runs
+from ancestral.cache import cache
 from ancestral.configuration import to_json
 from ancestral.data import Dataset, Preparation, load_data
 from ancestral.errors import UserError, check_type
+from ancestral.measures.classifier import Classifier
 from ancestral.model import Model
 from ancestral.recipe import Optimization
 from ancestral.runs import Run
@@ -22,6 +33,11 @@ from ancestral.training.options import RESULT_OPTIONS, TrainingOptions
 from ancestral.training.plan import Plan
 from ancestral.training.randomness import derive
 from ancestral.training.summary import summary
+
+Role = Literal["features", "gate", "score"]
+"""What a classifier is for. No network has two roles: one that chose samples would praise its choice."""
+
+_SEEDS: dict[Role, int] = {"features": 0, "gate": 1, "score": 2}
 
 
 def train(
@@ -91,7 +107,10 @@ def train(
     manifest |= {"threads": torch.get_num_threads()}
     manifest |= {"from": str(start_from), "only": list(chosen)} if plan.base else {}
     path = Path(out)
-    monitor = Monitor.find(dataset, [part for part in parts if part.name in chosen], plan.options)
+    monitor = None
+    if Monitor.is_wanted(dataset, [part for part in parts if part.name in chosen], plan.options):
+        classifier = classifier_of(dataset, "features", progress=True)
+        monitor = Monitor(classifier, dataset.validation, plan.options.seed)
     trainer = Trainer(
         network, dataset, optimizations, options=plan.options, path=path, taken=taken, monitor=monitor
     )
@@ -154,3 +173,45 @@ def _take_over(model: Model, base: Run, stages: Sequence[Stage], chosen: Sequenc
             )
         own[name].copy_(weights[name])
     return tuple(s.name for s in taken if s.name in source.trained)
+
+
+def classifier_of(
+    dataset: Dataset, role: Role = "features", *, seed: int = 0, progress: bool = False
+) -> Classifier:
+    """The classifier of a data set for a role, in evaluation mode, on the CPU.
+
+    It is trained if it is not there yet, into ``classifiers`` of the cache (ANCESTRAL_CACHE), and goes on
+    where a killed training was.
+
+    Args:
+        dataset: images with classes.
+        role: the recipe that it has, its shape and its seed.
+        seed: adds to the role's own, for several trainings of one role.
+        progress: show the training, on the standard error.
+
+    Raises:
+        UserError: the data are no images with classes, or there is no folder to keep it in.
+    """
+    recipe = Classifier.recipes[role]
+    stage = recipe.stages["training"]
+    stages = {"training": replace(stage, batch_size=min(stage.batch_size, len(dataset.train)))}
+    options = TrainingOptions(seed=_SEEDS[role] + 1000 * seed, sample_every=0)
+    # What it depends on is in its name, so that a later version trains another one.
+    settings = json.dumps([to_json(recipe.model), to_json(stages), to_json(options)])
+    suffix = hashlib.sha256(settings.encode()).hexdigest()[:8]
+    path = _folder() / f"{dataset.fingerprint[:16]}-{role}-{suffix}"
+    if not Classifier.is_saved(path / "model"):
+        if progress:
+            print(f"training a classifier of {dataset.source} ({role}), kept in {path}", file=sys.stderr)
+        said = sys.stderr if progress else io.StringIO()
+        with contextlib.redirect_stdout(said), torch.enable_grad():  # what asks may compute without gradients
+            train(Classifier, data=dataset, out=path, recipe=role, stages=stages, options=options)
+    return Classifier.from_pretrained(path / "model")
+
+
+def _folder() -> Path:
+    folder = cache("classifiers")
+    if folder is None:
+        problem = "expected a folder to keep classifiers in, got no home folder to make it in"
+        raise UserError(problem, "name one: ANCESTRAL_CACHE=FOLDER")
+    return folder

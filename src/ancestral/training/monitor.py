@@ -11,7 +11,6 @@ from ancestral.measures import Moments, frechet_distance, overlap
 from ancestral.measures.classifier import Classifier
 from ancestral.model import Model
 from ancestral.stages import Stage
-from ancestral.training.classifiers import classifier_of
 from ancestral.training.options import TrainingOptions
 from ancestral.training.randomness import derive
 
@@ -31,18 +30,13 @@ class Monitor:
         self.real = self._features(validation.some(self.n).x)
         self.moments = Moments.of(self.real)
 
-    @classmethod
-    def find(cls, dataset: Dataset, stages: Sequence[Stage], options: TrainingOptions) -> "Monitor | None":
-        """The monitor of a training, whose classifier is trained if need be; None if none is asked for.
-
-        Raises UserError where it is asked for in so many words, and there are no images with classes.
-        """
-        asked = any(stage.measured for stage in stages) and options.measure_every is None
+    @staticmethod
+    def is_wanted(dataset: Dataset, stages: Sequence[Stage], options: TrainingOptions) -> bool:
+        """Whether samples are to be measured: if the options say so, or a stage asks where it can be had."""
+        if options.measure_every is not None:
+            return options.measure_every > 0
         able = dataset.spec.domain == "image" and dataset.spec.classes > 1
-        if not options.measure_every and not (asked and able and options.evaluate_every):
-            return None
-        classifier = classifier_of(dataset, "features", progress=True)
-        return cls(classifier, dataset.validation, options.seed)
+        return able and options.evaluate_every > 0 and any(stage.measured for stage in stages)
 
     @torch.no_grad()
     def __call__(self, model: Model) -> dict[str, float]:

@@ -21,7 +21,7 @@ from ancestral.figures import Figure
 from ancestral.measures import frechet_distance, overlap
 from ancestral.media import Pixels
 from ancestral.media.plot import plot
-from ancestral.training.classifiers import classifier_of
+from ancestral.training import classifier_of
 
 SHARES = (1.0, 0.5, 0.25, 0.125)
 _KEYS = {

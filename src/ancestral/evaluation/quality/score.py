@@ -17,7 +17,7 @@ from ancestral.evaluation.measurement import Result
 from ancestral.evaluation.quality.compared import Compared
 from ancestral.figures import Figure
 from ancestral.measures.classifier import Classifier
-from ancestral.training.classifiers import classifier_of
+from ancestral.training import classifier_of
 
 _TRAININGS = 3
 
