@@ -36,6 +36,14 @@ def _printed(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii") if obeyed else character
 
 
+class Interrupted(Exception):
+    """The training was asked to stop (Ctrl-C, SIGTERM, a closed terminal), saved, and can go on."""
+
+    def __init__(self, stage: str, step: int, number: int) -> None:
+        self.stage, self.step, self.signal = stage, step, number
+        super().__init__(f"stopped in stage {stage} after step {step}; saved")
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """The remedy for an unknown word: the nearest known one if there is one, else all of them.
 

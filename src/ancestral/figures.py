@@ -1,5 +1,6 @@
 """An evaluation and its figures: numbers with their units, and whether they are exact, bounds or measured."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,8 @@ class Provenance(Configuration):
     """Samples, and as many real examples."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """How the samples were drawn: what is compared, so that it may differ."""
+    model: str = ""
+    """SHA-256 of the weights that drew them; nothing if these are not at hand."""
     seeds: Sequence[int] = ()
     """Of the samples, and of trainings that the measure takes."""
 
@@ -201,6 +204,23 @@ class Evaluation(Configuration):
             if name in (figure.id, figure.name):
                 return figure.value
         raise KeyError(f"no figure {name!r}, but {', '.join(figure.id for figure in self.figures)}")
+
+    def beside(self, there: "Evaluation") -> "Evaluation":
+        """This one, and the figures of an earlier one of the same run that were not measured now.
+
+        Samples that other weights drew are not taken over.
+        """
+        new = {figure.id for figure in self.figures}
+        drew = {figure.provenance.model for figure in self.figures if figure.provenance}
+        kept = [
+            figure
+            for figure in there.figures
+            if figure.id not in new
+            and (not drew or figure.provenance is None or figure.provenance.model in drew)
+        ]
+        return dataclasses.replace(
+            self, figures=[*kept, *self.figures], codebooks=self.codebooks or there.codebooks
+        )
 
     def to_json(self) -> dict[str, Any]:
         """For ``evaluation.json``."""

@@ -1,6 +1,6 @@
 """Options of sampling, which models and commands share. Imports no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated
 
 from ancestral.configuration import Configuration, Positive, Range
@@ -23,3 +23,12 @@ class Sampling(Configuration):
     """Draw from the likeliest levels that together reach this probability (the same models)."""
     truncation: Annotated[float | None, Range(least=0)] = None
     """Keep the latents this near to their mean (models that say so)."""
+
+    def changes(self) -> dict[str, float]:
+        """The options that are not as they are by default.
+
+        >>> Sampling(temperature=0.5).changes()
+        {'temperature': 0.5}
+        """
+        values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
+        return {name: value for name, (value, default) in values.items() if value != default}

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -15,22 +17,25 @@ from ancestral.batch import Batch
 from ancestral.cli import main as commands
 from ancestral.data import Dataset, load_data
 from ancestral.errors import UserError
-from ancestral.evaluation import evaluate
+from ancestral.evaluation import evaluate, sample_shards
 from ancestral.evaluation.evaluation import MEASURES
 from ancestral.evaluation.extractors import Extractor
 from ancestral.evaluation.quality import compared, score
+from ancestral.evaluation.subject import state_checksum
 from ancestral.figures import Evaluation, Provenance
-from ancestral.measures import frechet_distance
+from ancestral.measures import Interval, frechet_distance
 from ancestral.measures.classifier import Classifier
 from ancestral.models.latent.vae import VAE
 from ancestral.models.latent.vqvae import VQVAE
 from ancestral.recipe import Recipe
+from ancestral.sampling import Sampling
 from ancestral.spec import Spec
 from ancestral.training import TrainingOptions, begin, classifier_of, train
 from ancestral.training.monitor import Monitor
 from ancestral.training.randomness import derive
 
 N = 120
+KEYS = ("precision", "recall", "frechet_distance")
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +99,7 @@ def test_planted_sets_get_what_they_deserve(measured):
     assert 0.3 < value["held out"]["copies_auroc"] < 0.7
     assert value["noise"]["copies_auroc"] < 0.01
     assert value["copies"]["precision"] > 0.9
-    assert value["noise"]["precision"] < 0.7 < value["held out"]["precision"]
+    assert value["noise"]["precision"] < 0.8 < value["held out"]["precision"]
     assert value["noise"]["recall"] < 0.05
     assert value["noise"]["coverage"] < 0.3
     # Half of the classes: what is there is right, and half of the real ones are missing.
@@ -112,11 +117,11 @@ def test_perfect_samples_are_on_the_floor_and_faults_are_not(measured):
         low, high = figure.floor
         spread = max(high - low, 0.05 * abs(high))
         assert low - 3 * spread <= figure.value <= high + 3 * spread
-        assert set(figure.references) == {"each image 100 times", "slight noise", "half of the classes"}
+        assert set(figure.references) == {"2 images repeated", "slight noise", "half of the classes"}
     distance = measured["copies"]["frechet_distance"]
     assert distance.references["half of the classes"] > 2 * distance.floor[1]
     recall = measured["copies"]["recall"]
-    assert recall.references["each image 100 times"] < 0.5 * recall.floor[0]
+    assert recall.references["2 images repeated"] < 0.5 * recall.floor[0]
     assert measured["copies"]["copies_auroc"].references["half of them copies"] == pytest.approx(
         0.75, abs=0.08
     )
@@ -198,11 +203,12 @@ def test_any_module_can_be_the_features(digits, tmp_path):
     found = figures_of(evaluate(path, digits, features=Means()))
     assert found["frechet_distance"].provenance.features == "Means of your own"
     assert "label_agreement" not in found
-    real = digits.test.some(N).x.flatten(1)[:, :3].double() / 16
+    order = torch.randperm(180, generator=torch.Generator().manual_seed(derive(0, "reference")))[:N]
+    real = digits.test.x[order].flatten(1)[:, :3].double() / 16
     fake = digits.train.x[:N].flatten(1)[:, :3].double() / 16
 
     assert found["frechet_distance"].value == pytest.approx(frechet_distance(real, fake), rel=1e-4)
-    with pytest.raises(UserError, match=r"expected features \(50, D\) of Flatten of your own, got"):
+    with pytest.raises(UserError, match=r"expected features \(2, D\) of Flatten of your own, got"):
         evaluate(path, digits, features=nn.Flatten(0))
 
 
@@ -214,7 +220,7 @@ def test_accuracy_score_of_real_and_of_mislabeled_examples(digits, tmp_path):
     assert wrong.value < 0.15 < 0.5 < real.value
     assert real.interval[0] <= real.value <= real.interval[1]
     assert real.floor == wrong.floor
-    assert real.provenance.seeds == (0, 1, 2)
+    assert real.provenance.seeds == (0, 0, 1, 2)
     real.check_comparable(wrong)
 
 
@@ -243,19 +249,32 @@ def test_samples_of_a_run_are_drawn_once_and_figures_stay(run, monkeypatch):
     again = evaluate(run, measures=["samples"], samples=64)
     assert {f.name: f.stat().st_mtime_ns for f in drawn.iterdir()} == stamp
     assert again.figures == found.figures
+    fewer = evaluate(run, measures=["samples"], samples=32)
+    assert fewer.figures[0].provenance.n == 32
+    assert {f.name: f.stat().st_mtime_ns for f in drawn.iterdir()} == stamp, "the first of those there"
     colder = evaluate(run, measures=["samples"], samples=64, keep=0.5, write=False)
-    assert len(list((run.path / "measured").iterdir())) == 2
-    assert colder.figures[0].provenance.sampling == {"keep": 0.5}
+    assert len(list((run.path / "measured").iterdir())) == 1
+    gate = classifier_of(load_data("digits"), "gate")
+    assert colder.figures[0].provenance.sampling == {"keep": 0.5, "gate": state_checksum(gate)[:8]}
     (there.figures[-1]).check_comparable(colder.figures[-1])
+    evaluate(run)
+    assert {f.id for f in Evaluation.read(run.path / "evaluation.json").figures} >= {"recall", "codes"}
 
 
 def test_the_scores_of_a_run_stand_beside_those_of_reconstructions(run, digits):
-    (figure,) = evaluate(run, measures=["score"], samples=64, write=False).figures
-    assert set(figure.references) == {"reconstructions"}
+    found = figures_of(evaluate(run, measures=["score"], samples=64, write=False))
+    assert list(found) == [f"classification_accuracy_score{of}" for of in ("", "_of_reconstructions")]
+    figure = found["classification_accuracy_score"]
     whole = {split: getattr(digits, split) for split in ("train", "validation", "test")}
     reversed_ = {name: Batch(b.x, labels=9 - b.labels) for name, b in whole.items()}
     other = Dataset(source="x", spec=digits.spec, classes=digits.classes, **reversed_)
     assert evaluate(run, other, measures=["score"], samples=64).figures[0].value != figure.value
+    with pytest.raises(UserError, match="expected all samples to score, got those that a classifier chose"):
+        evaluate(run, measures=["score"], samples=64, keep=0.5)
+    names = tuple(f"class {i}" for i in range(10))
+    strangers = Dataset(source="x", spec=digits.spec, classes=names, **whole)
+    with pytest.raises(UserError, match="expected samples and examples whose classes are known to score"):
+        evaluate(run, strangers, measures=["score"], samples=64)
 
 
 def test_rejection_is_a_trade_off_that_is_drawn(run):
@@ -266,7 +285,7 @@ def test_rejection_is_a_trade_off_that_is_drawn(run):
     assert all(f.provenance.n == 20 for f in found.figures)
     picture = np.asarray(Image.open(run.path / "samples" / "rejection.png"))
     assert picture.std() > 5
-    with pytest.raises(UserError, match="not yet rejected to measure rejection, got others"):
+    with pytest.raises(UserError, match="none rejected yet, to measure rejection, got others"):
         evaluate(run, measures=["rejection"], samples=160, keep=0.5)
 
 
@@ -274,28 +293,27 @@ def test_what_is_kept_is_what_the_gate_is_surest_of(run, monkeypatch):
     from ancestral.evaluation.quality import rejection
 
     chosen = []
-    monkeypatch.setattr(rejection, "overlap", lambda real, fake: chosen.append(fake) or compared_of(real))
-    monkeypatch.setattr(rejection, "frechet_distance", lambda real, fake: 0.0)
-    monkeypatch.setattr(rejection, "accuracies", lambda compared, part: [0.0])
+    monkeypatch.setattr(rejection, "_measured", lambda real, fake: dict.fromkeys(KEYS, 0.0))
+    monkeypatch.setattr(rejection, "subsampled_all", lambda measure, real, fake, seed: intervals(fake))
+    monkeypatch.setattr(rejection, "accuracies", lambda compared, part: score.Accuracies([0.5] * 3, 10))
+
+    def intervals(fake):
+        chosen.append(fake)
+        return dict.fromkeys(KEYS, Interval(0.0, 1.0))
+
     seen = {}
 
-    def probabilities(compared, labels):
+    def probabilities(compared, gate, labels):
         seen["all"], seen["labels"] = compared.fake, labels
         return torch.linspace(0, 1, len(labels))  # later ones are surer
 
     monkeypatch.setattr(rejection, "_probabilities", probabilities)
     evaluate(run, measures=["rejection"], samples=160, write=False)
+    wanted = seen["labels"][:20].bincount(minlength=10)
     for share, fake in zip((1, 0.5, 0.25, 0.125), chosen, strict=True):
-        last = round(20 / share)
-        assert torch.equal(fake, seen["all"][last - 20 : last]), (
-            "the last two of each class, which take turns"
-        )
-
-
-def compared_of(real):
-    from ancestral.measures import Overlap
-
-    return Overlap(precision=0, recall=0, density=0, coverage=0)
+        first = seen["labels"][: round(20 / share)]
+        last = [(first == c).nonzero()[-int(k) :, 0] for c, k in enumerate(wanted) if k]
+        assert torch.equal(fake, seen["all"][torch.cat(last).sort().values]), "the last of each class"
 
 
 def test_folders_of_images_are_measured_with_their_classes(digits, tmp_path, capsys):
@@ -322,8 +340,6 @@ def test_images_of_other_classes_are_refused(digits, tmp_path):
 
 
 def test_shards_are_measured(run, digits, tmp_path):
-    from ancestral.evaluation import sample_shards
-
     sample_shards(run, 64, tmp_path / "shards")
     assert figures_of(evaluate(tmp_path / "shards", digits))["label_agreement"].value <= 1
 
@@ -334,12 +350,13 @@ MISTAKES = [
     ({"keep": 0.5}, "expected no options of a model beside images, got some; leave out limit"),
     ({"limit": 5}, "expected no options of a model beside images, got some; leave out limit"),
     ({"samples": 0}, "expected samples of at least 1, got 0"),
-    ({"samples": 12}, "expected at least 17 samples for 16 features, got 12; raise --samples"),
+    ({"samples": 5}, "expected at least 6 examples in real, got 5"),
+    ({"split": "train"}, "expected a split that no model was trained on, got train; choose validation"),
     ({"samples": 1000}, "expected at least 1000 images to measure, got 120"),
     ({"features": "imagnet"}, "expected features classifier, imagenet.* got imagnet; did you mean imagenet"),
     ({"split": "validation"}, "expected as many real examples as the 120 samples, got 81 in validation"),
     ({"data": None}, r"expected data to measure the images of .* against, got none; add --data"),
-    ({"measures": ["rejection"], "unlabeled": True}, "expected samples whose classes are known"),
+    ({"measures": ["rejection"], "unlabeled": True}, "expected samples of known classes, none rejected yet"),
 ]
 
 
@@ -364,7 +381,7 @@ def test_what_cannot_be_measured(digits, tmp_path, options, message):
             {"x": np.zeros((3, 1, 9, 8), np.uint8)},
             r"expected images \(1, 8, 8\) as digits has, got \(1, 9, 8\)",
         ),
-        ({"x": np.zeros((3, 1, 8, 8), np.float32)}, "expected integers as images in .*, got float32"),
+        ({"x": np.zeros((3, 1, 8, 8), np.float32)}, "expected integers in .*, got float32"),
         ({"x": np.full((3, 1, 8, 8), 99, np.uint8)}, r"expected values 0\.\.16, got 99"),
         ({"x": np.zeros((3, 1, 8, 8), np.uint8), "labels": np.array([1, 2, 70])}, r"expected labels 0\.\.9"),
     ],
@@ -496,6 +513,8 @@ def test_a_model_may_ask_for_measures_of_its_samples(digits, tmp_path, monkeypat
             return tuple(replace(stage, measured=True) for stage in super().stages())
 
     stages = Asking(VAE.Config.tiny(), digits.spec).stages()
+    assert not Monitor.is_wanted(digits, stages, TrainingOptions(evaluate_every=5)), "too few to measure"
+    digits = replace(digits, validation=digits.train[:200])
     assert Monitor.is_wanted(digits, stages, TrainingOptions(evaluate_every=5))
     assert not Monitor.is_wanted(digits, stages, TrainingOptions(evaluate_every=0))
     assert not Monitor.is_wanted(digits, stages, TrainingOptions(measure_every=0))
@@ -504,3 +523,164 @@ def test_a_model_may_ask_for_measures_of_its_samples(digits, tmp_path, monkeypat
     assert not Monitor.is_wanted(unlabeled, stages, TrainingOptions())
     with pytest.raises(UserError, match="expected data with 2 classes or more"):
         train(VAE, data=unlabeled, out=tmp_path, options=TrainingOptions(measure_every=5))
+
+
+def test_of_more_samples_than_are_measured_every_class_has_some(run, digits, tmp_path):
+    """Shards have the classes in turn, and folders one class after another."""
+    from ancestral.evaluation.quality import sources
+
+    sample_shards(run, 400, tmp_path / "shards")
+    how = {"split": "test", "features": "classifier", "seed": 0, "progress": False}
+    terms = sources.Terms(dataset=digits, samples=40, **how)
+    labels = sources.of_images(tmp_path / "shards", terms, "cpu").samples.labels
+    assert len(labels.unique()) > 7
+    assert not torch.equal(labels, torch.arange(40) % 10)
+
+
+def test_samples_of_a_model_have_the_classes_of_the_data(run, digits):
+    from ancestral.evaluation.quality import sources
+    from ancestral.evaluation.subject import Subject
+
+    few = torch.cat([torch.arange(300), (digits.train.labels == 3).nonzero()[:, 0]])
+    uneven = replace(digits, train=digits.train[few])
+    asked = torch.tensor(sources._classes(Subject.find(run), uneven))
+    share = uneven.train.labels.bincount(minlength=10) / len(few)
+    torch.testing.assert_close(asked.bincount(minlength=10) / len(asked), share, rtol=0, atol=1e-3)
+    assert len(asked[:50].unique()) > 5
+    strangers = replace(digits, classes=tuple(f"class {i}" for i in range(10)))
+    assert sources._classes(Subject.find(run), strangers) == []
+
+
+def test_samples_that_a_classifier_chose_are_known_as_such(run, digits, tmp_path):
+    gate = classifier_of(digits, "features")  # which is also what measures
+    sample_shards(run, 40, tmp_path / "chosen", keep=0.5, gate=gate)
+    with pytest.raises(UserError, match="expected features of another network than that which chose"):
+        evaluate(tmp_path / "chosen", digits)
+    sample_shards(run, 40, tmp_path / "others", keep=0.5, gate=classifier_of(digits, "gate"), temperature=0.9)
+    found = evaluate(tmp_path / "others", digits).figures[0].provenance.sampling
+    assert (found["keep"], found["temperature"], found["seed"]) == (0.5, 0.9, 0)
+    for measure in ("score", "rejection"):
+        with pytest.raises(UserError, match=r"expected (all samples to score|samples of known classes)"):
+            evaluate(tmp_path / "others", digits, measures=[measure])
+
+
+def test_a_folder_is_what_is_in_it(digits, tmp_path, monkeypatch):
+    """Whatever it is called, and however equal its images are: they are samples, and no data set."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    for i in range(30):
+        pixels = (digits.train.x[0, 0].numpy() * 15.9).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "digits" / f"{i}.png")
+    found = evaluate("./digits", digits)
+    assert found.examples == 30
+    assert found["recall"] < 0.2
+
+
+def test_features_of_other_levels_or_classes(digits, tmp_path):
+    path = saved(tmp_path / "x.npz", digits.train[torch.arange(N)])
+    torch.manual_seed(0)
+    wide = Classifier(Classifier.Config.tiny(), replace(digits.spec, levels=256)).eval()
+    with pytest.raises(
+        UserError, match=r"expected a classifier of images .* of 17 levels, got one of .* 256"
+    ):
+        evaluate(path, digits, features=wide)
+    other = Classifier(Classifier.Config.tiny(), digits.spec).eval()
+    other.classes = tuple(f"class {i}" for i in range(10))
+    found = figures_of(evaluate(path, digits, features=other))
+    assert "label_agreement" not in found
+    assert found["recall"].provenance.accuracy is None
+
+
+def test_more_features_than_samples_have_no_frechet_distance(digits, tmp_path):
+    class Pixels(nn.Module):
+        def forward(self, pixels):
+            return pixels.flatten(1)
+
+    path = saved(tmp_path / "x.npz", digits.train[torch.arange(N)])
+    few = figures_of(evaluate(path, digits, samples=40, features=Pixels()))
+    assert "frechet_distance" not in few
+    assert few["recall"].interval is not None
+    enough = figures_of(evaluate(path, digits, features=Pixels()))
+    assert enough["frechet_distance"].interval is None, "halves of 60 are too few for 64 features"
+
+
+def test_own_modules_of_one_class_are_told_apart(digits):
+    class Power(nn.Module):
+        def __init__(self, power):
+            super().__init__()
+            self.power = power
+
+        def extra_repr(self):
+            return f"{self.power}"
+
+        def forward(self, pixels):
+            return pixels.flatten(1)[:, :4] ** self.power
+
+    first, second = (Extractor.find(Power(p), digits).weights for p in (1, 2))
+    assert first != second
+    assert first == Extractor.find(Power(1), digits).weights
+
+
+def test_an_unlabeled_split_and_options_without_measures(run, digits, tmp_path):
+    for options in (
+        {"keep": 0.5},
+        {"samples": 10},
+        {"features": "imagenet"},
+        {"sampling": Sampling(top_k=2)},
+    ):
+        with pytest.raises(UserError, match="expected a measure of samples beside samples, features, keep"):
+            evaluate(run, **options)
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    (tmp_path / "x.npy").rename(tmp_path / "x.npz")
+    with pytest.raises(UserError, match="expected arrays x and labels in"):
+        evaluate(tmp_path / "x.npz", digits)
+
+
+def test_a_figure_of_samples_goes_with_the_weights_that_drew_them(measured):
+    old = list(measured["copies"].values())
+    now = [replace(f, provenance=replace(f.provenance, model="new")) for f in old[:2]]
+    about = {"model": "m", "data": "digits", "split": "test", "examples": 3}
+    merged = Evaluation(figures=now, **about).beside(Evaluation(figures=old, **about))
+    assert [f.id for f in merged.figures] == [f.id for f in now]
+    same = Evaluation(figures=old[:2], **about).beside(Evaluation(figures=old, **about))
+    assert {f.id for f in same.figures} == {f.id for f in old}
+
+
+def test_a_classifier_is_trained_by_one_process_alone(digits, tmp_path, monkeypatch):
+    """Also where torchrun started several: each would train another one."""
+    monkeypatch.setenv("ANCESTRAL_CACHE", str(tmp_path))
+    launched = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "2"}
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    there = []
+    real = begin.train
+    monkeypatch.setattr(begin, "train", lambda *a, **k: there.append(dict(os.environ)) or real(*a, **k))
+    classifier_of(digits, "score")
+    classifier_of(digits, "score")
+    assert len(there) == 1
+    assert not launched.keys() & there[0].keys()
+    assert {name: os.environ[name] for name in launched} == launched
+
+
+def test_a_second_process_waits_for_the_classifier(digits, tmp_path):
+    code = """
+import sys
+from dataclasses import replace
+from ancestral.data import load_data
+from ancestral.measures.classifier import Classifier
+from ancestral.training import begin, classifier_of
+recipe = Classifier.recipes["score"]
+stage = replace(recipe.stages["training"], steps=20)
+Classifier.recipes = {"score": replace(recipe, stages={"training": stage})}
+real = begin.train
+begin.train = lambda *a, **k: print("trains", file=sys.__stdout__, flush=True) or real(*a, **k)
+classifier_of(load_data("digits"), "score")
+"""
+    environment = os.environ | {"ANCESTRAL_CACHE": str(tmp_path)}
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    assert sorted(said) == ["", "trains\n"]

@@ -44,7 +44,9 @@ class Options:
     limit: Annotated[int | None, shown_as("INT")] = None
     """Evaluate the first so many examples only; all if left out."""
     seed: int = 0
-    """Of the noise in bounds."""
+    """Of the noise in bounds, and of samples."""
+    out: Annotated[Path | None, shown_as("FOLDER")] = None
+    """Folder for evaluation.json and pictures; the run's own if left out, and of images none."""
     device: Device = "auto"
 
 
@@ -72,8 +74,9 @@ def main(arguments: list[str]) -> None:
         device=device(options.device),
         progress=True,
         write=writable,
+        out=options.out,
     )
     print(result)
-    if own and not (whole and writable):
+    if own and options.out is None and not (whole and writable):
         held = "that holds the figures of the whole of its own test split"
         print(f"\n(not written into {options.run}: {'it cannot be written' if whole else held})")

@@ -75,7 +75,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command; the exit status."""
-    from ancestral.errors import UserError, nearest  # after --help
+    from ancestral.errors import Interrupted, UserError, nearest  # after --help
 
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # models of one's own, given as module:Class, are where one works
@@ -85,6 +85,9 @@ def run(arguments: list[str]) -> int:
         importlib.import_module(f"ancestral.cli.{arguments[0]}").main(arguments[1:])
     except UserError as error:
         return fail(str(error))
+    except Interrupted as stop:  # of a training that a command needs
+        print(f"ancestral: {stop}; give the same command again to go on", file=sys.stderr)
+        return 128 + stop.signal
     except KeyboardInterrupt:
         print("ancestral: stopped", file=sys.stderr)
         return 130

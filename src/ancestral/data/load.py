@@ -8,21 +8,26 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
+from ancestral.batch import Batch
 from ancestral.cache import cache as cache_of
 from ancestral.data import store
 from ancestral.data.dataset import Dataset
+from ancestral.data.decoded import Decoded
 from ancestral.data.digits import digits
 from ancestral.data.fashion_mnist import fashion_mnist
 from ancestral.data.folder import folder
 from ancestral.data.hub import hub
 from ancestral.data.pictures import SPLITS, TEST, VALIDATION, Pictures
 from ancestral.data.preparation import TABLE, ImageOptions, Preparation, TableOptions, preparation_of
+from ancestral.data.progress import in_chunks
 from ancestral.data.survey import survey
 from ancestral.data.table import load_table
 from ancestral.errors import UserError, check_type, nearest
 from ancestral.files import Damaged
+from ancestral.memory import check_room
 from ancestral.spec import Spec
 
 MEMORY_LIMIT = 2 * 2**30
@@ -89,6 +94,27 @@ def _load_images(pictures: Pictures, options: ImageOptions, cache: Path | None) 
         )
     store.build(home, pictures, options, found.target)
     return _dataset(pictures, store.mapped(home, pictures), options)
+
+
+def load_examples(folder_: str | Path, options: ImageOptions) -> tuple[Batch, tuple[str, ...]]:
+    """All images of a folder as they are, in no splits, equal ones among them; and the names of the classes.
+
+    Raises:
+        UserError: there is no such folder, it holds no usable images, or more than the memory does.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        pictures = folder(Path(folder_).expanduser())
+        found = survey(pictures, options, room=MEMORY_LIMIT)
+        check_room(len(pictures) * math.prod(found.target.shape), f"the images of {folder_}", "give fewer")
+        decoded = found.decoded or Decoded(pictures, found.target)
+        rest = np.flatnonzero(~decoded.done).tolist()
+        for _ in in_chunks(lambda i: decoded.read(rest[i]), 0, len(rest), 512, "decoding images"):
+            pass
+    usable = np.array([i for i in range(len(pictures)) if i not in decoded.skipped], np.int64)
+    labels = pictures.labels_of(usable)
+    x = torch.from_numpy(decoded.x[usable])
+    return Batch(x, labels=None if labels is None else torch.from_numpy(labels)), pictures.classes
 
 
 def find(source: str) -> Pictures:

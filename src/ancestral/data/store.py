@@ -11,10 +11,8 @@ import io
 import json
 import os
 import shutil
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -36,7 +34,7 @@ from ancestral.data.progress import in_chunks
 from ancestral.data.splits import Assignment, assign, content_hashes, united
 from ancestral.data.survey import Survey, survey, unreadable
 from ancestral.errors import UserError
-from ancestral.files import Damaged, replacing, write_json
+from ancestral.files import Damaged, locked, replacing, write_json
 from ancestral.records import read_record
 
 CHUNK = 2**26
@@ -101,7 +99,7 @@ def build(folder: Path, pictures: Pictures, options: ImageOptions, target: Targe
     except OSError as error:
         problem = f"expected to keep decoded images in {folder}, got: {error.strerror}"
         raise UserError(problem, "name another folder for them: ANCESTRAL_CACHE=FOLDER") from None
-    with _locked(folder / "lock"):
+    with locked(folder / "lock"):
         if is_built(folder):
             return
         target = target or survey(pictures, options).target
@@ -126,7 +124,7 @@ def mapped(folder: Path, pictures: Pictures) -> Stored:
 
 def forget(folder: Path) -> None:
     """Take back that a folder's build is finished: the next ``build`` begins anew."""
-    with _locked(folder / "lock"):
+    with locked(folder / "lock"):
         for path in [folder / "meta.json", *folder.glob("*.np[yz]")]:
             path.unlink(missing_ok=True)
 
@@ -344,14 +342,3 @@ def _write(file: IO[bytes], data: Any, offset: int) -> None:
 def _sync(file: IO[Any]) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that ends with the process; where the system has none, processes must not build at once."""
-    with path.open("a") as file:
-        if sys.platform != "win32":
-            import fcntl  # noqa: PLC0415  # not on Windows
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -39,6 +39,7 @@ from ancestral.training.randomness import derive
 
 MANIFEST = "manifest.json"
 _SHARD = 1000
+_LONG = 120
 _NAME = re.compile(r"shard-(\d{5,})\.npz")
 _HEADER = 2**12
 """Bytes that an array in a shard may take beside its values."""
@@ -284,7 +285,8 @@ def _check_same(out: Path, before: Manifest, manifest: Manifest) -> None:
     there, here = ({k: v for k, v in to_json(m).items() if k != "n"} for m in (before, manifest))
     if differing := [d.removeprefix("sampling.") for d in differences(there, here)]:
         more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
-        problem = f"got {out} which holds samples with other options: {', '.join(differing[:4])}{more}"
+        shown = ", ".join(d if len(d) < _LONG else f"{d[:_LONG]}…" for d in differing[:4])
+        problem = f"got {out} which holds samples with other options: {shown}{more}"
         raise UserError(f"expected a new folder or the same samples, {problem}", "choose another --out")
     if before.n > manifest.n:
         problem = f"expected at least the {before.n} samples of {out}, got {manifest.n}"

@@ -1,39 +1,35 @@
 """Evaluate a model on data: a subject, its measurements, their figures; and samples beside real examples."""
 
+import contextlib
 import os
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ancestral.batch import Batch
 from ancestral.data import Dataset, Preparation, load_data, preparation_of
-from ancestral.errors import UserError, check_at_least, nearest
-from ancestral.evaluation.bulk import sample_shards
-from ancestral.evaluation.extractors import Extractor, Features
-from ancestral.evaluation.given import are_examples, read_examples
+from ancestral.errors import UserError, nearest
+from ancestral.evaluation.extractors import Features
+from ancestral.evaluation.given import are_examples
 from ancestral.evaluation.measurement import Examined, Result
 from ancestral.evaluation.measurements import MEASUREMENTS
 from ancestral.evaluation.quality import QUALITY
 from ancestral.evaluation.quality.compared import Compared
+from ancestral.evaluation.quality.sources import Terms, of_images, of_model
 from ancestral.evaluation.sampling import check_seed
-from ancestral.evaluation.subject import Subject, Trained, state_checksum, undisturbed
+from ancestral.evaluation.subject import Subject, Trained, undisturbed
 from ancestral.figures import Evaluation
 from ancestral.files import Damaged, write_json
 from ancestral.media import write_png
 from ancestral.runs import command
 from ancestral.sampling import Sampling
 from ancestral.taxonomy import title
-from ancestral.training import classifier_of
 
 MEASURES = (*MEASUREMENTS, *QUALITY)
 """What can be measured, by name."""
-SAMPLES = 10_000
-"""Samples that are measured, where there are as many real examples."""
 
 
 @undisturbed
@@ -55,6 +51,7 @@ def evaluate(
     device: str | torch.device | None = None,
     progress: bool = False,
     write: bool = True,
+    out: str | Path | None = None,
 ) -> Evaluation:
     """The figures of ``model`` on a split of ``data``: means over the examples.
 
@@ -80,7 +77,9 @@ def evaluate(
         device: where to compute; where a model is, else on the CPU, if None.
         progress: show a progress bar.
         write: write ``evaluation.json`` and pictures into the run, if it is a run that is evaluated on the
-            whole of its own test split. Figures that are there and not measured now stay.
+            whole of its own test split. Figures that are there and not measured now stay; samples that were
+            drawn stay in ``measured``, and are drawn once.
+        out: a folder to write them into in any case.
 
     Raises:
         UserError: the data do not fit the model, there is no such split or measure, the model has no
@@ -90,69 +89,61 @@ def evaluate(
         if name not in MEASURES:
             raise UserError(f"expected a measure, got {name}", nearest(name, MEASURES))
     check_seed(seed)
+    place = None if out is None else Path(out)
+    drawing: dict[str, Any] = {"sampling": sampling or Sampling(), "keep": keep}
+    plain = drawing == {"sampling": Sampling(), "keep": 1}
+    how: dict[str, Any] = {"split": split, "samples": samples, "features": features}
+    how |= {"seed": seed, "progress": progress}
     if are_examples(model):
-        if limit is not None or importance_samples or keep != 1 or sampling not in (None, Sampling()):
+        if limit is not None or importance_samples or not plain:
             problem = "expected no options of a model beside images, got some"
             raise UserError(problem, "leave out limit, importance samples, keep and how to draw")
-        return _evaluate_examples(
-            Path(str(model)),
-            data=data,
-            measures=measures,
-            split=split,
-            samples=samples,
-            features=features,
-            preparation=preparation,
-            seed=seed,
-            device=device,
-            progress=progress,
-        )
+        terms = Terms(dataset=_data_for(model, data, preparation), **how)
+        return _evaluate_images(Path(str(model)), terms, measures, device or "cpu", place)
+    quality = [name for name in QUALITY if name in measures]
+    if not (quality or (plain and samples is None and features == "classifier")):
+        problem = "expected a measure of samples beside samples, features, keep and how to draw, got none"
+        raise UserError(problem, f"add --measures {' '.join(QUALITY)}, or one of them")
     subject = Subject.find(model, device)
     into = subject.run.path if write and subject.run and writes(data, split, limit) else None
     if into is not None and not os.access(into, os.W_OK):  # asked before the work, not after it
         problem = f"expected to write the figures into {into}, got a folder that cannot be written"
         raise UserError(problem, "leave it as it is: write=False")
-    network = subject.model
+    network, place = subject.model, into if place is None else place
     network.check_trained()
     if importance_samples:
         network.check_importance_samples(importance_samples)
     dataset = subject.dataset(data, preparation)
+    able = [name for name, measurement in MEASUREMENTS.items() if measurement.applies(network)]
+    chosen = [name for name in able if name in measures or not measures]
+    if wrong := [name for name in measures if name in MEASUREMENTS and name not in chosen]:
+        problem = f"expected a model of which {wrong[0]} can be measured, got {type(network).__name__}"
+        raise UserError(problem, "leave it out of --measures")
+    drawn = None
+    if quality:  # what cannot be is refused before the work
+        drawn = of_model(subject, Terms(dataset=dataset, **how, **drawing), write=write)
+        for name in quality:
+            QUALITY[name].check(drawn)
     examples = subject.with_own_labels(dataset.split(split, limit), dataset)
     examined = Examined(network, examples, importance_samples, progress)
     started = time.perf_counter()
     results = []
     with torch.random.fork_rng(devices=[]):
-        for name, measurement in MEASUREMENTS.items():
-            if not (name in measures if measures else measurement.applies(network)):
-                continue
-            if not measurement.applies(network):
-                problem = f"expected a model of which {name} can be measured, got {type(network).__name__}"
-                raise UserError(problem, "leave it out of --measures")
+        for name in chosen:
             torch.manual_seed(seed)
-            results.append(measurement.measure(examined))
-    if wanted := [name for name in QUALITY if name in measures]:
-        n = _count(samples, dataset, split)
-        how: dict[str, Any] = {"sampling": sampling or Sampling(), "keep": keep, "seed": seed}
-        batch, changed = _drawn(subject, n, dataset=dataset, progress=progress, **how)
-        compared = Compared(
-            samples=batch,
-            sampling=changed,
-            dataset=dataset,
-            split=split,
-            extractor=Extractor.find(features, dataset, network.device, progress=progress),
-            model=network,
-            seed=seed,
-            progress=progress,
-        )
-        results += _quality(wanted, compared)
-    evaluation = _evaluation(
-        title(type(network)), dataset, split=split, examples=len(examples), results=results, started=started
+            results.append(MEASUREMENTS[name].measure(examined))
+    evaluation = Evaluation(
+        model=title(type(network)),
+        data=dataset.source,
+        split=split,
+        examples=len(examples),
+        figures=[figure for result in results for figure in result.figures],
+        codebooks=[codebook for result in results for codebook in result.codebooks],
+        seconds=time.perf_counter() - started,
+        command=command(),
     )
-    if into is not None:
-        whole = _beside_others(evaluation, into) if measures else evaluation
-        write_json(into / "evaluation.json", whole.to_json())
-        for name, draw in [item for result in results for item in result.pictures.items()]:
-            write_png(into / "samples" / f"{name}.png", draw())
-    return evaluation
+    _write(evaluation, results, place)
+    return evaluation if drawn is None else _with_samples(evaluation, quality, drawn, place)
 
 
 def writes(data: Dataset | str | None, split: str, limit: int | None) -> bool:
@@ -163,120 +154,50 @@ def writes(data: Dataset | str | None, split: str, limit: int | None) -> bool:
     return data is None and split == "test" and limit is None
 
 
-def _evaluate_examples(
-    path: Path,
-    *,
-    data: Dataset | str | None,
-    measures: Sequence[str],
-    split: str,
-    samples: int | None,
-    features: Features,
-    preparation: Preparation | None,
-    seed: int,
-    device: str | torch.device | None,
-    progress: bool,
+def _evaluate_images(
+    path: Path, terms: Terms, measures: Sequence[str], device: str | torch.device, place: Path | None
 ) -> Evaluation:
     """The figures of images that somebody has."""
+    if others := [name for name in measures if name not in QUALITY]:
+        problem = f"expected a measure of images, got {others[0]}, which takes a model"
+        raise UserError(problem, f"choose from {', '.join(QUALITY)}")
+    compared, names = of_images(path, terms, device), measures or ["samples"]
+    for name in names:
+        QUALITY[name].check(compared)
+    about: dict[str, Any] = {"data": terms.dataset.source, "split": terms.split, "examples": compared.n}
+    return _with_samples(Evaluation(model=str(path), figures=[], **about), names, compared, place)
+
+
+def _data_for(path: object, data: Dataset | str | None, preparation: Preparation | None) -> Dataset:
+    """The data set that images are measured against."""
     if data is None:
         raise UserError(f"expected data to measure the images of {path} against, got none", "add --data")
-    if isinstance(data, str):
-        data = load_data(data, preparation or preparation_of(data)())
-    for name in measures:
-        if name not in QUALITY:
-            problem = f"expected a measure of images, got {name}, which takes a model"
-            raise UserError(problem, f"choose from {', '.join(QUALITY)}")
-    started = time.perf_counter()
-    batch = read_examples(path, data)
-    compared = Compared(
-        samples=batch.some(_count(samples, data, split, len(batch))),
-        sampling={"from": str(path)},
-        dataset=data,
-        split=split,
-        extractor=Extractor.find(features, data, device or "cpu", progress=progress),
-        seed=seed,
-        progress=progress,
-    )
-    results = _quality(measures or ["samples"], compared)
-    return _evaluation(str(path), data, split=split, examples=compared.n, results=results, started=started)
+    return load_data(data, preparation or preparation_of(data)()) if isinstance(data, str) else data
 
 
-def _count(samples: int | None, dataset: Dataset, split: str, there: int | None = None) -> int:
-    """How many samples are measured: as many as are asked for, else as there can be."""
-    if samples is not None:
-        check_at_least(1, samples=samples)
-        if there is not None and samples > there:
-            problem = f"expected at least {samples} images to measure, got {there}"
-            raise UserError(problem, "lower --samples")
-        return samples
-    most = [SAMPLES, len(dataset.split(split)), len(dataset.train)]
-    return min(most if there is None else [*most, there])
-
-
-def _drawn(
-    subject: Subject,
-    n: int,
-    *,
-    sampling: Sampling,
-    keep: float,
-    dataset: Dataset,
-    seed: int,
-    progress: bool,
-) -> tuple[Batch, Mapping[str, Any]]:
-    """Samples of a model and how they were drawn; of a run they are kept there, and drawn once."""
-    model = subject.model
-    if model.spec.contexts:
-        problem = f"expected a model that draws by itself, got {type(model).__name__} which is given contexts"
-        raise UserError(problem, "measure its likelihood")
-    gate = classifier_of(dataset, "gate", progress=progress) if keep < 1 else None
-    how = asdict(sampling) | {"keep": keep}
-    changed = {k: v for k, v in how.items() if v != {**asdict(Sampling()), "keep": 1.0}[k]}
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "samples"
-        if subject.run is not None and os.access(subject.run.path, os.W_OK):
-            name = "-".join([f"seed{seed}", *(f"{k}{v:g}" for k, v in sorted(changed.items()))])
-            folder = subject.run.path / "measured" / f"{name}-{state_checksum(model)[:8]}"
-        shards = sample_shards(
-            model, n, folder, keep=keep, gate=gate, **asdict(sampling), seed=seed, progress=progress
-        )
-        batch = shards.batch()
-    return batch[:n], changed
-
-
-def _quality(names: Sequence[str], compared: Compared) -> list[Result]:
-    results = []
-    for name in names:
-        if not QUALITY[name].applies(compared):
-            problem = f"expected samples whose classes are known and not yet rejected to measure {name}"
-            raise UserError(f"{problem}, got others", "leave it out of --measures")
-        results.append(QUALITY[name].measure(compared))
-    return results
-
-
-def _evaluation(
-    model: str, dataset: Dataset, *, split: str, examples: int, results: Sequence[Result], started: float
+def _with_samples(
+    evaluation: Evaluation, names: Sequence[str], compared: Compared, place: Path | None
 ) -> Evaluation:
-    return Evaluation(
-        model=model,
-        data=dataset.source,
-        split=split,
-        examples=examples,
-        figures=[figure for result in results for figure in result.figures],
-        codebooks=[codebook for result in results for codebook in result.codebooks],
-        seconds=time.perf_counter() - started,
-        command=command(),
-    )
+    """The evaluation with measures of samples, each written as it comes."""
+    for name in names:
+        started = time.perf_counter()
+        result = QUALITY[name].measure(compared)
+        evaluation = replace(
+            evaluation,
+            figures=[*evaluation.figures, *result.figures],
+            seconds=evaluation.seconds + time.perf_counter() - started,
+            command=command(),
+        )
+        _write(evaluation, [result], place)
+    return evaluation
 
 
-def _beside_others(evaluation: Evaluation, run: Path) -> Evaluation:
-    """The evaluation with the figures of the one in the run that were not measured now."""
-    try:
-        there = Evaluation.read(run / "evaluation.json")
-    except Damaged:
-        return evaluation
-    new = {figure.id for figure in evaluation.figures}
-    return replace(
-        evaluation,
-        figures=[*(f for f in there.figures if f.id not in new), *evaluation.figures],
-        codebooks=evaluation.codebooks or there.codebooks,
-        seconds=there.seconds + evaluation.seconds,
-    )
+def _write(evaluation: Evaluation, results: Sequence[Result], place: Path | None) -> None:
+    """Write figures beside those that are there already, and pictures."""
+    if place is None or not results:
+        return
+    with contextlib.suppress(Damaged):
+        evaluation = evaluation.beside(Evaluation.read(place / "evaluation.json"))
+    write_json(place / "evaluation.json", evaluation.to_json())
+    for name, draw in [item for result in results for item in result.pictures.items()]:
+        write_png(place / "samples" / f"{name}.png", draw())

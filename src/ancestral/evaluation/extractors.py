@@ -1,5 +1,7 @@
 """The networks whose features stand for images, each with its name and the checksum of its weights."""
 
+import copy
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from ancestral.evaluation.subject import state_checksum
 from ancestral.measures.classifier import Classifier
 from ancestral.measures.imagenet import ImageNet
 from ancestral.measures.inception import Inception
-from ancestral.runs import load
+from ancestral.runs import Run, load
 from ancestral.spec import Spec
 from ancestral.training import classifier_of
 
@@ -34,6 +36,8 @@ class Extractor:
     network: nn.Module
     spec: Spec
     """The images that it is given."""
+    dim: int
+    """D, how many features there are."""
 
     @classmethod
     def find(
@@ -59,20 +63,34 @@ class Extractor:
         if spec.domain != "image":
             problem = f"expected images to measure samples of, got {spec.domain} {spec.shape}"
             raise UserError(problem, "compare features of your own with ancestral.measures")
-        network, name = _network(features, dataset, progress)
-        if isinstance(network, Classifier) and network.spec.shape != spec.shape:
-            problem = f"expected a classifier of images {spec.shape}, got one of {network.spec.shape}"
-            raise UserError(problem, "choose --features classifier, or imagenet")
+        network, name = _network(features, dataset, device, progress)
+        if isinstance(network, Classifier):
+            own, its = ((s.shape, s.levels) for s in (spec, network.spec))
+            if own != its:
+                wanted, got = (f"images {shape} of {levels} levels" for shape, levels in (own, its))
+                raise UserError(
+                    f"expected a classifier of {wanted}, got one of {got}",
+                    "choose --features classifier, or imagenet",
+                )
         if isinstance(network, ImageNet):
             height, width = network.size(*spec.shape[1:])
-            resized = (height, width) != spec.shape[1:]
-            name += f", resized to {height}x{width}" if resized else ""
-        return cls(name, state_checksum(network), network.eval().to(device), spec)
+            name += f", resized to {height}x{width}" if (height, width) != spec.shape[1:] else ""
+        network = network.eval().to(device)
+        with torch.no_grad():
+            dim = int(cls(name, "", network, spec, 0)(torch.zeros(2, *spec.shape, dtype=spec.dtype)).shape[1])
+        return cls(name, _checksum(network), network, spec, dim)
 
     @property
-    def classifier(self) -> Classifier | None:
-        """The network, if it tells the classes of the data apart."""
-        return self.network if isinstance(self.network, Classifier) else None
+    def is_inception(self) -> bool:
+        """Whether it is the network of the published FID, with its weights."""
+        return isinstance(self.network, Inception) and bool(self.network.weights_sha256)
+
+    def classifier_of(self, dataset: Dataset) -> Classifier | None:
+        """The network, if it tells the classes of a data set apart."""
+        network = self.network
+        if not isinstance(network, Classifier) or network.spec.classes != dataset.spec.classes:
+            return None
+        return network if network.classes == dataset.classes else None
 
     @torch.no_grad()
     def __call__(self, x: Tensor, what: str = "features", *, show: bool = False) -> Tensor:
@@ -95,17 +113,27 @@ class Extractor:
         return torch.cat(parts)
 
 
-def _network(features: Features, dataset: Dataset, progress: bool) -> tuple[nn.Module, str]:
+def _checksum(network: nn.Module) -> str:
+    """SHA-256 of the network's state and, of a module of one's own, of what it is made of."""
+    state = state_checksum(network)
+    known = isinstance(network, Classifier | ImageNet | Inception)
+    return state if known else hashlib.sha256(f"{state} {network!r}".encode()).hexdigest()
+
+
+def _network(
+    features: Features, dataset: Dataset, device: torch.device | str, progress: bool
+) -> tuple[nn.Module, str]:
     """The network and its name."""
     if isinstance(features, nn.Module):
-        return features, f"{type(features).__name__} of your own"
+        return copy.deepcopy(features), f"{type(features).__name__} of your own"
     if features == "classifier":
-        return classifier_of(dataset, "features", progress=progress), f"classifier of {dataset.source}"
+        found = classifier_of(dataset, "features", device=device, progress=progress)
+        return found, f"classifier of {dataset.source}"
     if features == "imagenet":
         return ImageNet(), "EfficientNet-lite0 of ImageNet"
     path = Path(features)
     if path.is_file():
-        return Inception.load(path), "Inception"
+        return Inception.load(path), "Inception, resized to 299x299"
     if not path.is_dir():
         problem = f"expected features {', '.join(NAMES)}, a file of Inception's weights or a classifier's run"
         raise UserError(f"{problem}, got {features}", nearest(str(features), NAMES))
@@ -113,4 +141,5 @@ def _network(features: Features, dataset: Dataset, progress: bool) -> tuple[nn.M
     if not isinstance(model, Classifier):
         problem = f"expected the run of a classifier for features, got one of {type(model).__name__}"
         raise UserError(problem, "train one: ancestral train classifier")
-    return model, f"classifier in {path}"
+    run = Run.open(path) if (path / "run.json").is_file() else None
+    return model, f"classifier of {run.manifest['data']['source']}" if run else "a classifier"

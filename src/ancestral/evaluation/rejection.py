@@ -138,7 +138,7 @@ def surest(gate: Gate, parts: Iterable[Tensor], labels: Tensor, wanted: Tensor) 
     for x in parts:
         own = labels[seen : seen + len(x)]
         seen += len(x)
-        held.append((x, own, _probability(gate, x, own)))
+        held.append((x, own, probability_of(gate, x, own)))
         if sum(len(one) for one, _, _ in held) >= 2 * len(wanted):
             held = [best()]
     x, own, _ = best()
@@ -147,7 +147,7 @@ def surest(gate: Gate, parts: Iterable[Tensor], labels: Tensor, wanted: Tensor) 
     return placed
 
 
-def _probability(gate: Gate, x: Tensor, labels: Tensor) -> Tensor:
+def probability_of(gate: Gate, x: Tensor, labels: Tensor) -> Tensor:
     """The probability ``(N,)`` that each example is of its class, on the CPU."""
     probabilities = gate.probabilities(x.to(gate.device)).float().cpu()
     shape, expected = tuple(probabilities.shape), (len(x), gate.spec.classes)

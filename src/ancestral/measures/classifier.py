@@ -109,6 +109,10 @@ class Classifier(Model):
         """p(class | x), ``(N, classes)``."""
         return self.logits(x).float().softmax(1)
 
+    def hits(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Whether the likeliest class is the right one: 0 or 1 of each image, ``(N,)`` float64."""
+        return (self.logits(x).argmax(1) == labels).double()
+
     def stages(self) -> tuple[Stage, ...]:
         """See ``Model.stages``."""
         return (Stage("training", (Phase("training", (self,)),), samples=False),)

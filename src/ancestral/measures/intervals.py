@@ -58,7 +58,8 @@ def subsampled_all(
     fast, such as a reference's moments, is taken as exact.
 
     Args:
-        measure: A function of as many sets as are given; it gives numbers by name.
+        measure: A function of as many sets as are given; it gives numbers by name. What it leaves out of
+            subsets, as too small for it, has no interval.
         features: Sets ``(N, ...)``, each cut to the same share.
         share: Share of each set that a subset holds, within (0, 1).
         repeats: Subsets, at least 2.
@@ -86,6 +87,8 @@ def subsampled_all(
     scale = _student_t(level, repeats - 1) * math.sqrt(sum(sizes) / left_out)
     found = {}
     for name, value in values.items():
+        if any(name not in subset for subset in subsets):
+            continue
         half = scale * float(torch.tensor([float(s[name]) for s in subsets], dtype=torch.float64).std())
         found[name] = Interval(float(value) - half, float(value) + half)
     return found

@@ -1,7 +1,7 @@
 """Training: options, the loop, checkpoints, averaging of weights."""
 
+from ancestral.errors import Interrupted
 from ancestral.training.begin import classifier_of, train
-from ancestral.training.interruption import Interrupted
 from ancestral.training.options import TrainingOptions
 from ancestral.training.work import Diverged
 

@@ -7,8 +7,9 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from ancestral.cache import cache
 from ancestral.configuration import to_json
 from ancestral.data import Dataset, Preparation, load_data
 from ancestral.errors import UserError, check_type
+from ancestral.files import locked
 from ancestral.measures.classifier import Classifier
 from ancestral.model import Model
 from ancestral.recipe import Optimization
@@ -176,22 +178,30 @@ def _take_over(model: Model, base: Run, stages: Sequence[Stage], chosen: Sequenc
 
 
 def classifier_of(
-    dataset: Dataset, role: Role = "features", *, seed: int = 0, progress: bool = False
+    dataset: Dataset,
+    role: Role = "features",
+    *,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    progress: bool = False,
 ) -> Classifier:
     """The classifier of a data set for a role, in evaluation mode, on the CPU.
 
     It is trained if it is not there yet, into ``classifiers`` of the cache (ANCESTRAL_CACHE), and goes on
-    where a killed training was.
+    where a killed training was. Of several processes one trains it, and the others wait. It sees the examples
+    as they are: however a model's own are augmented, its judges are the same.
 
     Args:
         dataset: images with classes.
         role: the recipe that it has, its shape and its seed.
         seed: adds to the role's own, for several trainings of one role.
+        device: where it is trained; on a GPU where there is one if None.
         progress: show the training, on the standard error.
 
     Raises:
         UserError: the data are no images with classes, or there is no folder to keep it in.
     """
+    dataset = replace(dataset, preparation=Preparation())
     recipe = Classifier.recipes[role]
     stage = recipe.stages["training"]
     stages = {"training": replace(stage, batch_size=min(stage.batch_size, len(dataset.train)))}
@@ -200,13 +210,30 @@ def classifier_of(
     settings = json.dumps([to_json(recipe.model), to_json(stages), to_json(options)])
     suffix = hashlib.sha256(settings.encode()).hexdigest()[:8]
     path = _folder() / f"{dataset.fingerprint[:16]}-{role}-{suffix}"
-    if not Classifier.is_saved(path / "model"):
-        if progress:
-            print(f"training a classifier of {dataset.source} ({role}), kept in {path}", file=sys.stderr)
-        said = sys.stderr if progress else io.StringIO()
-        with contextlib.redirect_stdout(said), torch.enable_grad():  # what asks may compute without gradients
-            train(Classifier, data=dataset, out=path, recipe=role, stages=stages, options=options)
+    if Classifier.is_saved(path / "model"):
+        return Classifier.from_pretrained(path / "model")
+    if device is not None and torch.device(device).type == "cpu":
+        options = replace(options, device="cpu")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_suffix(".lock")), _one_process():
+        if not Classifier.is_saved(path / "model"):
+            if progress:
+                print(f"training a classifier of {dataset.source} ({role}), kept in {path}", file=sys.stderr)
+            said = sys.stderr if progress else io.StringIO()
+            with contextlib.redirect_stdout(said), torch.enable_grad():  # who asks may have turned them off
+                train(Classifier, data=dataset, out=path, recipe=role, stages=stages, options=options)
     return Classifier.from_pretrained(path / "model")
+
+
+@contextlib.contextmanager
+def _one_process() -> Iterator[None]:
+    """Within, a training is one of this process alone, even if torchrun started it with others."""
+    names = [name for name in os.environ if name in ("RANK", "WORLD_SIZE") or name.startswith("TORCHELASTIC")]
+    there = {name: os.environ.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        os.environ |= there
 
 
 def _folder() -> Path:

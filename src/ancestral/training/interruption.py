@@ -18,14 +18,6 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 """What ends a training, saved."""
 
 
-class Interrupted(Exception):
-    """The training was asked to stop (Ctrl-C, SIGTERM, a closed terminal), saved, and can go on."""
-
-    def __init__(self, stage: str, step: int, number: int) -> None:
-        self.stage, self.step, self.signal = stage, step, number
-        super().__init__(f"stopped in stage {stage} after step {step}; saved")
-
-
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Keep a second process of the same command out of the run directory."""

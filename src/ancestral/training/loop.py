@@ -14,7 +14,7 @@ from ancestral import media
 from ancestral.batch import Batch
 from ancestral.capabilities import Reconstructs
 from ancestral.data import Dataset
-from ancestral.errors import UserError
+from ancestral.errors import Interrupted, UserError
 from ancestral.files import sweep
 from ancestral.model import Model
 from ancestral.recipe import Optimization
@@ -24,7 +24,7 @@ from ancestral.training.averaging import Average, settle
 from ancestral.training.batches import Batches
 from ancestral.training.checkpoints import Checkpoint
 from ancestral.training.fabric import build_fabric, can_compile
-from ancestral.training.interruption import Interrupted, Signals, alone
+from ancestral.training.interruption import Signals, alone
 from ancestral.training.journal import Journal
 from ancestral.training.monitor import Monitor
 from ancestral.training.optimizers import build_optimizer, learning_rate

@@ -7,6 +7,7 @@ from torch import Generator, Tensor
 
 from ancestral.batch import Batch
 from ancestral.data import Dataset
+from ancestral.errors import UserError
 from ancestral.measures import Moments, frechet_distance, overlap
 from ancestral.measures.classifier import Classifier
 from ancestral.model import Model
@@ -16,6 +17,8 @@ from ancestral.training.randomness import derive
 
 _MOST = 1000
 """Samples of a measure, and validation examples that they are measured against."""
+_LEAST = 128
+"""Validation examples below which a stage that asks for it is not measured: the features of a classifier."""
 _BATCH = 100
 
 
@@ -27,6 +30,9 @@ class Monitor:
 
     def __init__(self, classifier: Classifier, validation: Batch, seed: int = 0) -> None:
         self.classifier, self.n, self.seed = classifier.eval(), min(_MOST, len(validation)), seed
+        if self.n <= classifier.dim:
+            problem = f"expected more than {classifier.dim} validation examples to measure samples against"
+            raise UserError(f"{problem}, got {len(validation)}", "choose --measure-every 0")
         self.real = self._features(validation.some(self.n).x)
         self.moments = Moments.of(self.real)
 
@@ -36,6 +42,7 @@ class Monitor:
         if options.measure_every is not None:
             return options.measure_every > 0
         able = dataset.spec.domain == "image" and dataset.spec.classes > 1
+        able &= len(dataset.validation) > _LEAST
         return able and options.evaluate_every > 0 and any(stage.measured for stage in stages)
 
     @torch.no_grad()

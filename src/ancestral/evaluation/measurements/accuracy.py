@@ -24,7 +24,7 @@ def measure(examined: Examined) -> Result:
 
     def hit(batch: Batch) -> torch.Tensor:
         assert batch.labels is not None
-        return (classifier.logits(batch.x).argmax(1) == batch.labels).double()
+        return classifier.hits(batch.x, batch.labels)
 
     hits = examined.each("accuracy", hit)
     interval = bootstrap(hits) if len(hits) > 1 else None

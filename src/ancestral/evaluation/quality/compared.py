@@ -1,6 +1,6 @@
 """Samples beside the real examples that they are measured against."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -14,65 +14,90 @@ from ancestral.errors import UserError
 from ancestral.evaluation.extractors import Extractor
 from ancestral.evaluation.measurement import Result
 from ancestral.figures import Provenance
+from ancestral.measures.classifier import Classifier
 from ancestral.model import Model
+from ancestral.training import classifier_of
 from ancestral.training.randomness import derive
 
+HELD_OUT = ("validation", "test")
+"""The splits that samples may be measured against."""
 _DRAWS = 3
 """Sets of real examples by which the floor of a measure is found."""
 _REPEATED = 100
 """Times that each of few images stands in a set of repeated ones."""
 _NOISE = 0.05
 """Standard deviation of slight noise, as a share of the range of values."""
+_PART = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """Samples, and as many real examples of a split that no model was trained on."""
+    """Samples, and as many real examples of a split that no model was trained on.
 
-    samples: Batch
-    """With labels if the classes are known that were asked for."""
+    Samples are drawn when they are first needed: what cannot be measured is refused before.
+    """
+
+    n: int
+    """Samples, and real examples."""
+    draw: Callable[[], Batch]
+    """Gives the samples, in no order that means anything."""
+    labeled: bool
+    """Whether the samples have classes of the data."""
     sampling: Mapping[str, Any]
-    """How they were drawn."""
+    """How they are drawn, as far as it is known."""
     dataset: Dataset
     split: str
     extractor: Extractor
     model: Model | None = None
     """What drew them, if that is at hand."""
+    weights: str = ""
+    """Its checksum."""
+    device: torch.device | str = "cpu"
     seed: int = 0
     progress: bool = False
 
     def __post_init__(self) -> None:
-        n, there = len(self.samples), len(self.dataset.split(self.split))
-        if n > min(there, len(self.dataset.train)):
-            sizes = f"{there:,} in {self.split} and {len(self.dataset.train):,} in train"
-            problem = f"expected as many real examples as the {n:,} samples, got {sizes}"
-            raise UserError(problem, f"measure at most {min(there, len(self.dataset.train)):,} samples")
+        if self.split not in HELD_OUT:
+            problem = f"expected a split that no model was trained on, got {self.split}"
+            raise UserError(problem, f"choose {' or '.join(HELD_OUT)}")
+        there, training = len(self.dataset.split(self.split)), len(self.dataset.train)
+        if self.n > min(there, training):
+            problem = f"expected as many real examples as the {self.n:,} samples"
+            got = f"got {there:,} in {self.split} and {training:,} in train"
+            raise UserError(f"{problem}, {got}", f"measure at most {min(there, training):,} samples")
+        gate = self.sampling.get("gate")
+        if gate is not None and self.extractor.weights.startswith(gate):
+            problem = "expected features of another network than that which chose the samples, got the same"
+            raise UserError(problem, "choose --features classifier or imagenet")
 
     @property
-    def n(self) -> int:
-        """Samples, and real examples."""
-        return len(self.samples)
+    def rejected(self) -> bool:
+        """Whether samples were chosen among more."""
+        return self.sampling.get("keep", 1.0) != 1.0
 
-    @property
+    @cached_property
+    def samples(self) -> Batch:
+        """The samples."""
+        return self.draw()
+
+    @cached_property
     def reference(self) -> Batch:
-        """The real examples, evenly from the split."""
-        return self.dataset.split(self.split).some(self.n)
+        """The real examples, at random from the split."""
+        whole = self.dataset.split(self.split)
+        return whole[self.some(len(whole), "reference")]
 
     def provenance(self, **changes: Any) -> Provenance:
         """What a measure of the features is taken with; ``changes`` say what is different in another."""
-        classifier = self.extractor.classifier
-        accuracy = None
-        if classifier is not None and self.hits is not None:
-            accuracy = float(self.hits.mean())
         values: dict[str, Any] = {
             "features": self.extractor.name,
             "weights": self.extractor.weights,
-            "accuracy": accuracy,
+            "accuracy": None if self.hits is None else float(self.hits.mean()),
             "data": self.dataset.source,
             "fingerprint": self.dataset.fingerprint,
             "split": self.split,
             "n": self.n,
             "sampling": dict(self.sampling),
+            "model": self.weights,
             "seeds": (self.seed,),
         }
         return Provenance(**values | changes)
@@ -95,17 +120,16 @@ class Compared:
     def hits(self) -> Tensor | None:
         """Whether the extractor finds the class of each real example, ``(N,)`` of 0 and 1.
 
-        None unless it is a classifier, and the real examples have labels.
+        None unless it is a classifier of these classes, and the real examples have labels.
         """
         labels = self.reference.labels
-        if self.extractor.classifier is None or labels is None:
-            return None
-        return self.agreement(self.real, labels)
+        return None if labels is None else self.agreement(self.real, labels)
 
-    def agreement(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Whether the extractor, a classifier, finds these classes in features ``(N, D)``: 0 or 1."""
-        classifier = self.extractor.classifier
-        assert classifier is not None
+    def agreement(self, features: Tensor, labels: Tensor) -> Tensor | None:
+        """Whether the extractor finds these classes in features ``(N, D)``: 0 or 1; None if it knows none."""
+        classifier = self.extractor.classifier_of(self.dataset)
+        if classifier is None:
+            return None
         with torch.no_grad():
             found = classifier.head(features.to(classifier.device)).argmax(1).cpu()
         return (found == labels.long()).double()
@@ -118,33 +142,41 @@ class Compared:
     @cached_property
     def floors(self) -> list[Tensor]:
         """Features of training examples, sets of n at random, which stand for perfect samples."""
-        return [self.trained[self._some(len(self.trained), "floor", i)] for i in range(_DRAWS)]
+        return [self.trained[self.some(len(self.trained), "floor", i)] for i in range(_DRAWS)]
 
     @cached_property
     def faults(self) -> dict[str, Tensor]:
         """Features of sets with a known fault, by its name."""
-        few = self.trained[self._some(len(self.trained), "few")[: max(2, self.n // _REPEATED)]]
-        found = {f"each image {_REPEATED} times": few.repeat(-(-self.n // len(few)), 1)[: self.n]}
-        x = self.dataset.train.x[self._some(len(self.trained), "noise")]
-        if (levels := self.dataset.spec.levels) is not None:
-            generator = torch.Generator().manual_seed(derive(self.seed, "noise"))
-            noise = torch.randn(x.shape, generator=generator) * (_NOISE * (levels - 1))
-            noisy = (x + noise).round().clamp(0, levels - 1).to(x.dtype)
-            found["slight noise"] = self.features(noisy, "features of noisy images")
+        few = self.trained[self.some(len(self.trained), "few")[: max(2, self.n // _REPEATED)]]
+        found = {f"{len(few)} images repeated": few.repeat(-(-self.n // len(few)), 1)[: self.n]}
+        if (noisy := self._noisy()) is not None:
+            found["slight noise"] = noisy
         labels = self.dataset.train.labels
         if labels is not None and self.dataset.spec.classes > 1:
             half = (labels < self.dataset.spec.classes // 2).nonzero()[:, 0]
             if len(half) >= self.n:
-                found["half of the classes"] = self.trained[half[self._some(len(half), "half")]]
+                found["half of the classes"] = self.trained[half[self.some(len(half), "half")]]
         return found
 
-    def halves(self, draw: int) -> tuple[Tensor, Tensor]:
-        """Features of the real examples in two halves, at random."""
-        order = self._some(self.n, "halves", draw)
-        first, second = order.chunk(2)
-        return self.real[first], self.real[second]
+    def _noisy(self) -> Tensor | None:
+        """Features of images with noise; None where levels are too few for it to be slight."""
+        levels = self.dataset.spec.levels
+        if levels is None or _NOISE * (levels - 1) < 0.5:
+            return None
+        generator = torch.Generator().manual_seed(derive(self.seed, "noise"))
+        found = []
+        for part in self.some(len(self.trained), "noise").split(_PART):
+            x = self.dataset.train.x[part]
+            noise = torch.randn(x.shape, generator=generator) * (_NOISE * (levels - 1))
+            found.append(self.extractor((x + noise).round().clamp(0, levels - 1).to(x.dtype)))
+        return torch.cat(found)
 
-    def _some(self, among: int, *parts: int | str) -> Tensor:
+    def classifier(self, role: Any, dataset: Dataset | None = None, seed: int = 0) -> Classifier:
+        """A classifier of the data, or of others, on the device."""
+        given = {"seed": seed, "device": self.device, "progress": self.progress}
+        return classifier_of(dataset or self.dataset, role, **given).to(self.device)  # type: ignore[arg-type]
+
+    def some(self, among: int, *parts: int | str) -> Tensor:
         """As many places as there are samples, of so many, at random."""
         generator = torch.Generator().manual_seed(derive(self.seed, *parts))
         return torch.randperm(among, generator=generator)[: self.n]
@@ -153,8 +185,8 @@ class Compared:
 class QualityMeasurement(Protocol):
     """One file of ``ancestral.evaluation.quality``."""
 
-    def applies(self, compared: Compared) -> bool:
-        """Whether the samples can be measured so."""
+    def check(self, compared: Compared) -> None:
+        """Raise UserError unless the samples, which need not be drawn yet, can be measured so."""
 
     def measure(self, compared: Compared) -> Result:
         """Measure them."""

@@ -3,9 +3,7 @@
 Razavi et al., 2019, https://arxiv.org/abs/1906.00446, section 3.4 and figure 7.
 """
 
-import statistics
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,26 +13,30 @@ from ancestral.errors import UserError
 from ancestral.evaluation.batches import batches
 from ancestral.evaluation.measurement import Result
 from ancestral.evaluation.quality.compared import Compared
-from ancestral.evaluation.quality.score import accuracies
-from ancestral.evaluation.rejection import kept
+from ancestral.evaluation.quality.samples import NAMES, extremes
+from ancestral.evaluation.quality.score import accuracies, provenance
+from ancestral.evaluation.rejection import kept, probability_of
+from ancestral.evaluation.subject import state_checksum
 from ancestral.figures import Figure
-from ancestral.measures import frechet_distance, overlap
+from ancestral.measures import frechet_distance, overlap, subsampled_all
+from ancestral.measures.classifier import Classifier
 from ancestral.media import Pixels
 from ancestral.media.plot import plot
-from ancestral.training import classifier_of
 
 SHARES = (1.0, 0.5, 0.25, 0.125)
-_KEYS = {
-    "precision": "precision",
-    "recall": "recall",
-    "frechet_distance": "Fréchet distance",
-    "classification_accuracy_score": "accuracy score",
-}
+SCORE = "classification_accuracy_score"
+_KEYS = ("precision", "recall", "frechet_distance", SCORE)
 
 
-def applies(compared: Compared) -> bool:
-    """Where samples have classes of which none is rejected yet."""
-    return compared.samples.labels is not None and compared.sampling.get("keep", 1.0) == 1.0
+def check(compared: Compared) -> None:
+    """Classes have to be known, no sample rejected yet, and an eighth of the samples enough to measure."""
+    if not compared.labeled or compared.rejected:
+        problem = "expected samples of known classes, none rejected yet, to measure rejection, got others"
+        raise UserError(problem, "leave it out of --measures")
+    least = int((compared.extractor.dim + 1) / min(SHARES))
+    if compared.n < least:
+        problem = f"expected at least {least:,} samples to measure an eighth of, got {compared.n:,}"
+        raise UserError(problem, "leave rejection out, or choose other features")
 
 
 def measure(compared: Compared) -> Result:
@@ -42,58 +44,67 @@ def measure(compared: Compared) -> Result:
     labels = compared.samples.labels
     assert labels is not None
     n = int(compared.n * min(SHARES))
-    if n <= compared.fake.shape[1]:
-        least = int((compared.fake.shape[1] + 1) / min(SHARES))
-        problem = f"expected at least {least} samples to keep an eighth of, got {compared.n}"
-        raise UserError(problem, "raise --samples, or measure with other features")
-    probability = _probabilities(compared, labels)
-    real = compared.dataset.split(compared.split).some(n)
-    features = compared.features(real.x, "features of real examples")
+    gate = compared.classifier("gate")
+    probability = _probabilities(compared, gate, labels)
+    real = compared.real[:n]
+    floors = [_measured(real, features[:n]) for features in compared.floors]
+    score_floor = extremes(accuracies(compared, _real(compared, n)).values)
     curves: dict[str, list[float]] = {key: [] for key in _KEYS}
+    figures = []
     for share in SHARES:
         first = slice(0, round(n / share))
         counts = torch.bincount(labels[:n].long(), minlength=compared.dataset.spec.classes)
         chosen = kept(probability[first], labels[first].long(), counts)
         fake = compared.fake[chosen]
-        both = overlap(features, fake)
-        curves["precision"].append(both.precision)
-        curves["recall"].append(both.recall)
-        curves["frechet_distance"].append(frechet_distance(features, fake))
-        part = Batch(compared.samples.x[chosen], labels=labels[chosen])
-        curves["classification_accuracy_score"].append(statistics.mean(accuracies(compared, part)))
-    figures = [
-        _figure(compared, key, share, value, n)
-        for key, values in curves.items()
-        for share, value in zip(SHARES, values, strict=True)
-    ]
+        scores = accuracies(compared, Batch(compared.samples.x[chosen], labels=labels[chosen]))
+        values = _measured(real, fake) | {SCORE: scores.mean}
+        intervals = subsampled_all(_measured, real, fake, seed=compared.seed)
+        sampling = dict(compared.sampling) | {"keep": share, "gate": state_checksum(gate)[:8]}
+        for key in _KEYS:
+            curves[key].append(values[key])
+            taken = provenance(compared) if key == SCORE else compared.provenance()
+            bounds = scores.interval if key == SCORE else (intervals[key].low, intervals[key].high)
+            figures.append(
+                Figure(
+                    id=f"kept_{round(1000 * share):04d}_{key}",
+                    name=f"{_name(key)}, {share:.3g} kept",
+                    value=values[key],
+                    quantity=f"{_name(key)} of {n} samples",
+                    better="lower" if key == "frechet_distance" else "higher",
+                    interval=bounds,
+                    floor=score_floor if key == SCORE else extremes([floor[key] for floor in floors]),
+                    provenance=replace(taken, n=n, sampling=sampling),
+                )
+            )
     return Result(figures=figures, pictures={"rejection": lambda: _picture(curves)})
 
 
+def _measured(real: Tensor, fake: Tensor) -> dict[str, float]:
+    both = overlap(real, fake)
+    distance = frechet_distance(real, fake)
+    return {"precision": both.precision, "recall": both.recall, "frechet_distance": distance}
+
+
+def _real(compared: Compared, n: int) -> Batch:
+    return compared.dataset.train[compared.some(len(compared.dataset.train), "score")[:n]]
+
+
 @torch.no_grad()
-def _probabilities(compared: Compared, labels: Tensor) -> Tensor:
+def _probabilities(compared: Compared, gate: Classifier, labels: Tensor) -> Tensor:
     """The probability of each sample's class by the gate, which is neither the extractor nor the scorer."""
-    gate = classifier_of(compared.dataset, "gate", progress=compared.progress)
-    found = []
-    for part in batches(compared.n, "gate", device=gate.device, show=compared.progress):
-        probabilities = gate.probabilities(compared.samples.x[part].to(gate.device)).cpu()
-        found.append(probabilities.gather(1, labels[part].long()[:, None])[:, 0])
-    return torch.cat(found)
-
-
-def _figure(compared: Compared, key: str, share: float, value: float, n: int) -> Figure:
-    better: Any = "lower" if key == "frechet_distance" else "higher"
-    sampling = dict(compared.sampling) | {"keep": share}
-    return Figure(
-        id=f"kept_{round(1000 * share):04d}_{key}",
-        name=f"{_KEYS[key]}, {share:.3g} kept",
-        value=value,
-        quantity=f"{_KEYS[key]} of {n} samples",
-        better=better,
-        provenance=replace(compared.provenance(), n=n, sampling=sampling),
+    return torch.cat(
+        [
+            probability_of(gate, compared.samples.x[part], labels[part].long())
+            for part in batches(compared.n, "gate", device=gate.device, show=compared.progress)
+        ]
     )
 
 
+def _name(key: str) -> str:
+    return "accuracy score" if key == SCORE else NAMES[key][0]
+
+
 def _picture(curves: dict[str, list[float]]) -> Pixels:
-    panels = {_KEYS[key]: values for key, values in curves.items()}
+    panels = {_name(key): values for key, values in curves.items()}
     labels = [f"{share:.3g}" for share in SHARES]
     return plot(panels, range(len(SHARES)), x="share of each class that is kept", labels=labels)

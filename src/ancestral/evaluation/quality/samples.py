@@ -6,13 +6,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ancestral.errors import UserError
 from ancestral.evaluation.measurement import Result
 from ancestral.evaluation.quality.compared import Compared
 from ancestral.figures import Figure
 from ancestral.measures import (
     Copying,
     Interval,
+    auroc,
     bootstrap,
     copying,
     frechet_distance,
@@ -20,12 +20,12 @@ from ancestral.measures import (
     overlap,
     subsampled_all,
 )
-from ancestral.measures.inception import Inception
 from ancestral.media import Pixels, comparison
 
 _SHOWN = 16
+_DRAWS = 3
 
-_NAMES = {
+NAMES = {
     "frechet_distance": ("Fréchet distance", "lower", (0, math.inf)),
     "kernel_distance": ("kernel distance", "lower", (-math.inf, math.inf)),
     "precision": ("precision", "higher", (0, 1)),
@@ -34,52 +34,59 @@ _NAMES = {
     "coverage": ("coverage", "higher", (0, 1)),
 }
 """What each is called, which of two values is the better one, and between what it lies."""
+_PUBLISHED = {"frechet_distance": "FID", "kernel_distance": "KID"}
+"""What two of them are called on the features of Inception, and on no others."""
 
 
-def applies(compared: Compared) -> bool:
-    """Always."""
-    return True
+def check(compared: Compared) -> None:
+    """All samples can be measured so."""
 
 
 def measure(compared: Compared) -> Result:
     """Each with its floor, what known faults get, and an interval."""
-    least = compared.real.shape[1] + 1
-    if compared.n < least:
-        problem = f"expected at least {least} samples for {least - 1} features, got {compared.n}"
-        raise UserError(problem, "raise --samples, or measure with other features")
-    figures = _distances(compared)
-    if compared.samples.labels is not None and compared.hits is not None:
-        figures.append(_agreement(compared, compared.samples.labels, compared.hits))
+    figures = distances(compared)
+    labels = compared.samples.labels
+    found = None if labels is None else compared.agreement(compared.fake, labels)
+    if found is not None and compared.hits is not None:
+        figures.append(_agreement(compared, found, compared.hits))
     copies = copying(compared.fake, compared.real, compared.trained)
     figures.append(_copies(compared, copies))
     return Result(figures=figures, pictures={"nearest": lambda: _nearest(compared, copies)})
 
 
-def _all(real: Tensor, fake: Tensor) -> dict[str, float]:
-    """All measures of two sets of features, by their ids."""
-    found = {"frechet_distance": frechet_distance(real, fake), "kernel_distance": kernel_distance(real, fake)}
-    return found | vars(overlap(real, fake))
+def measured(real: Tensor, fake: Tensor) -> dict[str, float]:
+    """All measures of two sets of features ``(N, D)``, by their ids.
+
+    The Fréchet distance takes more examples than features: with fewer, it is the rank of the covariances that
+    it sees.
+    """
+    found = vars(overlap(real, fake)) | {"kernel_distance": kernel_distance(real, fake)}
+    enough = len(real) > real.shape[1]
+    return found | ({"frechet_distance": frechet_distance(real, fake)} if enough else {})
 
 
-def _distances(compared: Compared) -> list[Figure]:
-    real, inception = compared.real, isinstance(compared.extractor.network, Inception)
-    values = _all(real, compared.fake)
-    floors = [_all(real, features) for features in compared.floors]
-    faults = {name: _all(real, features) for name, features in compared.faults.items()}
-    intervals = subsampled_all(_all, real, compared.fake, seed=compared.seed)
+def distances(compared: Compared) -> list[Figure]:
+    """Fréchet and kernel distance, precision, recall, density, coverage."""
+    real = compared.real
+    values = measured(real, compared.fake)
+    floors = [measured(real, features) for features in compared.floors]
+    faults = {name: measured(real, features) for name, features in compared.faults.items()}
+    intervals = subsampled_all(measured, real, compared.fake, seed=compared.seed)
     figures = []
-    for id, (name, better, (least, most)) in _NAMES.items():
-        if inception and id in ("frechet_distance", "kernel_distance"):
-            name = {"frechet_distance": "FID", "kernel_distance": "KID"}[id]  # noqa: PLW2901
+    for id, (name, better, (least, most)) in NAMES.items():
+        if id not in values:
+            continue
+        interval = intervals.get(id)
+        shown = _PUBLISHED.get(id, name) if compared.extractor.is_inception else name
         figures.append(
             Figure(
                 id=id,
-                name=name,
+                name=shown,
                 value=values[id],
-                quantity=f"{name} of features",
+                quantity=f"{shown} of features",
                 better=better,  # type: ignore[arg-type]
-                interval=(max(intervals[id].low, least), min(intervals[id].high, most)),
-                floor=_range([floor[id] for floor in floors]),
+                interval=None if interval is None else _within(interval, least, most),
+                floor=extremes([floor[id] for floor in floors]),
                 references={fault: found[id] for fault, found in faults.items()},
                 provenance=compared.provenance(),
             )
@@ -87,9 +94,8 @@ def _distances(compared: Compared) -> list[Figure]:
     return figures
 
 
-def _agreement(compared: Compared, labels: Tensor, hits: Tensor) -> Figure:
+def _agreement(compared: Compared, found: Tensor, hits: Tensor) -> Figure:
     """The share of samples in which the classifier finds the class that was asked for."""
-    found = compared.agreement(compared.fake, labels)
     return Figure(
         id="label_agreement",
         name="label agreement",
@@ -98,28 +104,33 @@ def _agreement(compared: Compared, labels: Tensor, hits: Tensor) -> Figure:
         better="higher",
         interval=_ends(bootstrap(found, seed=compared.seed)),
         floor=_ends(bootstrap(hits, seed=compared.seed)),
-        references={"at random": 1 / compared.dataset.spec.classes},
+        references={"classes at random": 1 / compared.dataset.spec.classes},
         provenance=compared.provenance(),
     )
 
 
 def _copies(compared: Compared, copies: Copying) -> Figure:
-    """How often a sample is nearer to a training image than a held-out one is."""
+    """How often a sample is nearer to a training image than a held-out one is.
 
-    def auroc(samples: Tensor, real: Tensor) -> Mapping[str, float]:
-        return {"auroc": copying(samples, real, compared.trained).auroc}
+    Between halves of the held-out examples it is what chance makes of .5.
+    """
 
-    half = torch.cat([compared.floors[0][: compared.n // 2], compared.real[compared.n // 2 :]])
-    interval = subsampled_all(auroc, compared.fake, compared.real, repeats=10, seed=compared.seed)["auroc"]
+    def between(samples: Tensor, held_out: Tensor) -> Mapping[str, float]:
+        return {"auroc": auroc(samples, held_out)}
+
+    near, held_out = copies.distances, copies.held_out_distances
+    interval = subsampled_all(between, near, held_out, seed=compared.seed)["auroc"]
+    halves = [held_out[compared.some(len(held_out), "halves", i)].chunk(2) for i in range(_DRAWS)]
+    half = torch.cat([torch.zeros(len(held_out) // 2).to(held_out), held_out[len(held_out) // 2 :]])
     return Figure(
         id="copies_auroc",
         name="copies",
         value=copies.auroc,
         quantity="AUROC of nearness to training examples",
         note=".5 without",
-        interval=_ends(interval),
-        floor=_range([auroc(*compared.halves(i))["auroc"] for i in range(3)]),
-        references={"half of them copies": copying(half, compared.real, compared.trained).auroc},
+        interval=(max(interval.low, 0.0), min(interval.high, 1.0)),
+        floor=extremes([auroc(*both) for both in halves]),
+        references={"half of them copies": auroc(half, held_out)},
         provenance=compared.provenance(),
     )
 
@@ -128,14 +139,19 @@ def _nearest(compared: Compared, copies: Copying) -> Pixels:
     """Samples above their nearest training images: first the nearest of all, then evenly to the farthest."""
     order = copies.distances.argsort()
     first = order[: _SHOWN // 2]
-    places = torch.linspace(0, len(order) - 1, _SHOWN - len(first)).long()
+    places = torch.linspace(0, len(order) - 1, min(_SHOWN, len(order)) - len(first)).long()
     chosen = torch.cat([first, order[places]])
     neighbors = compared.dataset.train.x[copies.indices[chosen]]
     return comparison(compared.dataset.spec, compared.samples.x[chosen], neighbors)
 
 
-def _range(values: list[float]) -> tuple[float, float]:
+def extremes(values: list[float]) -> tuple[float, float]:
+    """The least and the most."""
     return min(values), max(values)
+
+
+def _within(interval: Interval, least: float, most: float) -> tuple[float, float]:
+    return max(interval.low, least), min(interval.high, most)
 
 
 def _ends(interval: Interval) -> tuple[float, float]:
