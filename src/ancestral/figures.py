@@ -249,7 +249,9 @@ class Evaluation(Configuration):
 
 
 def _number(value: float) -> str:
-    return f"{value:.4g}" if abs(value) >= 100 or 0 < abs(value) < 1e-3 else f"{value:.4f}"
+    if 0 < abs(value) < 1e-3:
+        return f"{value:.2g}"
+    return f"{value:.4g}" if abs(value) >= 100 else f"{value:.4f}"
 
 
 def _ends(ends: tuple[float, float] | None) -> str:

@@ -172,8 +172,9 @@ class Compared:
         return torch.cat(found)
 
     def classifier(self, role: Any, dataset: Dataset | None = None, seed: int = 0) -> Classifier:
-        """A classifier of the data, or of others, on the device."""
-        given = {"seed": seed, "device": self.device, "progress": self.progress}
+        """A classifier of the data, or of others, on the device. A training of the former is shown."""
+        announced = self.progress and dataset is None
+        given = {"seed": seed, "device": self.device, "progress": announced}
         return classifier_of(dataset or self.dataset, role, **given).to(self.device)  # type: ignore[arg-type]
 
     def some(self, among: int, *parts: int | str) -> Tensor:

@@ -22,6 +22,7 @@ from ancestral.evaluation.quality.compared import Compared
 from ancestral.evaluation.quality.samples import extremes
 from ancestral.figures import Figure, Provenance
 from ancestral.measures.classifier import Classifier
+from ancestral.progress import watched
 
 _TRAININGS = 3
 _NORMAL = 1.96
@@ -114,7 +115,7 @@ def accuracies(compared: Compared, training: Batch) -> Accuracies:
         classes=dataset.classes,
     )
     found = []
-    for seed in range(_TRAININGS):
+    for seed in watched(range(_TRAININGS), "training classifiers of samples", show=compared.progress):
         classifier = compared.classifier("score", learned, seed)
         found.append(accuracy(classifier, learned.test))
     return Accuracies(found, len(learned.test))
