@@ -35,6 +35,9 @@ KINDS = {
 }
 """What each kind of figure means."""
 
+_CURVE = "kept_"
+"""How the ids of figures begin that are points of a curve, which a picture shows."""
+
 _SIGNS = {"exact": "=", "estimate": "≈"}
 _BOUNDS = {"lower": "≤", "higher": "≥"}
 """The sign before a bound, by which of two values is the better one."""
@@ -277,7 +280,7 @@ def _with_interval(figure: Measured) -> tuple[str, str]:
 
 def _strips(figures: Sequence[Measured]) -> tuple[list[Strip], str]:
     """The strips of what can be drawn, and how most of them were taken, said once."""
-    drawn = [figure for figure in figures if drawable(figure)]
+    drawn = [figure for figure in figures if drawable(figure) and not figure.id.startswith(_CURVE)]
     taken = [_taken(figure.provenance) for figure in drawn]
     clauses = list(zip(*(clauses for clauses in taken if clauses), strict=True))
     usual = [max(kind, key=kind.count) for kind in clauses]
