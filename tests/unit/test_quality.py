@@ -16,7 +16,7 @@ from torch import nn
 from ancestral.batch import Batch
 from ancestral.cli import main as commands
 from ancestral.data import Dataset, load_data
-from ancestral.errors import UserError
+from ancestral.errors import Interrupted, UserError
 from ancestral.evaluation import evaluate, sample_shards
 from ancestral.evaluation.evaluation import MEASURES
 from ancestral.evaluation.extractors import Extractor
@@ -684,3 +684,14 @@ classifier_of(load_data("digits"), "score")
     said = [process.communicate(timeout=120)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0]
     assert sorted(said) == ["", "trains\n"]
+
+
+def test_a_training_that_a_command_needs_can_be_interrupted(run, monkeypatch, capsys):
+    def stopped(*_, **__):
+        raise Interrupted("training", 40, 15)
+
+    monkeypatch.setattr(begin, "train", stopped)
+    monkeypatch.setenv("ANCESTRAL_CACHE", str(run.path / "other-cache"))
+    assert commands.run(["evaluate", str(run.path), "--measures", "samples", "--samples", "40"]) == 143
+    said = "ancestral: stopped in stage training after step 40; saved; give the same command again to go on\n"
+    assert capsys.readouterr().err.endswith(said)

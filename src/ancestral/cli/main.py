@@ -16,7 +16,7 @@ COMMANDS = {
     "reconstruct": "originals beside the model's versions of them",
     "tokenize": "data to code maps (.npy, .safetensors)",
     "detokenize": "code maps back to images",
-    "evaluate": "likelihood in bits/dim, reconstruction, use of the codes",
+    "evaluate": "likelihood in bits/dim, reconstruction, codes, samples",
     "compare": "figures of several runs side by side",
     "certify": "test what an autoregressive network sees: leaks, blind spots",
     "report": "one HTML page about a run",
