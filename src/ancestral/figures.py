@@ -244,7 +244,8 @@ class Evaluation(Configuration):
         if measured := [f for f in self.figures if f not in plain]:
             rows = [(f.name, _number(f.value), _ends(f.interval), _ends(f.floor), f.note) for f in measured]
             lines += ["", *_table(("measure", "value", "95 %", "real data", "note"), rows)]
-            lines += ["", *dict.fromkeys(str(f.provenance) for f in measured if f.provenance)]
+            taken = dict.fromkeys(str(f.provenance) for f in measured if f.provenance)
+            lines += ["", *taken] if taken else []
         return "\n".join(lines)
 
 
