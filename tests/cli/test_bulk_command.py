@@ -150,7 +150,7 @@ MISTAKES = [
         "vae, got a VAE; leave --gate out for one of the run's own data",
     ),
     ("sample RUNS/pixelcnn/model --keep 0.5", "model is not a run with data; name one with --gate"),
-    ("sample RUNS/pixelcnn -n many", "expected -n/--n, got many; see ancestral sample --help"),
+    ("sample RUNS/pixelcnn -n many", "expected -n INT, --n INT, got many; see ancestral sample --help"),
     ("sample RUNS/pixelcnn -n 0 --format shards", "expected at least 1 sample, got 0; raise --n"),
     ("sample RUNS/pixelcnn --format gif", "to be one of auto, sheet, files, npz, shards, got gif"),
     ("sample RUNS/pixelcnn -n 2000 --out taken", "expected a new or an empty folder, got taken which holds"),

@@ -601,7 +601,7 @@ MISTAKES = [
     ("sample specless", "expected spec, got none in specless/config.json; restore the file"),
     ("sample nobody/nothing", "expected to reach the Hugging Face Hub"),
     ("sample RUNS/vqvae --n 0", "expected at least 1 sample, got 0; raise --n"),
-    ("sample RUNS/vqvae --n many", "expected -n/--n, got many"),
+    ("sample RUNS/vqvae --n many", "expected -n INT, --n INT, got many"),
     ("sample RUNS/vqvae --temperature 0", "expected temperature above 0, got 0.0"),
     ("sample RUNS/vqvae --temperature -1", "expected temperature above 0, got -1.0"),
     ("sample RUNS/vqvae --temperature nan", "expected temperature above 0, got nan; choose"),

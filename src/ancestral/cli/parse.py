@@ -104,9 +104,8 @@ def _one_line(box: str, command: str, known: Callable[[], list[str]]) -> UserErr
             nearest(match[1], choices),
         )
     if match := re.match(r"Error parsing (\S+): .*?(\['.*?'\]|'.*?')", text):
-        form = next(
-            (line.strip() for line in (*blocks, [])[1] if line.strip().startswith(match[1])), match[1]
-        )
+        first = match[1].split("/")[0]  # of an option with another name
+        form = next((line.strip() for line in (*blocks, [])[1] if line.strip().startswith(first)), match[1])
         got = " ".join(re.findall(r"'([^']*)'", match[2]))
         return UserError(
             f"expected {form.replace('{None}|', '').replace('{', '').replace('}', '')}, got {got}", see
