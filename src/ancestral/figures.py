@@ -266,6 +266,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         last = i == len(head) - 1
         table.add_column(
             name,
+            min_width=max(len(row[i]) for row in rows) if name == "value" else None,
             justify="right" if name == "value" else "left",
             no_wrap=not last,
             overflow="fold" if last else "ellipsis",

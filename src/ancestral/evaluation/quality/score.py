@@ -57,7 +57,7 @@ def measure(compared: Compared) -> Result:
         figures.append(
             Figure(
                 id=f"classification_accuracy_score{of.replace(' ', '_')}",
-                name=f"accuracy score{of}" if of else "accuracy score (CAS)",
+                name=f"CAS{of}" if of else "accuracy score (CAS)",
                 value=found.mean,
                 quantity=f"accuracy of a classifier of {name}",
                 better="higher",
