@@ -206,10 +206,14 @@ class Evaluation(Configuration):
         raise KeyError(f"no figure {name!r}, but {', '.join(figure.id for figure in self.figures)}")
 
     def beside(self, there: "Evaluation") -> "Evaluation":
-        """This one, and the figures of an earlier one of the same run that were not measured now.
+        """This one, and the figures of an earlier one of the same examples that were not measured now.
 
-        Samples that other weights drew are not taken over.
+        Of another model, other data or another split nothing is taken over, nor are samples that other
+        weights drew.
         """
+        about = ("model", "data", "split", "examples")
+        if any(getattr(self, name) != getattr(there, name) for name in about):
+            return self
         new = {figure.id for figure in self.figures}
         drew = {figure.provenance.model for figure in self.figures if figure.provenance}
         kept = [

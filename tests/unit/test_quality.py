@@ -644,6 +644,9 @@ def test_a_figure_of_samples_goes_with_the_weights_that_drew_them(measured):
     assert [f.id for f in merged.figures] == [f.id for f in now]
     same = Evaluation(figures=old[:2], **about).beside(Evaluation(figures=old, **about))
     assert {f.id for f in same.figures} == {f.id for f in old}
+    for other in ({"model": "n"}, {"data": "x"}, {"split": "train"}, {"examples": 4}):
+        apart = Evaluation(figures=old[:2], **about).beside(Evaluation(figures=old, **(about | other)))
+        assert list(apart.figures) == old[:2]
 
 
 def test_a_classifier_is_trained_by_one_process_alone(digits, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from PIL import Image
 
 from ancestral.data.pictures import Pictures
 from ancestral.data.pixels import Target, UnusableError, decode, opened
+from ancestral.data.progress import in_chunks
 
 
 class Decoded:
@@ -31,6 +32,12 @@ class Decoded:
         except UnusableError as error:
             self.skipped[i] = str(error)
         self.done[i] = True
+
+    def read_rest(self) -> None:
+        """Open and decode every image that is not there yet, with progress."""
+        rest = np.flatnonzero(~self.done).tolist()
+        for _ in in_chunks(lambda i: self.read(rest[i]), 0, len(rest), 512, "decoding images"):
+            pass
 
     def read(self, i: int) -> None:
         """Open and decode image ``i``."""

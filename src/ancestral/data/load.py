@@ -22,7 +22,6 @@ from ancestral.data.folder import folder
 from ancestral.data.hub import hub
 from ancestral.data.pictures import SPLITS, TEST, VALIDATION, Pictures
 from ancestral.data.preparation import TABLE, ImageOptions, Preparation, TableOptions, preparation_of
-from ancestral.data.progress import in_chunks
 from ancestral.data.survey import survey
 from ancestral.data.table import load_table
 from ancestral.errors import UserError, check_type, nearest
@@ -108,9 +107,7 @@ def load_examples(folder_: str | Path, options: ImageOptions) -> tuple[Batch, tu
         found = survey(pictures, options, room=MEMORY_LIMIT)
         check_room(len(pictures) * math.prod(found.target.shape), f"the images of {folder_}", "give fewer")
         decoded = found.decoded or Decoded(pictures, found.target)
-        rest = np.flatnonzero(~decoded.done).tolist()
-        for _ in in_chunks(lambda i: decoded.read(rest[i]), 0, len(rest), 512, "decoding images"):
-            pass
+        decoded.read_rest()
     usable = np.array([i for i in range(len(pictures)) if i not in decoded.skipped], np.int64)
     labels = pictures.labels_of(usable)
     x = torch.from_numpy(decoded.x[usable])

@@ -62,9 +62,7 @@ def in_memory(pictures: Pictures, found: Survey, options: ImageOptions) -> Store
     if pictures.array is not None and pictures.array.shape[2:] == target.size:
         x[:] = quantize(pictures.array, target.native, target.levels)
     else:
-        rest = np.flatnonzero(~decoded.done).tolist()
-        for _ in in_chunks(lambda i: decoded.read(rest[i]), 0, len(rest), 512, "decoding images"):
-            pass
+        decoded.read_rest()
     skipped = dict(sorted(decoded.skipped.items()))
     hashes = content_hashes(x, mirrored=options.flip)
     assignment = _assign(pictures, hashes, skipped, options)

@@ -192,7 +192,7 @@ def sample_shards(
         UserError: n < 1, an option out of its range or not for this model, unfit labels or gate, or a folder
             that holds other samples (what differs is named), more of them, or something else.
     """
-    rank, world = _process()
+    rank, world = own_process()
     network = Subject.find(model, None if device is None else own_device(device)).model
     network.check_trained()
     network.spec.check_contexts((), n)
@@ -241,7 +241,7 @@ def own_device(device: str | torch.device) -> torch.device:
     return torch.device("cuda", int(local) % max(1, torch.cuda.device_count()))
 
 
-def _process() -> tuple[int, int]:
+def own_process() -> tuple[int, int]:
     """This process's number among those that torchrun started, and how many these are; 0 of 1 without it."""
     rank, world = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
     if rank is None or world is None:
@@ -328,7 +328,7 @@ def _write(out: Path, manifest: Manifest, k: int, x: Tensor) -> None:
     arrays = {"x": x.to(manifest.spec.dtype).numpy()}
     arrays |= {} if classes is None else {"labels": classes.numpy()}
     with replacing(out / _name(k)) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # mypy takes the names for allow_pickle
 
 
 def _read(out: Path, manifest: Manifest, k: int) -> Batch:

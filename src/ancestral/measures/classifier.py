@@ -138,7 +138,8 @@ class Classifier(Model):
         progress: Callable[[float], None],
     ) -> Tensor:
         """Raises UserError: there is nothing to draw."""
-        raise _NOT_GENERATIVE
+        problem = "expected a model that draws examples, got a classifier"
+        raise UserError(problem, "give it to the measures of one that does")
 
     def check_trained(self) -> None:
         """See ``Model.check_trained``. Weights alone, of an unfinished training, are never saved."""
@@ -146,11 +147,6 @@ class Classifier(Model):
     def can_sample(self, trained: Sequence[str]) -> bool:
         """No."""
         return False
-
-
-_NOT_GENERATIVE = UserError(
-    "expected a model that draws examples, got a classifier", "give it to the measures of one that does"
-)
 
 
 class _Block(nn.Module):

@@ -21,7 +21,7 @@ _SIGNS = {("bound", "lower"): "≤ ", ("bound", "higher"): "≥ "}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class Evaluated:
     """One run: what it is called, what it is, and its figures."""
 
     name: str
@@ -45,7 +45,7 @@ class Compared:
 class Comparison:
     """Runs whose figures can be compared; ``str`` is their table."""
 
-    runs: Sequence[Compared]
+    runs: Sequence[Evaluated]
 
     @classmethod
     def of(cls, runs: Sequence[Path]) -> "Comparison":
@@ -140,14 +140,14 @@ class Comparison:
         return ["", *(f"samples of {name} were drawn with {how}" for name, how in said.items())]
 
 
-def _read(path: Path, name: str) -> Compared:
+def _read(path: Path, name: str) -> Evaluated:
     if not (path / "run.json").is_file():
         problem = f"expected a run directory, got {path} without run.json"
         raise UserError(problem, "give the --out of an `ancestral train`")
     if not (path / "evaluation.json").is_file():
         problem = f"expected figures of {path}, got no evaluation.json"
         raise UserError(problem, f"make it: ancestral evaluate {shlex.quote(str(path))}")
-    return Compared(
+    return Evaluated(
         name=name,
         path=path,
         manifest=read_record(Manifest, path / "run.json"),
@@ -155,10 +155,10 @@ def _read(path: Path, name: str) -> Compared:
     )
 
 
-def _check(first: Compared, other: Compared) -> None:
+def _check(first: Evaluated, other: Evaluated) -> None:
     """Raise UserError unless both were evaluated on the same examples."""
 
-    def traits(run: Compared) -> Mapping[str, object]:
+    def traits(run: Evaluated) -> Mapping[str, object]:
         return {
             "data": run.evaluation.data,
             "split": run.evaluation.split,
@@ -175,7 +175,7 @@ def _check(first: Compared, other: Compared) -> None:
             raise UserError(f"expected runs of one {what}, got {got}", "compare runs on the same data")
 
 
-def _check_figure(id: str, first: Compared, other: Compared) -> None:
+def _check_figure(id: str, first: Evaluated, other: Evaluated) -> None:
     """Raise UserError, naming the figure and what differs, unless both were measured in the same way."""
     try:
         first.figures[id].check_comparable(other.figures[id])
@@ -184,7 +184,7 @@ def _check_figure(id: str, first: Compared, other: Compared) -> None:
         raise UserError(f"{error.problem} {where}", error.remedy) from None
 
 
-def _shared(runs: Sequence[Compared]) -> list[str]:
+def _shared(runs: Sequence[Evaluated]) -> list[str]:
     """The ids that at least two runs have, or the only one has, in their order there."""
     counts = Counter(id for run in runs for id in run.figures)
     return [id for id, count in counts.items() if count >= min(2, len(runs))]

@@ -16,7 +16,7 @@ from ancestral.evaluation.measurement import Result
 from ancestral.figures import Provenance
 from ancestral.measures.classifier import Classifier
 from ancestral.model import Model
-from ancestral.training import classifier_of
+from ancestral.training import Role, classifier_of
 from ancestral.training.randomness import derive
 
 HELD_OUT = ("validation", "test")
@@ -171,11 +171,11 @@ class Compared:
             found.append(self.extractor((x + noise).round().clamp(0, levels - 1).to(x.dtype)))
         return torch.cat(found)
 
-    def classifier(self, role: Any, dataset: Dataset | None = None, seed: int = 0) -> Classifier:
+    def classifier(self, role: Role, dataset: Dataset | None = None, seed: int = 0) -> Classifier:
         """A classifier of the data, or of others, on the device. A training of the former is shown."""
-        announced = self.progress and dataset is None
-        given = {"seed": seed, "device": self.device, "progress": announced}
-        return classifier_of(dataset or self.dataset, role, **given).to(self.device)  # type: ignore[arg-type]
+        shown = self.progress and dataset is None
+        found = classifier_of(dataset or self.dataset, role, seed=seed, device=self.device, progress=shown)
+        return found.to(self.device)
 
     def some(self, among: int, *parts: int | str) -> Tensor:
         """As many places as there are samples, of so many, at random."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from ancestral.media import Pixels, comparison
 _SHOWN = 16
 _DRAWS = 3
 
-NAMES = {
+NAMES: dict[str, tuple[str, Literal["lower", "higher"], tuple[float, float]]] = {
     "frechet_distance": ("Fréchet distance", "lower", (0, math.inf)),
     "kernel_distance": ("kernel distance", "lower", (-math.inf, math.inf)),
     "precision": ("precision", "higher", (0, 1)),
@@ -84,7 +85,7 @@ def distances(compared: Compared) -> list[Figure]:
                 name=shown,
                 value=values[id],
                 quantity=f"{shown} of features",
-                better=better,  # type: ignore[arg-type]
+                better=better,
                 interval=None if interval is None else _within(interval, least, most),
                 floor=extremes([floor[id] for floor in floors]),
                 references={fault: found[id] for fault, found in faults.items()},

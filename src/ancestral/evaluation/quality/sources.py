@@ -12,7 +12,7 @@ import torch
 from ancestral.batch import Batch
 from ancestral.data import Dataset
 from ancestral.errors import UserError, check_at_least
-from ancestral.evaluation.bulk import MANIFEST, Manifest, sample_shards
+from ancestral.evaluation.bulk import MANIFEST, Manifest, own_process, sample_shards
 from ancestral.evaluation.extractors import Extractor, Features
 from ancestral.evaluation.given import read_examples
 from ancestral.evaluation.quality.compared import Compared
@@ -21,7 +21,6 @@ from ancestral.evaluation.subject import Subject, state_checksum
 from ancestral.records import read_record
 from ancestral.sampling import Sampling
 from ancestral.training import classifier_of
-from ancestral.training.fabric import processes
 
 SAMPLES = 10_000
 """Samples that are measured, where there are as many real examples."""
@@ -75,8 +74,9 @@ def of_images(path: Path, terms: Terms, device: torch.device | str) -> Compared:
 def of_model(subject: Subject, terms: Terms, *, write: bool) -> Compared:
     """Samples of a model, which are drawn when they are needed, beside real examples."""
     model, dataset, sampling = subject.model, terms.dataset, terms.sampling
-    if processes() > 1:
-        problem = f"expected one process to measure samples, got {processes()}"
+    _, processes = own_process()
+    if processes > 1:
+        problem = f"expected one process to measure samples, got {processes}"
         raise UserError(problem, "draw them with torchrun … sample --format shards, and evaluate that folder")
     if model.spec.contexts:
         problem = f"expected a model that draws by itself, got {type(model).__name__} which is given contexts"
