@@ -116,7 +116,17 @@ class ContinuousLatents(Reconstructs):
 
 
 class Tokenizer(Reconstructs):
-    """A model that turns examples into maps of code indices and back."""
+    """A model that turns examples into maps of code indices and back, on one or several levels."""
+
+    @property
+    def level_names(self) -> tuple[str, ...]:
+        """What the levels are called, coarse to fine."""
+        return tuple(f"level {i}" for i in range(len(self.code_specs())))
+
+    @property
+    def progressive(self) -> bool:
+        """Whether ``detokenize`` takes the coarser levels alone: if the decoder has met such codes."""
+        return False
 
     @abstractmethod
     def tokenize(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -136,13 +146,15 @@ class Tokenizer(Reconstructs):
         check_type(
             codes, tuple | list, "a sequence of code maps", "give what tokenize gave: a map for each level"
         )
-        if len(codes) != len(specs):
+        least = 1 if self.progressive else len(specs)
+        if not least <= len(codes) <= len(specs):
+            count = f"1 to {len(specs)}" if least < len(specs) else str(len(specs))
             plural = "s" * (len(specs) > 1)
             raise UserError(
-                f"expected {len(specs)} code map{plural} (one for each level), got {len(codes)}",
+                f"expected {count} code map{plural} (one for each level), got {len(codes)}",
                 "give what tokenize gave",
             )
-        for spec, level in zip(specs, codes, strict=True):
+        for spec, level in zip(specs, codes, strict=False):
             try:
                 spec.check(level)
             except UserError as error:
@@ -155,6 +167,28 @@ class Tokenizer(Reconstructs):
                     f"expected as many code maps on each level, at least 1, got {got}",
                     "give what tokenize gave",
                 )
+
+    def finer(
+        self,
+        codes: tuple[Tensor, ...],
+        labels: Tensor | None = None,
+        *,
+        options: Sampling | None = None,
+        generator: Generator | None = None,
+    ) -> tuple[Tensor, ...]:
+        """The codes of all levels, of which the first are given, and the finer ones drawn from their priors.
+
+        Args:
+            codes: maps of the first levels.
+            labels: classes ``(N,)``, where the priors have them.
+            options: how the priors are sharpened.
+            generator: source of all randomness, on the model's device.
+        """
+        if len(codes) < len(self.code_specs()):
+            raise UserError(
+                f"expected a model that draws finer codes, got {type(self).__name__}", "give all levels"
+            )
+        return codes
 
     @abstractmethod
     def rates(self, codes: tuple[Tensor, ...], labels: Tensor | None = None) -> tuple[Tensor, ...]:

@@ -157,6 +157,8 @@ class Codebook(Configuration):
     """How the codes of one codebook are used."""
 
     open = True
+    name: str = ""
+    """Of several: whose it is, a level's."""
     size: Count
     used: Natural
     perplexity: float
@@ -197,6 +199,8 @@ class Evaluation(Configuration):
     codebooks: Sequence[Codebook] = ()
     seconds: NonNegative = 0.0
     command: str = ""
+    left_out: Sequence[str] = ()
+    """What of the codes could not be measured, and why: a sentence each."""
 
     def __getitem__(self, name: str) -> float:
         """The value of a figure by its id or its name. Raises KeyError, with the ids that there are."""
@@ -222,8 +226,9 @@ class Evaluation(Configuration):
             if figure.id not in new
             and (not drew or figure.provenance is None or figure.provenance.model in drew)
         ]
+        codes = self if self.codebooks else there
         return dataclasses.replace(
-            self, figures=[*kept, *self.figures], codebooks=self.codebooks or there.codebooks
+            self, figures=[*kept, *self.figures], codebooks=codes.codebooks, left_out=codes.left_out
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -250,6 +255,7 @@ class Evaluation(Configuration):
             lines += ["", *_table(("measure", "value", "95 %", "real data", "note"), rows)]
             taken = dict.fromkeys(str(f.provenance) for f in measured if f.provenance)
             lines += ["", *taken] if taken else []
+        lines += ["", *self.left_out] if self.left_out else []
         return "\n".join(lines)
 
 

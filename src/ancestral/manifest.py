@@ -56,7 +56,7 @@ class Manifest(Configuration):
     seed: Natural | None = None
     threads: Count | None = None
     parameters: Mapping[str, Natural] = field(default_factory=dict)
-    from_: str | None = None
+    from_: str | tuple[str, ...] | None = None
     only: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     machine: str = ""

@@ -3,7 +3,7 @@
 import math
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -20,7 +20,7 @@ from ancestral.files import Damaged, checksum, read_tensors, write_json, write_t
 from ancestral.memory import check_room
 from ancestral.recipe import Recipe
 from ancestral.records import read_record
-from ancestral.sampling import Sampling
+from ancestral.sampling import PerLevel, Sampling
 from ancestral.spec import Spec
 from ancestral.stages import Loss, Phase, Progress, Stage
 
@@ -72,6 +72,10 @@ class Model(nn.Module, ABC):
     """The fields of ``Sampling`` that the model takes."""
     takes_contexts: ClassVar[bool] = False
     """Whether the model can be conditioned on contexts."""
+    repeated: ClassVar[tuple[type[nn.Module], ...]] = ()
+    """The kinds of blocks that make up its networks, large parts that a training can treat one by one to save
+    memory (see ``repeated_blocks``). Their forward pass is a function of their inputs, weights and torch's
+    random numbers, and counts no statistics."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -94,6 +98,15 @@ class Model(nn.Module, ABC):
         """The stages of training, in order. The names are those of the recipes."""
         return (Stage("training", (Phase("training", (self,)),)),)
 
+    @classmethod
+    def options_of(cls, stage: str) -> tuple[str, ...]:
+        """The fields of ``Config`` that matter to a stage, to others that name them too, and to nothing else.
+
+        Where the stage is taken over from another run, they come with it. By default a field that is called
+        like the stage.
+        """
+        return (stage,) if stage in {field.name for field in fields(cls.Config)} else ()
+
     @abstractmethod
     def loss(self, batch: Batch, phase: str, progress: Progress) -> Loss:
         """The loss of a phase on a batch that the stage's ``prepare`` and ``transform`` have seen."""
@@ -104,9 +117,9 @@ class Model(nn.Module, ABC):
         labels: Tensor | None = None,
         *,
         contexts: Sequence[Tensor] = (),
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
+        temperature: PerLevel[float] = 1.0,
+        top_k: PerLevel[int] | None = None,
+        top_p: PerLevel[float] | None = None,
         truncation: float | None = None,
         generator: Generator | None = None,
         progress: Callable[[float], None] | None = None,
@@ -130,7 +143,7 @@ class Model(nn.Module, ABC):
         """
         check_at_least(1, n=n)
         self.check_room(n)
-        options = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, truncation=truncation)
+        options = Sampling.of(temperature=temperature, top_k=top_k, top_p=top_p, truncation=truncation)
         self.check_sampling(options)
         labels, contexts = self._given(n, labels, contexts, generator)
         with torch.no_grad():
@@ -161,6 +174,11 @@ class Model(nn.Module, ABC):
             labels = torch.randint(self.sample_classes, (n,), device=self.device, generator=generator)
         self.spec.check_contexts(contexts, n)
         return labels, tuple(context.to(self.device) for context in contexts)
+
+    @property
+    def sampling_levels(self) -> int:
+        """Levels, each of which may be drawn with options of its own: of a model with several priors."""
+        return 1
 
     @property
     def sample_classes(self) -> int:
@@ -220,6 +238,15 @@ class Model(nn.Module, ABC):
                 raise UserError(
                     f"expected no {name}, got one: {type(self).__name__} takes {taken}", "leave it out"
                 )
+            value = getattr(options, field.name)
+            if isinstance(value, tuple) and len(value) != self.sampling_levels:
+                many = (
+                    f", or one for each of {self.sampling_levels} levels" if self.sampling_levels > 1 else ""
+                )
+                name = field.name.replace("_", "-")
+                raise UserError(
+                    f"expected one {name}{many}, got {len(value)}", "give as many, coarse to fine"
+                )
 
     @property
     def likelihood(self) -> LikelihoodKind:
@@ -265,15 +292,21 @@ class Model(nn.Module, ABC):
             problem = f"expected a model to draw importance samples from, got {type(self).__name__}, {reason}"
             raise UserError(problem, "leave --importance-samples out")
 
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """The stages that are known not to be trained, as ``trained`` tells, without optional ones."""
+        names = tuple(s.name for s in self.stages() if s.name not in self.trained and not s.optional)
+        return names if self.trained else ()
+
     def check_trained(self) -> None:
         """Raise UserError if it is known that too few stages were trained for samples.
 
         ``trained`` names those that were.
         """
         if self.trained and not self.can_sample(self.trained):
-            missing = next(s.name for s in self.stages() if s.name not in self.trained and not s.optional)
-            problem = f"expected a model with all stages trained, got one without {missing}"
-            raise UserError(problem, "give its train command again")
+            missing = self.untrained
+            problem = f"expected a model with all stages trained, got one without {' and '.join(missing)}"
+            raise UserError(problem, f"train the rest: --stages {' '.join(missing)}, with --from its run")
 
     def can_sample(self, trained: Sequence[str]) -> bool:
         """Whether the model can be sampled after these stages of its training."""
@@ -376,6 +409,18 @@ class Model(nn.Module, ABC):
     def scale(self, x: Tensor) -> Tensor:
         """The model's input for integers ``x``: ``spec.scale`` in the parameters' dtype."""
         return self.spec.scale(x, self.dtype)
+
+
+def repeated_blocks(model: Model, modules: Iterable[nn.Module]) -> tuple[nn.Module, ...]:
+    """The blocks inside some modules of a model that it, or a model that is a part of it, calls ``repeated``.
+
+    Each once, in order; of blocks in blocks the outer ones alone.
+    """
+    kinds = [(part, part.repeated) for part in model.modules() if isinstance(part, Model)]
+    found = {id(m): m for part, kind in kinds for m in part.modules() if isinstance(m, kind)}
+    inner = {id(m) for block in found.values() for m in block.modules() if m is not block}
+    inside = {id(m): m for module in modules for m in module.modules()}
+    return tuple(m for i, m in inside.items() if i in found and i not in inner)
 
 
 _TABLES = 2**26

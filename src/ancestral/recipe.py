@@ -53,6 +53,10 @@ class Optimization(Updates):
     """Parts that a batch is split into, to save memory. Codebooks and batch norms see a part at a time."""
     compile: bool = False
     """Compile the step with torch.compile: a minute's wait, faster steps then. A CPU takes a C++ compiler."""
+    recompute: bool = False
+    """Compute the activations inside a network's blocks a second time in the backward pass, in place of
+    keeping them: the same weights with less memory, for the time of another forward pass. The networks of
+    autoregressive models, and of others that name their blocks."""
     ema: Share | None = None
     """Decay of the moving average of the weights that samples and evaluations use; None keeps none."""
     phases: Mapping[str, Updates] = field(default_factory=dict)

@@ -135,15 +135,24 @@ class Run:
             )
         return data
 
-    def load_model(self, device: str | torch.device = "cpu") -> Model:
-        """The trained model, in evaluation mode. Raises UserError while training has not finished a stage."""
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The stages that the run has trained or taken over. Raises UserError like ``load_model``."""
+        return read_record(Saved, self._model() / hub.CONFIG).trained
+
+    def _model(self) -> Path:
+        """The folder of the trained model. Raises UserError while training has not finished a stage."""
         folder = self.path / "model"
         if not (folder / hub.CONFIG).is_file():
             raise UserError(
                 f"expected a trained model in {self.path}, got a run that has not finished a stage",
                 f"go on with: {self.manifest['command']}",
             )
-        return model_class(self.model_name).from_pretrained(folder).to(device)
+        return folder
+
+    def load_model(self, device: str | torch.device = "cpu") -> Model:
+        """The trained model, in evaluation mode. Raises UserError while training has not finished a stage."""
+        return model_class(self.model_name).from_pretrained(self._model()).to(device)
 
 
 def _is_trace(path: Path) -> bool:

@@ -1,6 +1,6 @@
 """How a model is trained: stages one after another, phases inside a step, and how far a stage has come."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -93,7 +93,9 @@ class Stage:
     name: str
     phases: tuple[Phase, ...]
     prepare: Callable[[Batch], Batch] | None = None
-    """Transforms the data once, without gradients, before the stage; the result is kept in the run."""
+    """Transforms the data once, without gradients, before the stage; the result is kept in the run. Stages
+    with the same function (one that compares equal) share it: each may pick its part by ``transform``. What
+    is prepared is mapped from files: never write to it."""
     transform: Callable[[Batch, Progress], Batch] | None = None
     """Changes each batch, on the device, without gradients, by torch's generators, which the loop seeds for
     each step: dequantization, augmentation, the resolution of a growing model. Validation batches too, in
@@ -121,6 +123,22 @@ class Stage:
     def modules(self) -> tuple[nn.Module, ...]:
         """What the phases train."""
         return tuple({id(m): m for phase in self.phases for m in phase.modules}.values())
+
+
+def needed(stage: Stage, stages: Sequence[Stage]) -> set[str]:
+    """The names of the stages whose weights a stage builds on, directly or through one that it needs.
+
+    >>> a, b, c = Stage("a", ()), Stage("b", (), needs=("a",)), Stage("c", (), needs=("b",))
+    >>> sorted(needed(c, (a, b, c)))
+    ['a', 'b']
+    """
+    named, found, left = {s.name: i for i, s in enumerate(stages)}, set[str](), [stage.name]
+    while left:
+        i = named[left.pop()]
+        before = [s.name for s in stages[:i]] if stages[i].needs is None else stages[i].needs
+        left += {*(before or ())} - found
+        found |= {*(before or ())}
+    return found
 
 
 def owned(model: nn.Module, modules: Iterable[nn.Module]) -> set[str]:

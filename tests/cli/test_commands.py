@@ -391,6 +391,8 @@ def test_help_explains_every_option(call, command):
             shown = None
     assert "-h, --help" in entries
     for option, text in entries.items():
+        if option.endswith(","):  # a long name, whose other form with the text is on the next line
+            continue
         assert len(re.sub(r"\(default.*|\(required\)", "", text).split()) >= 2, f"{option} has no help"
 
 
@@ -662,9 +664,10 @@ MISTAKES = [
     ("reconstruct RUNS/vqvae --data good.npy", "expected a folder of images, got the file good.npy"),
     ("reconstruct RUNS/vqvae/model", "expected data, got none"),
     ("tokenize RUNS/mlp --out c.npy", "expected a model with code maps, got VAE; train a tokenizer"),
-    ("tokenize RUNS/vqvae", "expected --out FILE, got none"),
-    ("tokenize RUNS/vqvae --out c.txt", "expected a file .npy or .safetensors, got c.txt"),
-    ("tokenize RUNS/vqvae --out file", "expected a new file, got file which is there already"),
+    ("tokenize RUNS/vqvae", "expected --out PATH, got none"),
+    ("tokenize RUNS/vqvae --out c.txt", "got c.txt; change its ending, or leave it out for a folder"),
+    ("tokenize RUNS/vqvae --out file", "expected a new or an empty folder, got file which holds something"),
+    ("tokenize RUNS/vqvae --out good.npy", "expected a new file, got good.npy which is there already"),
     ("tokenize RUNS/vqvae --out file/c.npy", "expected to write file/c.npy, got file which is no folder"),
     ("tokenize RUNS/vqvae --out c.npy --data nope", "there is no data set 'nope', nor such a folder"),
     ("detokenize RUNS/vqvae nothing.npy", "expected the file nothing.npy, got nothing there"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -68,7 +69,7 @@ def call(place, monkeypatch, capsys):
 
 def test_a_training_says_what_it_is_about_to_do(place):
     said = (place / "said").read_text().splitlines()
-    lines = {line[:12].strip(): line[12:] for line in said[:6]}
+    lines = {line[:12].strip(): line[12:] for line in said[:7]}
     assert lines == {
         "data": f"{place / 'pictures'}: image 3x8x8, 256 levels",
         "examples": "51 train, 3 validation, 6 test",
@@ -76,10 +77,13 @@ def test_a_training_says_what_it_is_about_to_do(place):
         "skipped": "2: flags/empty.png: not an image that can be read; "
         "flags/text.png: not an image that can be read",
         "parameters": lines["parameters"],
+        "memory": lines["memory"],
         "device": "cpu, threads: 1, precision: 32-true",
     }
     counts = json.loads((place / "runs/a run/run.json").read_text())["parameters"]
     assert lines["parameters"] == f"{counts['tokenizer']:,} in tokenizer, {counts['prior']:,} in prior"
+    stated = r"[\d.]+ [KM]iB for weights, gradients and Adam of"
+    assert re.fullmatch(rf"{stated} tokenizer; {stated} prior; before activations", lines["memory"])
     assert said[-1] == (
         "the run runs/a run is complete; next: ancestral sample 'runs/a run' · "
         "ancestral evaluate 'runs/a run' · ancestral report 'runs/a run'"

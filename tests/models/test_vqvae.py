@@ -67,7 +67,7 @@ def truth(model, x, labels=None):
     """Log p(x) = log of the sum over all code maps of p(x|c) p(c), ``(N,)``."""
     codes = enumerate_examples(model.code_specs()[0]).long()
     log_prior = -model.rates((codes,), None if labels is None else labels.expand(len(codes)))[0].double()
-    table = model.observation(model.quantizer.decode(codes)).log_pmf().double().flatten(1)
+    table = model.observation([model.quantizer.decode(codes)]).log_pmf().double().flatten(1)
     chosen = torch.nn.functional.one_hot(x.long(), model.spec.levels).double().flatten(1)
     return torch.logsumexp(log_prior[:, None] + table @ chosen.T, 0)
 
@@ -99,7 +99,7 @@ def test_bound_is_one_term_of_the_sum(name):
         (rate,) = model.rates(codes)
         distortion = model.distortion(x, codes)
         torch.testing.assert_close(model.log_likelihood(Batch(x)), -(distortion + rate))
-        decoded = model.likelihood_of(model.decoder(model.encode(x).z))
+        decoded = model.likelihood_of(model.decoder(model.encode(x)[0].z))
         torch.testing.assert_close(distortion, -decoded.log_prob(x).flatten(1).sum(1))
         torch.testing.assert_close(rate, -model.prior.log_likelihood(Batch(codes[0])))
     assert bool((distortion >= 0).all())
@@ -139,7 +139,7 @@ def test_phases_teach_their_own_parameters(name):
     assert not own["tokenizer"] & own["prior"]
     assert own["tokenizer"] | own["prior"] == {id(p) for p in model.parameters()}
     with torch.no_grad():
-        codes = model.eval()._prepare(Batch(x, labels))
+        codes = model.eval().code_batch(Batch(x, labels))
     model.train()
     for phase, batch in (("tokenizer", Batch(x, labels)), ("prior", codes)):
         model.zero_grad(set_to_none=True)
@@ -188,8 +188,8 @@ def test_gradient_reaches_the_encoder_through_the_quantizer():
     features.retain_grad()
     quantized = model.quantizer(features)
     z = quantized.z.detach().requires_grad_()
-    (-model.observation(quantized.z).log_prob(x).sum()).backward()
-    (expected,) = torch.autograd.grad(-model.observation(z).log_prob(x).sum(), z)
+    (-model.observation([quantized.z]).log_prob(x).sum()).backward()
+    (expected,) = torch.autograd.grad(-model.observation([z]).log_prob(x).sum(), z)
     torch.testing.assert_close(features.grad, expected)
     assert expected.abs().max() > 0
 
@@ -207,8 +207,8 @@ def test_tokens(name):
     assert len(codes.flatten(1).unique(dim=0)) > 1, "all pictures have one code"
     assert torch.equal(model.detokenize((codes,)), model.reconstruct(x))
     with torch.no_grad():
-        torch.testing.assert_close(model.code_vectors((codes,))[0], model.encode(x).z)
-        pmf = model.observation(model.encode(x).z).log_pmf().exp()
+        torch.testing.assert_close(model.code_vectors((codes,))[0], model.encode(x)[0].z)
+        pmf = model.observation([model.encode(x)[0].z]).log_pmf().exp()
         mean = (pmf * torch.arange(model.spec.levels)).sum(-1)
     clear = (mean - mean.floor() - 0.5).abs() > 1e-5  # float32 sums of the mean
     assert torch.equal(model.reconstruct(x).float()[clear], mean.round()[clear])
@@ -285,7 +285,7 @@ def test_squared_error_has_no_likelihood_and_says_so():
     with pytest.raises(UserError, match="importance samples from, got VQVAE, which has no likelihood"):
         model.log_likelihood(Batch(x), 2)
     with torch.no_grad():
-        output = model.decoder(model.encode(x).z)
+        output = model.decoder(model.encode(x)[0].z)
         loss = model.loss(Batch(x), "tokenizer", START)
     error = (output - (2.0 * x - 1.0)).square().mean()
     torch.testing.assert_close(loss.terms["mse"], error)

@@ -132,7 +132,7 @@ def test_figures_of_a_tokenizer(data, changes):
     result = evaluate(model, data, limit=N)
     x = data.test.x[:N]
     codes = model.quantizer.encode(model.encoder(model.scale(x)))
-    decoder = -model.observation(model.quantizer.decode(codes)).log_prob(x).flatten(1).sum(1)
+    decoder = -model.observation([model.quantizer.decode(codes)]).log_prob(x).flatten(1).sum(1)
     by_class = torch.stack([model.prior.log_likelihood(Batch(codes, torch.full((N,), c))) for c in range(10)])
     rate = math.log(10) - by_class.logsumexp(0)
     labeled = -by_class[data.test.labels[:N], torch.arange(N)]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import ancestral
 from ancestral import files
@@ -150,25 +150,41 @@ def test_a_flipped_byte_of_the_weights_is_found_and_the_same_command_mends_it(wh
     ancestral.load(copy)
 
 
-def fewer_rows(file):
-    save_file(
-        {name: t[:-3].contiguous() if name == "train.x" else t for name, t in load_file(file).items()}, file
-    )
+def renamed(file):
+    about = file.with_name("about.json")
+    about.write_text(about.read_text().replace("train.x", "train.y"))
+    file.rename(file.with_name("train.y.bin"))
 
 
-def other_names(file):
-    save_file({name.replace("train.x", "train.y"): tensor for name, tensor in load_file(file).items()}, file)
+def of_another_type(file):
+    about = file.with_name("about.json")
+    about.write_text(about.read_text().replace("uint8", "int8"))
 
 
 @pytest.mark.parametrize(
-    "damage", [fewer_rows, other_names, flip, Path.unlink, lambda file: file.write_bytes(b"")]
+    "damage",
+    [
+        renamed,
+        of_another_type,
+        flip,
+        Path.unlink,
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_bytes(file.read_bytes()[:-16]),
+        lambda file: flip(file.with_name("about.json")),
+        lambda file: file.with_name("about.json").unlink(),
+        lambda file: file.with_name("about.json").write_text("{}"),
+        lambda file: shutil.rmtree(file.parent),
+    ],
 )
 def test_damaged_codes_are_made_again(whole, copy, damage):
     for step in (4, 5):
         shutil.rmtree(copy / "checkpoints" / "prior" / f"step-{step:08d}")
-    damage(copy / "codes" / "prior.safetensors")
+    codes = copy / "codes" / "prior"
+    before = {file.name: file.read_bytes() for file in codes.iterdir()}
+    damage(codes / "train.x.bin")
     tiny(copy)
     assert weights(copy) == weights(whole)
+    assert {file.name: file.read_bytes() for file in codes.iterdir()} == before
 
 
 @pytest.mark.parametrize(

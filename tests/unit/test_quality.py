@@ -21,7 +21,6 @@ from ancestral.evaluation import evaluate, sample_shards
 from ancestral.evaluation.evaluation import MEASURES
 from ancestral.evaluation.extractors import Extractor
 from ancestral.evaluation.quality import compared, score
-from ancestral.evaluation.subject import state_checksum
 from ancestral.figures import Evaluation, Provenance
 from ancestral.measures import Interval, frechet_distance
 from ancestral.measures.classifier import Classifier
@@ -33,6 +32,7 @@ from ancestral.spec import Spec
 from ancestral.training import TrainingOptions, begin, classifier_of, train
 from ancestral.training.monitor import Monitor
 from ancestral.training.randomness import derive
+from ancestral.weights import state_checksum
 
 N = 120
 KEYS = ("precision", "recall", "frechet_distance")

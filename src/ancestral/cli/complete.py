@@ -15,7 +15,7 @@ from ancestral.cli.options import (
 )
 from ancestral.cli.parse import parse, shown_as
 from ancestral.errors import UserError
-from ancestral.sampling import Sampling
+from ancestral.sampling import Sampling, single
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ def main(arguments: list[str]) -> None:
         known,
         split=options.split,
         n=options.n,
-        temperature=how.temperature,
-        top_k=how.top_k,
-        top_p=how.top_p,
+        temperature=single(how.temperature),
+        top_k=single(how.top_k),
+        top_p=single(how.top_p),
         seed=options.seed,
         device=subject.model.device,
         progress=True,

@@ -14,7 +14,7 @@ COMMANDS = {
     "sample": "draw from a trained model: a PNG sheet, files or .npz",
     "complete": "the rest of images that are known in part",
     "reconstruct": "originals beside the model's versions of them",
-    "tokenize": "data to code maps (.npy, .safetensors)",
+    "tokenize": "data to code maps: a folder of Parquet, .npy, .safetensors",
     "detokenize": "code maps back to images",
     "evaluate": "likelihood in bits/dim, reconstruction, codes, samples",
     "compare": "figures of several runs side by side",

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import io
+import itertools
 import re
 import typing
 from collections.abc import Callable
@@ -52,20 +53,35 @@ _REGISTRY = tyro.constructors.ConstructorRegistry()
 
 
 @_REGISTRY.primitive_rule
-def _number_or_none(
+def _number(
     option: tyro.constructors.PrimitiveTypeInfo,
 ) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-    """A number that may be None: the help shows INT, not {None}|INT."""
-    hints = typing.get_args(option.type)
-    kinds = [getattr(hint, "__origin__", hint) for hint in hints if hint is not type(None)]  # without a range
-    if len(hints) != 2 or len(kinds) != 1 or kinds[0] not in (int, float):
+    """A number that may be None, or one for each level: the help shows INT, not {None}|INT.
+
+    Several are written with commas: after spaces, what follows the option would be read as more of them.
+    """
+    hints = [hint for hint in typing.get_args(option.type) if hint is not type(None)]
+    several = any(typing.get_origin(hint) is tuple for hint in hints)
+    kinds = [getattr(hint, "__origin__", hint) for hint in hints if typing.get_origin(hint) is not tuple]
+    optional = type(None) in typing.get_args(option.type)
+    if len(kinds) != 1 or kinds[0] not in (int, float) or not (optional or several):
         return None
+    kind = kinds[0]
+
+    def read(words: list[str]) -> Any:
+        parts = words[0].split(",") if several else words
+        if optional and parts == ["None"]:
+            return None
+        return tuple(map(kind, parts)) if len(parts) > 1 else kind(parts[0])
+
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
-        metavar=kinds[0].__name__.upper(),
-        instance_from_str=lambda words: None if words[0] == "None" else kinds[0](words[0]),
-        is_instance=lambda value: value is None or isinstance(value, int | float),
-        str_from_instance=lambda value: [str(value)],
+        metavar=f"{kind.__name__.upper()}[,...]" if several else kind.__name__.upper(),
+        instance_from_str=read,
+        is_instance=lambda value: value is None or isinstance(value, int | float | tuple),
+        str_from_instance=lambda value: [
+            ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        ],
     )
 
 
@@ -142,3 +158,13 @@ def take_option(arguments: list[str], name: str) -> str | None:
         if argument.startswith(f"{name}="):
             return argument.partition("=")[2]
     return None
+
+
+def take_values(arguments: list[str], name: str) -> list[str]:
+    """The values of ``name``, which takes several, as ``take_option`` takes one."""
+    for i, argument in enumerate(arguments):
+        if argument.startswith(f"{name}="):
+            return [argument.partition("=")[2]]
+        if argument == name:
+            return list(itertools.takewhile(lambda word: not word.startswith("-"), arguments[i + 1 :]))
+    return []

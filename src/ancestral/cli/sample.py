@@ -1,7 +1,6 @@
 """``ancestral sample RUN``."""
 
 import math
-import os
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -45,12 +44,14 @@ def main(arguments: list[str]) -> None:
     """Sample and write."""
     options = parse(Options, arguments, "sample")
     from ancestral.evaluation import sample
-    from ancestral.evaluation.bulk import own_device
+    from ancestral.evaluation.shards import own_device
+    from ancestral.evaluation.subject import Subject
     from ancestral.media import write_examples
-    from ancestral.runs import load
 
     place = own_device(device(options.device))
-    model = load(options.run, place)
+    subject = Subject.find(options.run, place)
+    subject.check_trained()
+    model = subject.model
     how: dict[str, Any] = {
         "keep": options.keep,
         "gate": _gate(options, model, place),
@@ -72,13 +73,12 @@ def main(arguments: list[str]) -> None:
 
 def _sample_shards(model: Any, options: Options, out: Path, how: dict[str, Any]) -> None:
     """Draw this process's share of the shards; the first of several says where."""
+    from ancestral.cli.processes import take_part
     from ancestral.evaluation import sample_shards
-    from ancestral.training.fabric import end_with_launcher
 
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        end_with_launcher()
+    leads = take_part()
     sample_shards(model, options.n, out, options.labels, **how)
-    if os.environ.get("RANK", "0") == "0":
+    if leads:
         print(out)
 
 
@@ -108,10 +108,11 @@ def _name(options: Options) -> str:
     """What the samples are called: by all options on which they depend, but their number."""
     how = options.sampling
     name = f"samples-seed{options.seed}"
-    name += f"-t{how.temperature:g}" if how.temperature != 1 else ""
-    name += f"-top{how.top_k}" if how.top_k is not None else ""
-    name += f"-p{how.top_p:g}" if how.top_p is not None else ""
-    name += f"-truncated{how.truncation:g}" if how.truncation is not None else ""
+    short = {"temperature": "t", "top_k": "top", "top_p": "p", "truncation": "truncated"}
+    for option, value in how.changes().items():
+        name += f"-{short[option]}" + "-".join(
+            f"{v:g}" for v in (value if isinstance(value, tuple) else [value])
+        )
     name += f"-keep{options.keep:g}" if options.keep != 1 else ""
     if options.labels:
         name += "-class" + "-".join(re.sub(r"[^\w.+-]", "_", label) for label in options.labels)

@@ -1,8 +1,9 @@
-"""``ancestral tokenize RUN --out codes.npy``."""
+"""``ancestral tokenize RUN --out codes``."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from ancestral.cli.options import DataName, Device, RunName, SplitName, device
 from ancestral.cli.parse import parse, shown_as
@@ -14,9 +15,11 @@ class Options:
     """Turn data into code maps."""
 
     run: RunName
-    out: Annotated[Path, shown_as("FILE")]
-    """File to write: .npy (the codes alone) or .safetensors (levels and labels; its metadata tell the
-    split, the names of examples and classes, and the codebooks' sizes)."""
+    out: Annotated[Path, shown_as("PATH")]
+    """Folder to write to: Parquet shards of 10,000 examples that datasets.load_dataset opens, with columns
+    level0, level1, …, label and name (docs/codes.md); the same command goes on. Or a file: .npy (the codes
+    alone) or .safetensors (levels and labels; its metadata tell the split, the names of examples and classes,
+    and the codebooks' sizes)."""
     data: DataName = None
     split: SplitName = "train"
     device: Device = "auto"
@@ -25,26 +28,49 @@ class Options:
 def main(arguments: list[str]) -> None:
     """Tokenize and write."""
     options = parse(Options, arguments, "tokenize")
-    from ancestral.evaluation import tokenize, write_codes
+    from ancestral.evaluation.shards import own_device
     from ancestral.evaluation.subject import Subject
-    from ancestral.evaluation.tokens import as_tokenizer, check_codes_path
+    from ancestral.evaluation.tokens import as_tokenizer, is_codes_folder
 
-    if options.out.exists():
+    folder = is_codes_folder(options.out)
+    if not folder and options.out.exists():
         raise UserError(
             f"expected a new file, got {options.out} which is there already", "choose another --out"
         )
-    check_codes_path(options.out)
-    subject = Subject.find(options.run, device(options.device))
-    levels = as_tokenizer(subject.model).code_specs()
-    data = subject.dataset(options.data)
+    subject = Subject.find(options.run, own_device(device(options.device)))
+    as_tokenizer(subject.model)  # before data are loaded
+    (_write_shards if folder else _write_file)(subject, subject.dataset(options.data), options)
+
+
+def _write_shards(subject: Any, data: Any, options: Options) -> None:
+    """Make this process's share of the shards; the first of several says what is there."""
+    from ancestral.cli.processes import take_part
+    from ancestral.evaluation import tokenize_shards
+
+    leads = take_part()
+    shards = tokenize_shards(subject.model, options.out, data, split=options.split, progress=True)
+    if leads:
+        for split, n in shards.manifest.splits.items():
+            maps = [((n, *level.shape), level.dtype) for level in shards.manifest.levels]
+            print(f"{options.out}: {split} {_shown(maps)}")
+
+
+def _write_file(subject: Any, data: Any, options: Options) -> None:
+    """Tokenize in memory, and write one file."""
+    from ancestral.evaluation import tokenize, write_codes
+
     codes, labels = tokenize(subject.model, data, split=options.split, progress=True)
     about = {
         "data": data.source,
         "split": options.split,
         "names": data.names_of(options.split),
         "classes": data.classes,
-        "codebook_size": [level.levels for level in levels],
+        "codebook_size": [level.levels for level in subject.model.code_specs()],
     }
     write_codes(options.out, codes, labels, about)
-    shapes = ", ".join(f"{tuple(c.shape)} {str(c.dtype).removeprefix('torch.')}" for c in codes)
-    print(f"{options.out}: {shapes}")
+    print(f"{options.out}: {_shown([(tuple(level.shape), level.dtype) for level in codes])}")
+
+
+def _shown(maps: Sequence[tuple[tuple[int, ...], object]]) -> str:
+    """Shape and type of the maps of each level."""
+    return ", ".join(f"{shape} {str(dtype).removeprefix('torch.')}" for shape, dtype in maps)

@@ -11,12 +11,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from ancestral.cli.parse import parse, shown_as, take_option
+from ancestral.cli.parse import parse, shown_as, take_option, take_values
 from ancestral.configuration import to_json
 from ancestral.errors import UserError, nearest
 from ancestral.files import read_json
 from ancestral.recipe import Optimization, Updates
-from ancestral.runs import command
+from ancestral.runs import Run, command
 from ancestral.taxonomy import INSTRUMENTS, model_class, name_of, rows, title
 from ancestral.training import Interrupted, TrainingOptions, train
 from ancestral.training.plan import Plan
@@ -72,16 +72,23 @@ def main(arguments: list[str]) -> None:
         sys.exit(128 + stop.signal)
     if leads:
         path = shlex.quote(str(run.path))
-        commands = ("evaluate", "report") if name in INSTRUMENTS else ("sample", "evaluate", "report")
+        samples = name not in INSTRUMENTS and _can_sample(run)
+        commands = ("sample", "evaluate", "report") if samples else ("evaluate", "report")
         following = " · ".join(f"ancestral {c} {path}" for c in commands)
         print(f"the run {run.path} is complete; next: {following}")
+
+
+def _can_sample(run: Run) -> bool:
+    trained = run.trained
+    return {*run.manifest["stages"]} <= {*trained} or run.load_model().can_sample(trained)
 
 
 def _planned(name: str, arguments: list[str]) -> Plan:
     """What the options that decide the other options say: recipe, run to start from, kinds of parts, file."""
     cls = model_class(name)
-    given = {o: take_option(arguments, f"--{o}") for o in ("data", "recipe", "from", "config")}
-    plan = Plan.of(cls, given["data"], recipe=given["recipe"], start_from=given["from"])
+    given = {o: take_option(arguments, f"--{o}") for o in ("data", "recipe", "config")}
+    bases = take_values(arguments, "--from")
+    plan = Plan.of(cls, given["data"], recipe=given["recipe"], start_from=bases)
     for field, choices in cls.choices.items():
         if kind := take_option(arguments, f"--model.{field}"):
             kinds = {choice.kind: choice for choice in choices}
@@ -125,9 +132,10 @@ def options_of(plan: Plan) -> Any:
     recipes = f"Named defaults, one of {', '.join(plan.cls.recipes)}; now {plan.recipe}: {plan.source}."
     source = "digits, fashion-mnist, a folder of images, hub:OWNER/NAME or table:FILE."
     folder = "Run directory; if it holds this run, the training goes on."
-    only = "Stages to train; all if left out."
+    only = "Stages to train, which need those that they build on; all if left out."
     file = "JSON file of options, as --print-config prints; flags override it."
-    start = "Run whose stages are taken over where not trained: all but the last if --stages names none."
+    start = "Runs whose stages are taken over where not trained, each from the first that has it. Without "
+    start += "--stages those are trained that none has; beside one run that has them all, the last."
     ending = tyro.conf.arg(help="Print the options as JSON and end.")
     flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, ending]
     fields: list[tuple[str, Any, Any]] = [
@@ -135,13 +143,13 @@ def options_of(plan: Plan) -> Any:
         ("out", documented(Path | None, folder, "FOLDER"), None),
         ("recipe", documented(str | None, recipes, "NAME"), None),
         ("config", documented(Path | None, file, "FILE"), None),
-        ("from_", documented(Path | None, start, "RUN", "from"), None),
+        ("from_", documented(tuple[str, ...], start, "RUN [RUN ...]", "from"), ()),
         ("stages", documented(tuple[str, ...], only, "[STAGE [STAGE ...]]"), ()),
         ("print_config", flag, False),
     ]
     for field, choices in plan.cls.choices.items():
         kinds, now = ", ".join(choice.kind for choice in choices), getattr(plan.model, field).kind
-        text = f"What the {field} is, one of {kinds}; now {now}."
+        text = f"Kind of {field.replace('_', ' ')}, one of {kinds}; now {now}."
         fields.append((f"{field}_kind", documented(str | None, text, "NAME", f"model.{field}"), None))
     training = Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="training")]
     model = _settled(plan)

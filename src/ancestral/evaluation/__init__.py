@@ -1,6 +1,8 @@
 """Evaluation: likelihood, reconstruction, codes, samples."""
 
 from ancestral.evaluation.bulk import Shards, read_shards, sample_shards
+from ancestral.evaluation.bulk_tokens import tokenize_shards
+from ancestral.evaluation.code_shards import CodeShards, read_code_shards
 from ancestral.evaluation.evaluation import evaluate
 from ancestral.evaluation.reconstruction import reconstruct
 from ancestral.evaluation.rejection import Gate
@@ -9,6 +11,7 @@ from ancestral.evaluation.tokens import detokenize, read_codes, tokenize, write_
 from ancestral.figures import Codebook, Evaluation, Figure
 
 __all__ = [
+    "CodeShards",
     "Codebook",
     "Evaluation",
     "Figure",
@@ -17,11 +20,13 @@ __all__ = [
     "complete",
     "detokenize",
     "evaluate",
+    "read_code_shards",
     "read_codes",
     "read_shards",
     "reconstruct",
     "sample",
     "sample_shards",
     "tokenize",
+    "tokenize_shards",
     "write_codes",
 ]

@@ -6,10 +6,8 @@ it, nor of which process draws it.
 
 import io
 import math
-import os
 import re
 import shlex
-import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -22,24 +20,24 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ancestral.batch import Batch
-from ancestral.configuration import Configuration, Count, Natural, differences, to_json
+from ancestral.configuration import Configuration, Count, Natural
 from ancestral.errors import UserError
 from ancestral.evaluation.rejection import KEEP, Gate, candidates, check_gate, check_keep, surest
 from ancestral.evaluation.sampling import check_seed, draw
-from ancestral.evaluation.subject import Subject, Trained, state_checksum, undisturbed
-from ancestral.files import Damaged, check_readable, is_leftover, replacing, write_json
+from ancestral.evaluation.shards import MANIFEST, begin, check_same, own_device, own_process
+from ancestral.evaluation.subject import Subject, Trained, undisturbed
+from ancestral.files import Damaged, check_readable, replacing
 from ancestral.memory import check_room
 from ancestral.model import Model
 from ancestral.progress import bar
 from ancestral.records import read_record
-from ancestral.sampling import Sampling
+from ancestral.sampling import PerLevel, Sampling
 from ancestral.spec import Spec
 from ancestral.taxonomy import name_of
 from ancestral.training.randomness import derive
+from ancestral.weights import state_checksum
 
-MANIFEST = "manifest.json"
 _SHARD = 1000
-_LONG = 120
 _NAME = re.compile(r"shard-(\d{5,})\.npz")
 _HEADER = 2**12
 """Bytes that an array in a shard may take beside its values."""
@@ -92,7 +90,8 @@ class Manifest(Configuration):
             words += ["--labels", *map(str, self.labels)] if self.labels else []
         for field in fields(Sampling):
             if (value := getattr(self.sampling, field.name)) != field.default:
-                words += [f"--{field.name.replace('_', '-')}", str(value)]
+                values = value if isinstance(value, tuple) else (value,)
+                words += [f"--{field.name.replace('_', '-')}", ",".join(map(str, values))]
         words += ["--keep", str(self.keep)] if self.keep < 1 else []
         words += ["--seed", str(self.seed)] if self.seed else []
         return shlex.join([*words, "--format", "shards", "--out", str(path)])
@@ -155,9 +154,9 @@ def sample_shards(
     *,
     keep: float = 1.0,
     gate: Gate | None = None,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
+    temperature: PerLevel[float] = 1.0,
+    top_k: PerLevel[int] | None = None,
+    top_p: PerLevel[float] | None = None,
     truncation: float | None = None,
     seed: int = 0,
     device: str | torch.device | None = None,
@@ -179,7 +178,8 @@ def sample_shards(
         keep: of each class in each shard, the share of what is drawn that stays: those of which the gate is
             surest.
         gate: the classifier that ``keep`` below 1 asks.
-        temperature: 1 samples the model; lower values give likelier, less diverse samples.
+        temperature: 1 samples the model; lower values give likelier, less diverse samples. It and the next
+            two may have a value for each level of a model with levels of codes, coarse to fine.
         top_k: draw from the k likeliest levels of each value (models that draw values in order).
         top_p: draw from the likeliest levels that together reach probability p (the same models).
         truncation: keep the latents this near to their mean (models that say so).
@@ -193,12 +193,13 @@ def sample_shards(
             that holds other samples (what differs is named), more of them, or something else.
     """
     rank, world = own_process()
-    network = Subject.find(model, None if device is None else own_device(device)).model
-    network.check_trained()
+    subject = Subject.find(model, None if device is None else own_device(device))
+    subject.check_trained()
+    network = subject.model
     network.spec.check_contexts((), n)
     check_keep(network, keep)
     chosen = None if keep == 1 else check_gate(network, gate)
-    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, truncation=truncation)
+    sampling = Sampling.of(temperature=temperature, top_k=top_k, top_p=top_p, truncation=truncation)
     network.check_sampling(sampling)
     if n < 1:
         raise UserError(f"expected at least 1 sample, got {n}", "raise --n")
@@ -217,7 +218,7 @@ def sample_shards(
         spec=network.spec,
     )
     out = Path(out)
-    _begin(out, manifest)
+    begin(out, manifest, _check_same)
     own = range(rank, manifest.shards, world)
     with bar("sampling", show=progress) as tell:
         for done, k in enumerate(own):
@@ -233,25 +234,6 @@ def sample_shards(
     return Shards(out, manifest)
 
 
-def own_device(device: str | torch.device) -> torch.device:
-    """The device; of several GPUs, if none is named, the one of this process's number on its machine."""
-    chosen, local = torch.device(device), os.environ.get("LOCAL_RANK", "")
-    if str(chosen) != "cuda" or not local.isdecimal():
-        return chosen
-    return torch.device("cuda", int(local) % max(1, torch.cuda.device_count()))
-
-
-def own_process() -> tuple[int, int]:
-    """This process's number among those that torchrun started, and how many these are; 0 of 1 without it."""
-    rank, world = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
-    if rank is None or world is None:
-        return 0, 1
-    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
-        problem = f"expected RANK below WORLD_SIZE in the environment, got {rank} and {world}"
-        raise UserError(problem, "start with torchrun, or unset both")
-    return int(rank), int(world)
-
-
 def _checksum(weights: object) -> str:
     """The checksum of a module's state, by which it is known again."""
     if not isinstance(weights, nn.Module):
@@ -260,42 +242,13 @@ def _checksum(weights: object) -> str:
     return state_checksum(weights)
 
 
-def _begin(out: Path, manifest: Manifest) -> None:
-    """Write the manifest, unless it is there.
-
-    Raises:
-        UserError: the folder holds other samples, more of them, or something else.
-    """
-    # Listed before the manifest is looked for: another process may write it now, and shards after it.
-    there = list(out.iterdir()) if out.is_dir() else []
-    before = read_record(Manifest, out / MANIFEST) if (out / MANIFEST).exists() else None
-    if before is not None:
-        _check_same(out, before, manifest)
-    elif out.is_file() or not all(map(_is_trace, there)):
-        problem = f"expected a new or an empty folder, got {out} which holds something else"
-        raise UserError(problem, "choose another --out")
-    for leftover in filter(is_leftover, out.glob(".*.tmp")):  # not what other processes write at now
-        shutil.rmtree(leftover, ignore_errors=True)
-    if before != manifest:
-        write_json(out / MANIFEST, to_json(manifest))
-
-
 def _check_same(out: Path, before: Manifest, manifest: Manifest) -> None:
     """Raise UserError unless the samples of a folder are those of the manifest, or the first of them."""
-    there, here = ({k: v for k, v in to_json(m).items() if k != "n"} for m in (before, manifest))
-    if differing := [d.removeprefix("sampling.") for d in differences(there, here)]:
-        more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
-        shown = ", ".join(d if len(d) < _LONG else f"{d[:_LONG]}…" for d in differing[:4])
-        problem = f"got {out} which holds samples with other options: {shown}{more}"
-        raise UserError(f"expected a new folder or the same samples, {problem}", "choose another --out")
+    how = "with other options"
+    check_same(out, before, manifest, what="samples", how=how, but=("n",), prefix="sampling.")
     if before.n > manifest.n:
         problem = f"expected at least the {before.n} samples of {out}, got {manifest.n}"
         raise UserError(problem, "raise --n or choose another --out")
-
-
-def _is_trace(path: Path) -> bool:
-    """Whether a path is what a process leaves that is killed as it begins, or has while it does."""
-    return is_leftover(path) or path.name.startswith(f".{MANIFEST}.")
 
 
 def _name(k: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ancestral.capabilities import Tokenizer
 from ancestral.data import Dataset, Preparation, load_data, preparation_of
 from ancestral.errors import UserError, nearest
 from ancestral.evaluation.extractors import Features
@@ -110,7 +111,8 @@ def evaluate(
         problem = f"expected to write the figures into {into}, got a folder that cannot be written"
         raise UserError(problem, "leave it as it is: write=False")
     network, place = subject.model, into if place is None else place
-    network.check_trained()
+    if quality or not isinstance(network, Tokenizer):  # a tokenizer is worth something without its priors
+        subject.check_trained()
     if importance_samples:
         network.check_importance_samples(importance_samples)
     dataset = subject.dataset(data, preparation)
@@ -139,6 +141,7 @@ def evaluate(
         examples=len(examples),
         figures=[figure for result in results for figure in result.figures],
         codebooks=[codebook for result in results for codebook in result.codebooks],
+        left_out=[sentence for result in results for sentence in result.left_out],
         seconds=time.perf_counter() - started,
         command=command(),
     )

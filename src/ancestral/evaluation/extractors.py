@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from ancestral.data import Dataset
 from ancestral.errors import UserError, nearest
 from ancestral.evaluation.batches import batches
-from ancestral.evaluation.subject import state_checksum
 from ancestral.measures.classifier import Classifier
 from ancestral.measures.imagenet import ImageNet
 from ancestral.measures.inception import Inception
 from ancestral.runs import Run, load
 from ancestral.spec import Spec
 from ancestral.training import classifier_of
+from ancestral.weights import state_checksum
 
 Features = str | Path | nn.Module
 """``classifier``, ``imagenet``, a file of the Inception network's weights, the run of a classifier, or a

@@ -90,6 +90,8 @@ class Result:
 
     figures: list[Figure] = field(default_factory=list)
     codebooks: list[Codebook] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    """What could not be measured, and why: a sentence each."""
     pictures: Mapping[str, Callable[[], Pixels]] = field(default_factory=dict)
     """By name; drawn when they are called."""
 

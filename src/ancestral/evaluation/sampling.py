@@ -14,7 +14,7 @@ from ancestral.evaluation.rejection import Gate, candidates, check_gate, check_k
 from ancestral.evaluation.subject import Subject, Trained, undisturbed
 from ancestral.model import Model
 from ancestral.progress import bar
-from ancestral.sampling import Sampling
+from ancestral.sampling import PerLevel, Sampling
 from ancestral.spec import Spec
 
 _BATCH = 64
@@ -29,9 +29,9 @@ def sample(
     contexts: Sequence[Tensor] = (),
     keep: float = 1.0,
     gate: Gate | None = None,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
+    temperature: PerLevel[float] = 1.0,
+    top_k: PerLevel[int] | None = None,
+    top_p: PerLevel[float] | None = None,
     truncation: float | None = None,
     seed: int = 0,
     device: str | torch.device | None = None,
@@ -50,7 +50,8 @@ def sample(
         keep: of each class, the share of what is drawn that stays: those of which the gate is surest. 1 keeps
             all, without a gate.
         gate: the classifier that ``keep`` below 1 asks.
-        temperature: 1 samples the model; lower values give likelier, less diverse samples.
+        temperature: 1 samples the model; lower values give likelier, less diverse samples. It and the next
+            two may have a value for each level of a model with levels of codes, coarse to fine.
         top_k: draw from the k likeliest levels of each value (models that draw values in order).
         top_p: draw from the likeliest levels that together reach probability p (the same models).
         truncation: keep the latents this near to their mean (models that say so).
@@ -63,8 +64,9 @@ def sample(
     """
     if n < 1:
         raise UserError(f"expected at least 1 sample, got {n}", "raise --n")
-    network = Subject.find(model, device).model
-    network.check_trained()
+    subject = Subject.find(model, device)
+    subject.check_trained()
+    network = subject.model
     network.check_room(n)
     check_keep(network, keep)
     chosen = None if keep == 1 else check_gate(network, gate)
@@ -74,7 +76,7 @@ def sample(
         classes = given.repeat(-(-n // len(given)))[:n]
     network.spec.check_contexts(contexts, n)
     generator = torch.Generator(network.device).manual_seed(check_seed(seed))
-    options = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, truncation=truncation)
+    options = Sampling.of(temperature=temperature, top_k=top_k, top_p=top_p, truncation=truncation)
     with bar("sampling", show=progress) as advance:
         if chosen is None:
             parts = draw(
@@ -163,7 +165,7 @@ def complete(
     if not isinstance(network, Completes):
         problem = f"expected a model that completes examples, got {type(network).__name__}"
         raise UserError(problem, "train an autoregressive model: ancestral train pixelcnnpp")
-    network.check_trained()
+    subject.check_trained()
     examples = subject.examples(data, split, n, preparation)
     if known is None:
         known = upper_rows(network.spec, network.spec.shape[1] // 2)

@@ -1,6 +1,6 @@
 """What is evaluated: a trained model, however it is given, and the data that are meant."""
 
-import hashlib
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ancestral.batch import Batch
 from ancestral.data import Dataset, Preparation, load_data, preparation_of
@@ -64,6 +64,21 @@ class Subject:
         )
         run = Run.open(path) if (Path(path) / "run.json").is_file() else None
         return cls(load(path, device or "cpu"), run)
+
+    def check_trained(self) -> None:
+        """Raise UserError, which says how to mend it, if too few stages were trained for samples."""
+        try:
+            self.model.check_trained()
+        except UserError as error:
+            if self.run is None:
+                raise
+            manifest, missing = self.run.manifest, self.model.untrained
+            remedy = f"go on with: {manifest['command']}"
+            if not {*missing} <= {*manifest.get("only", manifest["stages"])}:
+                source, path = shlex.quote(manifest["data"]["source"]), shlex.quote(str(self.run.path))
+                remedy = f"train it: ancestral train {self.run.model_name} --data {source} "
+                remedy += f"--stages {' '.join(missing)} --from {path} --out FOLDER"
+            raise UserError(error.problem, remedy) from None
 
     def dataset(self, data: Dataset | str | None, preparation: Preparation | None = None) -> Dataset:
         """The data set or the source ``data``, else the run's own.
@@ -142,12 +157,3 @@ def check_fit(spec: Spec, data: Dataset) -> None:
             f"expected contexts {expected or 'of no kind'}, got {data.source} with {got or 'none'}",
             "use data like those of the training",
         )
-
-
-def state_checksum(module: nn.Module) -> str:
-    """SHA-256 (hex) of the names, types, shapes and values of a module's state."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

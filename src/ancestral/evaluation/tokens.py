@@ -14,9 +14,13 @@ from ancestral.capabilities import Tokenizer
 from ancestral.data import Dataset, Preparation
 from ancestral.errors import UserError
 from ancestral.evaluation.batches import batches
+from ancestral.evaluation.code_shards import read_code_shards
 from ancestral.evaluation.subject import Subject, Trained, undisturbed
 from ancestral.files import read_array, read_tensors, replacing, write_tensors
+from ancestral.memory import check_room
 from ancestral.model import Model
+
+ENDINGS = (".npy", ".safetensors")
 
 
 def as_tokenizer(model: Model) -> Tokenizer:
@@ -89,6 +93,9 @@ def detokenize(
     """
     tokenizer = as_tokenizer(Subject.find(model, device).model)
     tokenizer.check_codes(codes)
+    n, spec = len(codes[0]), tokenizer.spec
+    size = n * spec.dims * spec.dtype.itemsize
+    check_room(size, f"{n:,} decoded examples", "decode fewer (--n), or shard after shard")
     parts = batches(len(codes[0]), "decoding", device=tokenizer.device, show=progress)
     return torch.cat(
         [
@@ -100,8 +107,24 @@ def detokenize(
 
 def check_codes_path(path: Path) -> None:
     """Raise UserError for a file of codes that is neither .npy nor .safetensors."""
-    if path.suffix not in (".npy", ".safetensors"):
+    if path.suffix not in ENDINGS:
         raise UserError(f"expected a file .npy or .safetensors, got {path.name}", "change its ending")
+
+
+def is_codes_folder(path: Path) -> bool:
+    """Whether codes at a path are a folder of shards, and not a file: it is one, or has no ending.
+
+    Raises UserError for the ending of another file: no folder is likely to be meant by codes.npz.
+
+    >>> [is_codes_folder(Path(name)) for name in ("codes", "codes.npy", "codes-0.5")]
+    [True, False, True]
+    """
+    if path.suffix in ENDINGS:
+        return False
+    if path.suffix[1:2].isalpha() and not path.is_dir():
+        problem = f"expected a file .npy or .safetensors, got {path.name}"
+        raise UserError(problem, "change its ending, or leave it out for a folder")
+    return True
 
 
 def write_codes(
@@ -130,13 +153,17 @@ def write_codes(
 
 
 def read_codes(path: str | Path, limit: int | None = None) -> tuple[Tensor, ...]:
-    """Read what ``write_codes`` wrote, or its first ``limit`` examples; nothing is unpickled.
+    """Read what ``write_codes`` or ``tokenize_shards`` wrote, or its first ``limit`` examples.
 
-    Raises UserError for anything else.
+    Of a folder with several splits, one after another. Nothing is unpickled.
+
+    Raises UserError for anything else, and for more than the memory holds.
     """
     path = Path(path)
     if limit is not None and limit < 1:
         raise UserError(f"expected at least 1 example, got {limit}", "ask for more")
+    if path.is_dir():
+        return read_code_shards(path).codes(limit)
     check_codes_path(path)
     if path.suffix == ".safetensors":
         tensors = read_tensors(path)

@@ -3,6 +3,7 @@
 import math
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from ancestral.errors import UserError
@@ -28,6 +29,21 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(N, width, H, W)`` to the same shape."""
         return x + self.branch(x)
+
+
+class OutputConv2d(nn.Conv2d):
+    """The last convolution of a decoder, which autocast leaves alone.
+
+    Half precision would round a level's location by half a level of 256.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See ``torch.nn.Conv2d``."""
+        device = x.device.type
+        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+            return super().forward(x)
+        with torch.autocast(device, enabled=False):
+            return super().forward(x.to(self.weight.dtype))
 
 
 def _norm(width: int, normalize: bool) -> list[nn.Module]:
@@ -106,7 +122,7 @@ class Decoder(nn.Sequential):
                 *_norm(fine, normalize),
             ]
             layers += [ResidualBlock(fine, fine, normalize) for _ in range(fine_blocks)]
-        super().__init__(*layers, nn.ReLU(), nn.Conv2d(widths[0], out_channels, 1))
+        super().__init__(*layers, nn.ReLU(), OutputConv2d(widths[0], out_channels, 1))
 
     @property
     def output(self) -> nn.Conv2d:

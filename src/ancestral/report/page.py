@@ -197,6 +197,7 @@ def _context(run: Path) -> dict[str, Any]:
         "samples": final or (sheets[-1] if sheets else None),
         "reconstructions": picture(run / "samples" / "reconstructions.png")
         or latest(run / "samples", "reconstructions", order),
+        "levels": picture(run / "samples" / "levels.png"),
         "latent": picture(run / "samples" / "latent.png"),
         "interpolations": picture(run / "samples" / "interpolations.png"),
         "codebooks": _codebooks(evaluation.codebooks) if evaluation else [],
@@ -352,7 +353,7 @@ def _raw_bits(levels: int | None, figures: Sequence[Figure]) -> str:
 def _codebooks(codebooks: Sequence[Codebook]) -> list[Chart]:
     charts = []
     for i, book in enumerate(codebooks, start=1):
-        title = f"Codebook {i}" if len(codebooks) > 1 else "Codebook"
+        title = f"Codebook {book.name or (i if len(codebooks) > 1 else '')}".strip()
         share = f"{notation.number(book.perplexity)}, {book.perplexity / book.size:.0%} of even use"
         summary = f"{book.used:,} of {book.size:,} codes used; perplexity {share}"
         svg = usage_chart(book.usage, book.perplexity, title=f"{title}: uses of each code, sorted")

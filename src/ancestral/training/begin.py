@@ -26,7 +26,7 @@ from ancestral.measures.classifier import Classifier
 from ancestral.model import Model
 from ancestral.recipe import Optimization
 from ancestral.runs import Run
-from ancestral.stages import Stage, owned
+from ancestral.stages import Stage
 from ancestral.taxonomy import model_class
 from ancestral.training.fabric import processes
 from ancestral.training.loop import Trainer
@@ -34,7 +34,9 @@ from ancestral.training.monitor import Monitor
 from ancestral.training.options import RESULT_OPTIONS, TrainingOptions
 from ancestral.training.plan import Plan
 from ancestral.training.randomness import derive
+from ancestral.training.size import described
 from ancestral.training.summary import summary
+from ancestral.training.takeover import Source, take_over
 
 Role = Literal["features", "gate", "score"]
 """What a classifier is for. No network has two roles: one that chose samples would praise its choice."""
@@ -52,7 +54,7 @@ def train(
     stages: Mapping[str, Optimization | Mapping[str, Any]] | None = None,
     preparation: Preparation | Mapping[str, Any] | None = None,
     options: TrainingOptions | None = None,
-    start_from: str | Path | None = None,
+    start_from: str | Path | Sequence[str | Path] | None = None,
     only: Sequence[str] = (),
 ) -> Run:
     """Train ``model`` on ``data`` into the run directory ``out``.
@@ -69,8 +71,10 @@ def train(
         stages: by name of a stage, its Optimization or a mapping of the fields to change.
         preparation: how the data are prepared and augmented, or a mapping of the fields to change.
         options: how the training runs.
-        start_from: a run whose stages are taken over where they are not trained.
-        only: names of the stages to train; all, or with ``start_from`` the last, if there are none.
+        start_from: a run, or several, whose stages are taken over where they are not trained, each from the
+            first that has trained it.
+        only: names of the stages to train, which need the stages that they build on. If there are none, all
+            that no run to start from has; where the only one has them all, the last.
 
     Raises:
         UserError: anything asked for cannot be done; nothing is overwritten.
@@ -89,8 +93,10 @@ def train(
     network = build(cls, plan.model, dataset.spec, plan.options.seed)
     network.classes = dataset.classes
     parts = network.stages()
-    chosen = plan.trained(parts, only)
-    taken = _take_over(network, plan.base, parts, chosen) if plan.base else ()
+    plan = plan.fitted(parts)
+    sources = [Source.of(base) for base in plan.bases]
+    chosen = plan.trained(parts, only, {name for source in sources for name in source.trained})
+    taken = take_over(network, sources, chosen)
     optimizations = {name: plan.stages[name] for name in chosen}
     result_options = {name: getattr(plan.options, name) for name in RESULT_OPTIONS}
     result_options["processes"] = processes()
@@ -107,7 +113,11 @@ def train(
     )
     manifest |= {"parameters": {stage.name: _parameters(stage) for stage in parts}}
     manifest |= {"threads": torch.get_num_threads()}
-    manifest |= {"from": str(start_from), "only": list(chosen)} if plan.base else {}
+    if sources:
+        paths = [str(source.path) for source in sources]
+        manifest["from"] = paths if len(paths) > 1 else paths[0]
+    if sources or {*chosen} != {*plan.stages}:
+        manifest["only"] = list(chosen)
     path = Path(out)
     monitor = None
     if Monitor.is_wanted(dataset, [part for part in parts if part.name in chosen], plan.options):
@@ -126,7 +136,8 @@ def train(
             print(f"going on with {change}: the weights will differ in their last digits", flush=True)
         dataset.write_splits(path / "splits.json")
         sizes = {name: manifest["parameters"][name] for name in chosen}
-        print(summary(dataset, sizes, trainer.fabric, plan.options.precision), flush=True)
+        memory = [described(trainer.held(stage), stage.name) for stage in trainer.stages]
+        print(summary(dataset, sizes, memory, trainer.fabric, plan.options.precision), flush=True)
 
     trainer.fit(describe)
     return Run.open(path)
@@ -143,38 +154,6 @@ def _parameters(stage: Stage) -> int:
     """Trained parameters of a stage."""
     parameters = {id(p): p for module in stage.modules for p in module.parameters()}
     return sum(p.numel() for p in parameters.values())
-
-
-def _take_over(model: Model, base: Run, stages: Sequence[Stage], chosen: Sequence[str]) -> tuple[str, ...]:
-    """Copy the weights of every stage that is not trained, and of what no stage trains, from ``base``.
-
-    Returns the names of those stages.
-    """
-    source = base.load_model()
-    there, here = source.spec, model.spec
-    if (there.levels, there.shape[0]) != (here.levels, here.shape[0]):
-        kind = f"{there.levels} levels in {there.shape[0]} channels"
-        problem = f"expected a run on data like these, got one on {kind}: {base.path}"
-        raise UserError(problem, "use the same kind of data")
-    taken = [stage for stage in stages if stage.name not in chosen]
-    lacking = [s.name for s in taken if s.name not in source.trained and not s.optional]
-    if lacking:
-        problem = f"expected a run with stage {lacking[0]} trained, got {base.path}"
-        raise UserError(problem, "finish that run first")
-    kept = owned(model, [module for stage in taken for module in stage.modules])
-    trained = owned(model, [module for stage in stages if stage.name in chosen for module in stage.modules])
-    weights, own = source.state_dict(), model.state_dict()
-    for name in own.keys() - (trained - kept):
-        if name not in weights or weights[name].shape != own[name].shape:
-            got = tuple(weights[name].shape) if name in weights else "nothing"
-            stage_name = next((s.name for s in taken if name in owned(model, s.modules)), taken[0].name)
-            raise UserError(
-                f"expected the weights of stage {stage_name} in {base.path}, "
-                f"got {name} as {got}, not {tuple(own[name].shape)}",
-                "leave the options of that stage as they are in the run",
-            )
-        own[name].copy_(weights[name])
-    return tuple(s.name for s in taken if s.name in source.trained)
 
 
 def classifier_of(

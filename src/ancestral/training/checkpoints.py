@@ -174,6 +174,12 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor])
     for key, value in flat.items():
         index, _, name = key.partition(".")
         parameter = parameters[int(index)]
+        if hasattr(parameter, "full_tensor"):  # in parts, one for each process
+            from ancestral.training.sharding import like  # noqa: PLC0415
+
+            whole = value.shape == parameter.shape
+            state.setdefault(int(index), {})[name] = like(value, parameter) if whole else value
+            continue
         # Fused optimizers walk through parameter and state side by side in memory: one layout for both.
         laid_out = (
             torch.empty_like(parameter, dtype=value.dtype).copy_(value)

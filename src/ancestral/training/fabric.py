@@ -38,13 +38,19 @@ def build_fabric(options: TrainingOptions, *, unused_parameters: bool = False) -
 
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("expected a CUDA device, got none", "choose --device auto")
+    if options.strategy == "fsdp" and processes() == 1:
+        problem = "expected several processes to shard a model over, got one"
+        raise UserError(problem, "start them with torchrun, or leave --strategy out")
     accelerator = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return Fabric(accelerator=accelerator, devices=1, precision=options.precision)
     end_with_launcher()
     local = int(os.environ["LOCAL_WORLD_SIZE"])
     # One process prepares the data of a stage while the others wait.
-    strategy = DDPStrategy(
+    kind = DDPStrategy
+    if options.strategy == "fsdp":
+        from ancestral.training.sharding import ShardingStrategy as kind  # noqa: PLC0415, N813
+    strategy = kind(
         find_unused_parameters=unused_parameters, broadcast_buffers=False, timeout=timedelta(hours=12)
     )
     nodes = processes() // local

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -16,7 +17,7 @@ from ancestral.capabilities import Reconstructs
 from ancestral.data import Dataset
 from ancestral.errors import Interrupted, UserError
 from ancestral.files import sweep
-from ancestral.model import Model
+from ancestral.model import Model, repeated_blocks
 from ancestral.recipe import Optimization
 from ancestral.stages import Phase, Progress, Stage, initialize, owned
 from ancestral.training import checkpoints, prepared
@@ -30,7 +31,12 @@ from ancestral.training.monitor import Monitor
 from ancestral.training.optimizers import build_optimizer, learning_rate
 from ancestral.training.options import TrainingOptions
 from ancestral.training.randomness import derive, seed_step
+from ancestral.training.recompute import recomputed
+from ancestral.training.size import held
 from ancestral.training.work import PhaseLoss, Work
+
+if TYPE_CHECKING:
+    from ancestral.training.sharding import Shards
 
 _CHECK_EVERY = 25
 """Steps between looks at the losses on a device that runs ahead of the host."""
@@ -109,6 +115,8 @@ class Trainer:
 
     def _complete(self) -> bool:
         """Whether the last stage has been trained to its end and everything is whole."""
+        if not self.stages:
+            return self.model.is_saved(self.path / "model")
         last = self.stages[-1].name
         steps = self.optimizations[last].steps
         if not checkpoints.place(self.path / "checkpoints", last, steps).is_dir():
@@ -146,14 +154,32 @@ class Trainer:
                 print(f"going on with stage {checkpoint.stage} after step {checkpoint.step}", flush=True)
         with self._journal(), self._signals.caught():
             for index in range(position, len(self.stages)):
-                self._run_stage(index, checkpoint if index == position else None)
+                with recomputed(self._recomputed(self.stages[index])):
+                    self._run_stage(index, checkpoint if index == position else None)
         settle(self.model, self._averages, set())
         self.model.eval()
         if self._leads and not self.model.is_saved(self.path / "model"):
-            self.model.save_pretrained(self.path / "model")  # of a run that is complete but for this
+            # Of a run that is complete but for this, or that takes over all stages.
+            self.model.trained = self._trained(self.stages[-1] if self.stages else None)
+            self.model.save_pretrained(self.path / "model")
+
+    def _recomputed(self, stage: Stage) -> tuple[nn.Module, ...]:
+        """The blocks whose activations a stage does not keep."""
+        if not self.optimizations[stage.name].recompute:
+            return ()
+        return repeated_blocks(self.model, stage.modules)
 
     def _check(self) -> None:
-        """Raise UserError if the batches of a stage cannot be had."""
+        """Raise UserError for batches that cannot be had, or where nothing can be recomputed or sharded."""
+        for stage in self.stages:
+            if self.optimizations[stage.name].recompute and not self._recomputed(stage):
+                name = type(self.model).__name__
+                problem = f"expected a stage with blocks to recompute, got {stage.name} of {name}, without"
+                raise UserError(problem, f"leave --{stage.name}.recompute out")
+        if self.options.strategy == "fsdp" and self.stages and not any(map(self.is_sharded, self.stages)):
+            got = ", ".join(stage.name for stage in self.stages)
+            problem = f"expected a stage that can be sharded, got {got} of {type(self.model).__name__}"
+            raise UserError(problem, "choose --strategy ddp")
         examples, processes = len(self.data.train), self.fabric.world_size
         if large := {name: o.batch_size for name, o in self.optimizations.items() if o.batch_size > examples}:
             sizes = " and ".join(map(str, large.values()))
@@ -190,10 +216,6 @@ class Trainer:
         start = checkpoint.step if checkpoint else 0
         if start >= steps:
             return
-        if self._leads and checkpoint is None:
-            # What is there was made with weights that are about to change.
-            for later in self.stages[index + (stage.prepare is None) :]:
-                prepared.place(self.path, later).unlink(missing_ok=True)
         work = self._begin(stage, checkpoint)
         if self.journal:
             self.journal.rewind(stage.name, start)
@@ -218,8 +240,9 @@ class Trainer:
             if stop and (done < steps or index + 1 < len(self.stages)):
                 assert self._signals.received is not None
                 raise Interrupted(stage.name, done, self._signals.received)
-        self._averages = work.average.values if work.average is not None else {}
-        self._updates = work.average.updates if work.average is not None else 0
+        average = self._whole(work)
+        self._averages = average.values if average is not None else {}
+        self._updates = average.updates if average is not None else 0
         work.batches.close()
         if self.journal:
             self.journal.end_stage()
@@ -246,7 +269,9 @@ class Trainer:
         progress = Progress.at(0, optimization.steps, device)
         if checkpoint is None:
             self._initialize(stage, batches, progress, optimization.accumulate)
-        module = self._compiled(stage, PhaseLoss(self.model, optimization.steps))
+        shards = self._shards(stage)
+        loss = PhaseLoss(self.model, optimization.steps) if shards is None else shards.loss
+        parts = (lambda own: own) if shards is None else shards.parameters
         work = Work(
             stage=stage,
             optimization=optimization,
@@ -254,14 +279,17 @@ class Trainer:
             device=device,
             batches=batches,
             validation=validation,
-            module=self.fabric.setup_module(module),
+            module=self.fabric.setup_module(self._compiled(stage, loss)),
             optimizers={
-                p.name: self.fabric.setup_optimizers(build_optimizer(p.parameters, optimization.of(p.name)))
+                p.name: self.fabric.setup_optimizers(
+                    build_optimizer(parts(p.parameters), optimization.of(p.name))
+                )
                 for p in stage.phases
                 if p.optimizer is None
             },
-            average=self._average(stage, averages),
+            average=self._average(stage, averages, shards),
             progress=progress,
+            shards=shards,
         )
         if checkpoint is not None:
             for name, optimizer in work.optimizers.items():
@@ -269,13 +297,37 @@ class Trainer:
             work.sums = dict(checkpoint.sums)
         return work
 
-    def _average(self, stage: Stage, values: Mapping[str, Tensor]) -> Average | None:
+    def _shards(self, stage: Stage) -> "Shards | None":
+        """The copy of the model with which a stage is trained that is sharded."""
+        if not self.is_sharded(stage):
+            return None
+        from ancestral.training.sharding import Shards  # noqa: PLC0415
+
+        self._train_mode(stage)  # the copy's too, which nothing else is done with
+        return Shards(self.model, stage, self.optimizations[stage.name].steps, self.fabric.device)
+
+    def is_sharded(self, stage: Stage) -> bool:
+        """Whether each process has a part of the weights that a stage trains, as ``strategy`` says."""
+        if self.options.strategy != "fsdp" or len(stage.phases) > 1:
+            return False
+        rows = all(p.dim() for p in stage.phases[0].parameters)  # by which they are divided
+        return rows and bool(repeated_blocks(self.model, stage.modules))
+
+    def held(self, stage: Stage) -> dict[str, int]:
+        """Bytes that one process holds while a stage is trained, by what they are for."""
+        optimization, processes = self.optimizations[stage.name], self.fabric.world_size
+        return held(stage, optimization, processes=processes, sharded=self.is_sharded(stage))
+
+    def _average(self, stage: Stage, values: Mapping[str, Tensor], shards: "Shards | None") -> Average | None:
         """The average of a stage, which goes on from ``values`` where there are any."""
         decay = self.optimizations[stage.name].ema
         if decay is None:
             return None
         names = owned(self.model, stage.modules if stage.averaged is None else stage.averaged)
-        return Average(self.model, names, decay, values, self._updates if values else 0)
+        updates = self._updates if values else 0
+        if shards is not None:
+            return Average(shards.network, names, decay, shards.split(values), updates)
+        return Average(self.model, names, decay, values, updates)
 
     def _initialize(self, stage: Stage, batches: Batches, progress: Progress, parts: int) -> None:
         if stage.initialize is None:
@@ -289,6 +341,10 @@ class Trainer:
     def _compiled(self, stage: Stage, loss: nn.Module) -> nn.Module:
         """The loss, compiled if the stage's optimization says so and the machine can."""
         if not self.optimizations[stage.name].compile:
+            return loss
+        if self.is_sharded(stage):
+            if self._leads:
+                print(f"not compiling the step of stage {stage.name}, so slower: it is sharded", flush=True)
             return loss
         compiles = can_compile(self.fabric.device)
         if self._leads and compiles:
@@ -368,7 +424,9 @@ class Trainer:
         size = len(batch) // parts
         for i in range(parts):
             part = batch[i * size : (i + 1) * size]
-            with self.fabric.no_backward_sync(work.module, enabled=i + 1 < parts):
+            # Gradients that are kept in parts are put together and divided up for each part of the batch.
+            waits = i + 1 < parts and work.shards is None
+            with self.fabric.no_backward_sync(work.module, enabled=waits):
                 loss, terms = work.module(part.tensors(), phase.name, work.progress.step)
                 self.fabric.backward(loss / parts)
             total = total + loss.detach() / parts
@@ -408,29 +466,50 @@ class Trainer:
 
     def _look(self, work: Work, done: int, due: Callable[[int], bool]) -> None:
         """Evaluate and draw with the averaged weights."""
-        with work.average.in_place() if work.average is not None else nullcontext():
+        if work.shards is not None and self._leads:
+            self.model.to(work.device)
+        average = self._whole(work)
+        with average.in_place() if average is not None else nullcontext():
             if due(self.options.evaluate_every):
                 self._evaluate(work, done)
             if due(self.options.sample_every):
                 self._draw(work.stage, done)
             if due(self._measure_every):
                 self._measure(work, done)
+        if work.shards is not None:
+            self.model.to("cpu")
         self._train_mode(work.stage)
         work.clock = time.perf_counter()
+
+    def _whole(self, work: Work) -> Average | None:
+        """The average of the model's weights, once these are whole. All processes must come here together."""
+        average = work.average
+        if work.shards is None:
+            return average
+        from ancestral.training.sharding import gathered  # noqa: PLC0415
+
+        work.shards.gather()
+        if average is None:
+            return None
+        values = gathered(average.values)
+        return Average(self.model, values.keys(), average.decay, values, average.updates)
 
     def _save(self, work: Work, done: int) -> None:
         """A checkpoint, and at the end of a stage the model; only of finite weights."""
         work.check_losses()
-        sums = self._sums(work)
+        sums, average = self._sums(work), self._whole(work)
+        optimizers = {n: checkpoints.flatten_optimizer(o.optimizer) for n, o in work.optimizers.items()}
+        if work.shards is not None:
+            from ancestral.training.sharding import gathered  # noqa: PLC0415
+
+            optimizers = {name: gathered(state) for name, state in optimizers.items()}
         if self._leads:
-            average = work.average
             work.check_finite(done, self._learned(), "tensor")
             work.check_finite(done, average.values if average is not None else {}, "average")
             if done == work.optimization.steps:
                 self.model.trained = self._trained(work.stage)
                 with average.in_place() if average is not None else nullcontext():
                     self.model.save_pretrained(self.path / "model")
-            optimizers = {n: checkpoints.flatten_optimizer(o.optimizer) for n, o in work.optimizers.items()}
             state = Checkpoint(
                 stage=work.stage.name,
                 step=done,
@@ -451,10 +530,10 @@ class Trainer:
             name: tensor for name, tensor in self.model.state_dict().items() if name not in self._infinite
         }
 
-    def _trained(self, stage: Stage) -> tuple[str, ...]:
-        """The stages that are trained at the end of ``stage``, in order."""
+    def _trained(self, stage: Stage | None) -> tuple[str, ...]:
+        """The stages that are trained at the end of ``stage``, in order; those taken over if that is None."""
         names = [s.name for s in self.stages]
-        trained = {*self.taken, *names[: names.index(stage.name) + 1]}
+        trained = {*self.taken, *(names[: names.index(stage.name) + 1] if stage else ())}
         return tuple(s.name for s in self.model.stages() if s.name in trained)
 
     @torch.no_grad()

@@ -1,6 +1,6 @@
 """What a training is about to do, as lines on the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,12 +15,15 @@ _CLASSES, _REASONS = 10, 3
 """Classes and skipped files that are named."""
 
 
-def summary(data: Dataset, parameters: Mapping[str, int], fabric: "Fabric", precision: str) -> str:
+def summary(
+    data: Dataset, parameters: Mapping[str, int], memory: Sequence[str], fabric: "Fabric", precision: str
+) -> str:
     """The data, what was left out of them, the size of each stage's networks, and where they are trained.
 
     Args:
         data: examples.
         parameters: of each stage, the number that is trained.
+        memory: of each stage, what it holds (see ``size.described``).
         fabric: the processes and their device.
         precision: of the arithmetic.
     """
@@ -37,7 +40,10 @@ def summary(data: Dataset, parameters: Mapping[str, int], fabric: "Fabric", prec
         lines["skipped"] = f"{len(data.skipped):,}: {_first(data.skipped, _REASONS, '; ')}"
     if data.duplicates:
         lines["left out"] = f"{data.duplicates:,} that a split held out has too"
-    lines["parameters"] = ", ".join(f"{n:,} in {stage}" for stage, n in parameters.items())
+    lines["parameters"] = ", ".join(f"{n:,} in {stage}" for stage, n in parameters.items()) or "none to train"
+    if memory:
+        each = ", for each process" if fabric.world_size > 1 else ""
+        lines["memory"] = f"{'; '.join(memory)}; before activations{each}"
     device = fabric.device.type
     if device == "cpu":
         device += f", threads: {torch.get_num_threads()}"

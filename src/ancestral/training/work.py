@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from ancestral.recipe import Optimization, Updates
 from ancestral.stages import Phase, Progress, Stage
 from ancestral.training.averaging import Average
 from ancestral.training.batches import Batches
+
+if TYPE_CHECKING:
+    from ancestral.training.sharding import Shards
 
 
 class Diverged(UserError):
@@ -67,6 +70,8 @@ class Work:
     """Sum of each term since the last entry of the journal, and how many were added."""
     steps: int = 0
     """Steps since then."""
+    shards: "Shards | None" = None
+    """What the steps train in place of the model, where that is sharded."""
     clock: float = 0.0
 
     def optimizer(self, phase: Phase) -> Any:

@@ -1,12 +1,13 @@
 """All that an evaluation measures, in the order of its figures."""
 
 from ancestral.evaluation.measurement import Measurement
-from ancestral.evaluation.measurements import accuracy, codes, latents, likelihood, reconstruction
+from ancestral.evaluation.measurements import accuracy, codes, latents, levels, likelihood, reconstruction
 
 MEASUREMENTS: dict[str, Measurement] = {
     "likelihood": likelihood,
     "codes": codes,
     "reconstruction": reconstruction,
+    "levels": levels,
     "latents": latents,
     "accuracy": accuracy,
 }

@@ -1,6 +1,8 @@
 """The codes of a tokenizer: what an example costs in codes and decoder, and how codebooks are used."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -22,24 +24,54 @@ def applies(model: Model) -> bool:
 
 
 def measure(examined: Examined) -> Result:
-    """The cost of an example is -log p(codes) - log p(x|codes), where the decoder has a likelihood."""
+    """The cost of an example is -log p(codes) - log p(x|codes), where the decoder has a likelihood.
+
+    What takes a prior that is not trained is left out.
+    """
     tokenizer = examined.model
     assert isinstance(tokenizer, Tokenizer)
+    levels = {condition: _measurable(tokenizer, condition) for condition in examined.conditions}
     rates = {
         condition: examined.each("prior", partial(_rates, tokenizer, condition), *examined.codes).double()
         for condition in examined.conditions
+        if any(levels[condition])
     }
     distortion = None
     if tokenizer.likelihood != "none":
         distortion = examined.each("decoder", partial(_distortion, tokenizer), *examined.codes).double()
-    figures = _costs(tokenizer, rates, distortion)
+    figures = _costs(tokenizer, {c: rate for c, rate in rates.items() if all(levels[c])}, distortion)
     specs = tokenizer.code_specs()
     for condition, rate in rates.items():
-        figures += [_per_code(i, specs, rate[:, i], condition) for i in range(len(specs))]
-    levels = zip(specs, examined.codes, strict=True)
-    codebooks = [_codebook(spec, part) for spec, codes in levels for part in codes.unbind(1)]
-    figures += [_use(i, codebooks) for i in range(len(codebooks))]
-    return Result(figures=figures, codebooks=codebooks)
+        known = [i for i in range(len(specs)) if levels[condition][i]]
+        figures += [_per_code(tokenizer, i, rate[:, i], condition) for i in known]
+    maps = zip(specs, examined.codes, strict=True)
+    books = [_codebook(spec, part) for spec, codes in maps for part in codes.unbind(1)]
+    pairs = zip(_codebook_names(tokenizer), books, strict=True)
+    codebooks = [replace(book, name=name) for name, book in pairs]
+    figures += [_use(i, book) for i, book in enumerate(codebooks)]
+    return Result(figures=figures, codebooks=codebooks, left_out=_left_out(tokenizer, levels))
+
+
+def _measurable(tokenizer: Tokenizer, condition: Condition) -> list[bool]:
+    """Whether the rate of each level takes trained priors alone.
+
+    Without the label it takes those of the coarser levels too, which say how likely each class is.
+    """
+    stages = {stage.name for stage in tokenizer.stages()}
+    trained = [
+        not tokenizer.untrained or (name in stages and name not in tokenizer.untrained)
+        for name in tokenizer.level_names
+    ]
+    alone = condition.labeled or not tokenizer.sample_classes
+    return [trained[i] and (alone or all(trained[:i])) for i in range(len(trained))]
+
+
+def _left_out(tokenizer: Tokenizer, levels: Mapping[Condition, list[bool]]) -> list[str]:
+    if all(map(all, levels.values())):
+        return []
+    missing = tokenizer.untrained
+    verb = "is" if len(missing) == 1 else "are"
+    return [f"left out: what takes a prior, or samples, since {' and '.join(missing)} {verb} not trained"]
 
 
 def _rates(tokenizer: Tokenizer, condition: Condition, batch: Batch, *codes: Tensor) -> Tensor:
@@ -71,17 +103,25 @@ def _costs(tokenizer: Tokenizer, rates: dict[Condition, Tensor], distortion: Ten
         add("nelbo_uniform_prior", "negative ELBO, uniform prior", distortion + uniform, total, bound=True)
         add("decoder", "decoder, given the codes", distortion, "distortion")
     for c, rate in rates.items():
-        add(f"codes{c.suffix}", f"codes{c.words or ' under the prior'}", rate.sum(1), f"rate{c.words}")
+        name = f"codes{c.words or ' under the prior'}"
+        add(f"codes{c.suffix}", name, rate.sum(1), f"rate{c.words}")
+        for i, level in enumerate(_names(tokenizer)):
+            add(f"codes_level{i}{c.suffix}", f"{level} {name}", rate[:, i], f"rate{c.words}")
     return figures
 
 
-def _per_code(i: int, specs: tuple[Spec, ...], rate: Tensor, condition: Condition) -> Figure:
+def _names(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """The levels, if there are several."""
+    names = tokenizer.level_names
+    return names if len(names) > 1 else ()
+
+
+def _per_code(tokenizer: Tokenizer, i: int, rate: Tensor, condition: Condition) -> Figure:
     """The mean of nats ``(N,)`` of level ``i``, for each of its codes."""
-    spec = specs[i]
-    level = "" if len(specs) == 1 else f" of level {i}"
+    spec, names = tokenizer.code_specs()[i], _names(tokenizer)
     return Figure(
         id=f"prior_level{i}{condition.suffix}",
-        name=f"prior{level}{condition.words}, a code",
+        name=f"{names[i]} prior{condition.words}, a code" if names else f"prior{condition.words}, a code",
         value=bits(float(rate.mean())) / spec.dims,
         quantity=f"rate of a code{condition.words}",
         unit="bits/code",
@@ -101,11 +141,19 @@ def _codebook(spec: Spec, codes: Tensor) -> Codebook:
     )
 
 
-def _use(i: int, codebooks: list[Codebook]) -> Figure:
-    book = codebooks[i]
+def _codebook_names(tokenizer: Tokenizer) -> list[str]:
+    """Whose each codebook is: of several levels its level's, of several on a level a number."""
+    found = []
+    for level, spec in zip(_names(tokenizer) or ("",), tokenizer.code_specs(), strict=True):
+        several = spec.shape[0] > 1
+        found += [f"{level} {m + 1}".strip() if several else level for m in range(spec.shape[0])]
+    return found
+
+
+def _use(i: int, book: Codebook) -> Figure:
     return Figure(
         id=f"codebook_perplexity_{i}",
-        name="codebook perplexity" if len(codebooks) == 1 else f"codebook perplexity {i + 1}",
+        name=f"codebook perplexity, {book.name}" if book.name else "codebook perplexity",
         value=book.perplexity,
         quantity="code use",
         unit="codes",

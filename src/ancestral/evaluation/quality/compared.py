@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from ancestral.batch import Batch
+from ancestral.capabilities import Reconstructs
 from ancestral.data import Dataset
 from ancestral.errors import UserError
+from ancestral.evaluation.batches import batches
 from ancestral.evaluation.extractors import Extractor
 from ancestral.evaluation.measurement import Result
 from ancestral.figures import Provenance
@@ -144,9 +146,20 @@ class Compared:
         """Features of training examples, sets of n at random, which stand for perfect samples."""
         return [self.trained[self.some(len(self.trained), "floor", i)] for i in range(_DRAWS)]
 
+    def reconstructed(self, x: Tensor) -> Tensor | None:
+        """The model's versions of images, on the CPU; None if there is no model that makes any."""
+        model = self.model
+        if not isinstance(model, Reconstructs):
+            return None
+        parts = batches(len(x), "reconstructing", device=model.device, show=self.progress)
+        return torch.cat([model.reconstruct(x[part].to(model.device)).cpu() for part in parts])
+
     @cached_property
     def faults(self) -> dict[str, Tensor]:
-        """Features of sets with a known fault, by its name."""
+        """Features of sets with a known fault, by its name.
+
+        One is what the model's reconstructions lose: its samples can hardly be better than these.
+        """
         few = self.trained[self.some(len(self.trained), "few")[: max(2, self.n // _REPEATED)]]
         found = {f"{len(few)} images repeated": few.repeat(-(-self.n // len(few)), 1)[: self.n]}
         if (noisy := self._noisy()) is not None:
@@ -156,6 +169,9 @@ class Compared:
             half = (labels < self.dataset.spec.classes // 2).nonzero()[:, 0]
             if len(half) >= self.n:
                 found["half of the classes"] = self.trained[half[self.some(len(half), "half")]]
+        versions = self.reconstructed(self.dataset.train.x[self.some(len(self.trained), "floor", 0)])
+        if versions is not None:
+            found["reconstructions"] = self.features(versions, "features of reconstructions")
         return found
 
     def _noisy(self) -> Tensor | None:

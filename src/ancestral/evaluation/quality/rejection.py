@@ -16,12 +16,12 @@ from ancestral.evaluation.quality.compared import Compared
 from ancestral.evaluation.quality.samples import NAMES, extremes
 from ancestral.evaluation.quality.score import accuracies, provenance
 from ancestral.evaluation.rejection import kept, probability_of
-from ancestral.evaluation.subject import state_checksum
 from ancestral.figures import Figure
 from ancestral.measures import frechet_distance, overlap, subsampled_all
 from ancestral.measures.classifier import Classifier
 from ancestral.media import Pixels
 from ancestral.media.plot import plot
+from ancestral.weights import state_checksum
 
 SHARES = (1.0, 0.5, 0.25, 0.125)
 SCORE = "classification_accuracy_score"

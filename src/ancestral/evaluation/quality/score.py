@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import torch
 
 from ancestral.batch import Batch
-from ancestral.capabilities import Reconstructs
 from ancestral.configuration import to_json
 from ancestral.data import Dataset
 from ancestral.errors import UserError
@@ -46,10 +45,7 @@ def measure(compared: Compared) -> Result:
     real = compared.dataset.train[compared.some(len(compared.dataset.train), "score")]
     scores = {"samples": accuracies(compared, compared.samples)}
     floor = extremes(accuracies(compared, real).values)
-    if isinstance(compared.model, Reconstructs):
-        model, device = compared.model, compared.model.device
-        parts = batches(compared.n, "reconstructing", device=device, show=compared.progress)
-        versions = torch.cat([model.reconstruct(real.x[part].to(device)).cpu() for part in parts])
+    if (versions := compared.reconstructed(real.x)) is not None:
         scores["reconstructions"] = accuracies(compared, replace(real, x=versions))
     figures = []
     for name, found in scores.items():

@@ -12,15 +12,17 @@ import torch
 from ancestral.batch import Batch
 from ancestral.data import Dataset
 from ancestral.errors import UserError, check_at_least
-from ancestral.evaluation.bulk import MANIFEST, Manifest, own_process, sample_shards
+from ancestral.evaluation.bulk import Manifest, sample_shards
 from ancestral.evaluation.extractors import Extractor, Features
 from ancestral.evaluation.given import read_examples
 from ancestral.evaluation.quality.compared import Compared
 from ancestral.evaluation.rejection import check_keep
-from ancestral.evaluation.subject import Subject, state_checksum
+from ancestral.evaluation.shards import MANIFEST, own_process
+from ancestral.evaluation.subject import Subject
 from ancestral.records import read_record
 from ancestral.sampling import Sampling
 from ancestral.training import classifier_of
+from ancestral.weights import state_checksum
 
 SAMPLES = 10_000
 """Samples that are measured, where there are as many real examples."""

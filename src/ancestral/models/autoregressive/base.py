@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.nn.functional import elu
 from torch.nn.utils import parametrize
 
@@ -27,9 +27,10 @@ from ancestral.model import LikelihoodKind, Model
 from ancestral.models.autoregressive.heads import ChannelHead
 from ancestral.models.autoregressive.stream import Stream
 from ancestral.nn.conditioning import Conditioner
+from ancestral.nn.convolutional import ResidualBlock
 from ancestral.nn.embedding import Embedding
 from ancestral.nn.streaming import Cursor, shift_down
-from ancestral.sampling import Sampling
+from ancestral.sampling import Sampling, single
 from ancestral.spec import Spec
 from ancestral.stages import Loss, Progress
 from ancestral.units import bits_per_dim
@@ -57,6 +58,7 @@ class Autoregressive(Completes):
 
     takes_contexts = True
     sampling_options = frozenset({"temperature", "top_k", "top_p"})
+    repeated: ClassVar[tuple[type[nn.Module], ...]] = (ResidualBlock,)
     dims: ClassVar[Literal[1, 2]] = 2
     """Whether the network runs over sequences, to which it unrolls images and code maps in raster order, or
     over maps."""
@@ -241,9 +243,10 @@ class Autoregressive(Completes):
         """See ``Model.check_sampling``; no more levels can be kept than there are."""
         super().check_sampling(options)
         levels = self.spec.discrete_levels
-        if options.top_k is not None and options.top_k > levels:
+        top_k = single(options.top_k)
+        if top_k is not None and top_k > levels:
             raise UserError(
-                f"expected top-k of 1..{levels}, got {options.top_k}", "leave it out to draw from all levels"
+                f"expected top-k of 1..{levels}, got {top_k}", "leave it out to draw from all levels"
             )
 
     def draw(
@@ -310,6 +313,7 @@ class Autoregressive(Completes):
             known = broadcast_known(known, shape).to(self.device)
             x = x.to(self.device).long()
         uniforms = uniforms.to(self.device)
+        temperature, top_k, top_p = single(options.temperature), single(options.top_k), single(options.top_p)
         stream = self.stream(len(uniforms), labels, contexts)
         last = self.spec.dims  # values until none is left to draw
         if known is not None:
@@ -322,9 +326,7 @@ class Autoregressive(Completes):
                 assert index is not None
                 place: tuple[Any, ...] = (slice(None), *index)
                 conditional = stream.conditional()
-                values = conditional.quantile(
-                    uniforms[place], options.temperature, options.top_k, options.top_p
-                )
+                values = conditional.quantile(uniforms[place], temperature, top_k, top_p)
                 if x is not None and known is not None:
                     values = torch.where(known[place], x[place], values)
                 stream.push(values, check=False)

@@ -65,6 +65,8 @@ class GatedPixelCNN(Autoregressive):
     See ``Autoregressive`` for shapes and figures.
     """
 
+    repeated = (*Autoregressive.repeated, VerticalLayer, HorizontalLayer)
+
     @dataclass(frozen=True, kw_only=True)
     class Config(Autoregressive.Config):
         """Options of the Gated PixelCNN."""

@@ -29,6 +29,8 @@ class MaskedBlock(nn.Module):
 class MaskedStack(Autoregressive):
     """Residual blocks behind a masked convolution (van den Oord et al., 2016, arXiv 1601.06759, table 1)."""
 
+    repeated = (*Autoregressive.repeated, MaskedBlock)
+
     @dataclass(frozen=True, kw_only=True)
     class Config(Autoregressive.Config):
         """Options that these models share."""

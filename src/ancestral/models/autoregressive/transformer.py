@@ -73,6 +73,7 @@ class Transformer(Shifted):
     See ``Autoregressive`` for shapes and figures.
     """
 
+    repeated = (*Shifted.repeated, TransformerBlock)
     rotation: Tensor
 
     @dataclass(frozen=True, kw_only=True)

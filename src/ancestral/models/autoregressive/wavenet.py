@@ -50,6 +50,7 @@ class WaveNet(Shifted):
     """
 
     dims = 1
+    repeated = (*Shifted.repeated, DilatedLayer)
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Autoregressive.Config):

@@ -8,13 +8,15 @@ from torch import Tensor
 
 from ancestral.batch import Batch
 from ancestral.models.autoregressive.base import Autoregressive, Shifted
-from ancestral.nn.gated_residual import start_from_data
+from ancestral.nn.gated_residual import GatedResidual, start_from_data
 from ancestral.spec import Spec
 from ancestral.stages import Stage
 
 
 class WeightNormalized(Shifted):
     """Base of the models of Salimans et al., 2017 and after, which normalize their weights."""
+
+    repeated = (*Shifted.repeated, GatedResidual)
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Autoregressive.Config):

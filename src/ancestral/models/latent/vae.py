@@ -19,7 +19,7 @@ from ancestral.model import LikelihoodKind, Model
 from ancestral.nn.convolutional import Decoder, Encoder, check_stride
 from ancestral.nn.normalization import BatchNorm
 from ancestral.recipe import Optimization, Recipe
-from ancestral.sampling import Sampling
+from ancestral.sampling import Sampling, single
 from ancestral.spec import Spec
 from ancestral.stages import Loss, Progress
 from ancestral.units import bits_per_dim
@@ -243,7 +243,7 @@ class VAE(ContinuousLatents):
         The temperature scales the standard deviation of z.
         """
         z = torch.randn(n, self.config.latents, device=self.device, dtype=self.dtype, generator=generator)
-        return self.decode(z * options.temperature)
+        return self.decode(z * single(options.temperature))
 
     @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:
