@@ -1,6 +1,6 @@
 """VQ-VAE-2: the training step beside a plain implementation, sampling, and code maps from many images.
 
-    python benchmarks/vqvae2.py [step] [sampling] [codes]
+    python benchmarks/vqvae2.py [step] [sampling] [codes] [memory]
 
 ``step``: a step of the tokenizer with the paper's widths (128, 64, 2 blocks, K=512, squared error) beside the
 same networks written the plain way: eager, in PyTorch's default memory format, quantized by full distances,
@@ -8,16 +8,20 @@ a one-hot matrix and its products. Both in turns; medians. ``of peak`` is the sh
 product's speed in this run that the multiplications of the convolutions reach.
 
 ``sampling``: 64 images from priors of 7x7 and 14x14 codes (the recipe ``small``), with the time of each
-level, and of twice as many positions.
+level, and of four times as many positions.
 
 ``codes``: code maps of n small images that lie in a file (memory-mapped), n doubling: seconds an image must
 not grow.
+
+``memory``: a training step of each stage of the recipes ``small`` (28x28) and ``medium`` (256x256, 32x32 and
+64x64 maps of 512 codes) on random examples, each in a process of its own: what it takes at most.
 
 Each prints the peak memory of its process so far, which a process of its own (one part named) makes that of
 the part.
 """
 
 import argparse
+import multiprocessing
 import platform
 import resource
 import statistics
@@ -33,9 +37,13 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss, one_hot
 
 from ancestral.batch import Batch
+from ancestral.data import Dataset
+from ancestral.evaluation import tokenize_shards
+from ancestral.model import repeated_blocks
 from ancestral.models.latent.vqvae2 import VQVAE2
 from ancestral.spec import Spec
 from ancestral.stages import Progress, initialize
+from ancestral.training.recompute import recomputed
 
 WIDTH, HIDDEN, BLOCKS, K, D = 128, 64, 2, 512, 64
 
@@ -97,8 +105,8 @@ def decoder(channels: int, out: int, ups: int) -> nn.Module:
     layers: list[nn.Module] = [nn.Conv2d(channels, WIDTH, 3, padding=1), *[block() for _ in range(BLOCKS)]]
     width = WIDTH
     for _ in range(ups):
-        layers += [nn.ReLU(), nn.ConvTranspose2d(width, WIDTH // 2, 4, stride=2, padding=1)]
-        width = WIDTH // 2
+        layers += [nn.ReLU(), nn.ConvTranspose2d(width, width // 2, 4, stride=2, padding=1)]
+        width //= 2
     return nn.Sequential(*layers, nn.ReLU(), nn.Conv2d(width, out, 1))
 
 
@@ -196,6 +204,7 @@ def step(device: torch.device, rounds: int) -> None:
                 list(stage.phases[0].parameters),
             )
         work = flops(ours["ours"], jobs["ours"])
+        assert work == flops(plain, jobs["plain"]), "the networks are not the same"
         jobs["product"] = lambda: a @ a
         times: dict[str, list[float]] = {key: [] for key in jobs}
         for job in jobs.values():
@@ -235,31 +244,85 @@ def sampling(device: torch.device, rounds: int) -> None:
 
 
 def codes(device: torch.device, most: int) -> None:
-    from ancestral.evaluation import tokenize_shards  # noqa: PLC0415
-
     print(f"{'n, 16x16x3':>16} | {'s':>8} | {'us/image':>8} | memory")
-    config = replace(CONFIG, strides=(8, 4), width=32, residual_width=16)
-    model = config.build(Spec(shape=(3, 16, 16))).to(device).eval()
+    config = replace(CONFIG, width=32, residual_width=16)
+    spec = Spec(shape=(3, 16, 16))
+    model = config.build(spec).to(device).eval()
+    few = Batch(torch.zeros(1, *spec.shape, dtype=torch.uint8))
     n = most // 8
     while n <= most:
         with tempfile.TemporaryDirectory() as folder:
-            shape, path = (n, 3, 16, 16), Path(folder) / "images.npy"
-            images = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+            path = Path(folder) / "images.npy"
+            images = np.lib.format.open_memmap(path, "w+", np.uint8, (n, *spec.shape))
             for start in range(0, n, 10_000):
                 part = images[start : start + 10_000]
                 part[:] = np.random.default_rng(start).integers(256, size=part.shape, dtype=np.uint8)
             del images
-            x = torch.from_numpy(np.load(path, mmap_mode="r+"))
-            took = seconds(lambda: tokenize_shards(model, x, Path(folder) / "codes"))  # noqa: B023
+            x = Batch(torch.from_numpy(np.load(path, mmap_mode="r+")))
+            data = Dataset(source="random", spec=spec, train=x, validation=few, test=few, fingerprint=str(n))
+            took = seconds(lambda: tokenize_shards(model, Path(folder) / "codes", data))  # noqa: B023
         print(f"{n:16,} | {took:8.1f} | {1e6 * took / n:8.1f} | {peak_memory()}", flush=True)
         n *= 2
+
+
+CASES = {"small": Spec(shape=(1, 28, 28), classes=10), "medium": Spec(shape=(3, 256, 256), classes=10)}
+
+
+def memory_of(recipe: str, stage_name: str) -> None:
+    """One step of a stage, batch and parts as in the recipe; runs in a process of its own."""
+    spec, chosen = CASES[recipe], VQVAE2.recipes[recipe]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = chosen.model.build(spec).to(device)
+    stage = next(stage for stage in model.stages() if stage.name == stage_name)
+    optimization = chosen.stages[stage_name]
+    part = optimization.batch_size // optimization.accumulate
+
+    def random(of: Spec) -> Tensor:
+        return torch.randint(of.discrete_levels, (part, *of.shape), device=device).to(of.dtype)
+
+    labels = torch.arange(part, device=device) % spec.classes
+    if stage_name == "tokenizer":
+        batch = Batch(random(spec), labels)
+    else:
+        prior = model.level_priors[model.level_names.index(stage_name)].spec
+        batch = Batch(random(prior), labels, tuple(map(random, prior.contexts)))
+    initialize(model, stage, batch)
+    model.train()
+    parameters = list(stage.phases[0].parameters)
+    optimizer = torch.optim.Adam(parameters, 1e-3)
+    progress, blocks = Progress.at(0, 1, device), repeated_blocks(model, stage.modules)
+
+    def run() -> None:
+        with recomputed(blocks if optimization.recompute else ()):
+            model.loss(batch, stage_name, progress).total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    run()
+    took = seconds(run) * optimization.accumulate
+    weights, parts = sum(p.numel() for p in parameters) / 1e6, optimization.accumulate
+    batch_size = f"{optimization.batch_size} in {parts}"
+    print(
+        f"{f'{recipe} {stage_name}':>16} | {weights:7.2f}M | {batch_size:>9} | {took:7.2f} | {peak_memory()}",
+        flush=True,
+    )
+
+
+def memory() -> None:
+    print(f"{'stage':>16} | {'weights':>8} | {'batch':>9} | {'s/step':>7} | memory", flush=True)
+    context = multiprocessing.get_context("spawn")
+    for recipe in CASES:
+        for stage in VQVAE2.recipes[recipe].stages:
+            process = context.Process(target=memory_of, args=(recipe, stage))
+            process.start()
+            process.join()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("parts", nargs="*", help="step, sampling, codes; all if none")
+    parser.add_argument("parts", nargs="*", help="step, sampling, codes, memory; all if none")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--images", type=int, default=200_000, help="most images of codes")
     options = parser.parse_args()
@@ -270,7 +333,7 @@ def main() -> None:
         "step": lambda: step(device, options.rounds),
         "sampling": lambda: sampling(device, options.rounds),
     }
-    parts["codes"] = lambda: codes(device, options.images)
+    parts |= {"codes": lambda: codes(device, options.images), "memory": memory}
     for name, part in parts.items():
         if name in options.parts or not options.parts:
             print()

@@ -132,6 +132,10 @@ class Tokenizer(Reconstructs):
     def tokenize(self, x: Tensor) -> tuple[Tensor, ...]:
         """One code map ``(N, M, h, w)`` of int64 indices for each level, coarse to fine."""
 
+    def to_codes(self, x: Tensor) -> tuple[Tensor, ...]:
+        """``tokenize`` of examples that are known to fit: it may leave out the look at their values."""
+        return self.tokenize(x)
+
     @abstractmethod
     def detokenize(self, codes: tuple[Tensor, ...]) -> Tensor:
         """Integers ``(N, *spec.shape)`` decoded from code maps; inverse to ``tokenize`` up to its loss."""
@@ -140,13 +144,16 @@ class Tokenizer(Reconstructs):
     def code_specs(self) -> tuple[Spec, ...]:
         """What each code map is: its shape and codebook size."""
 
-    def check_codes(self, codes: Sequence[Tensor]) -> None:
-        """Raise UserError unless ``codes`` are a map for each level, of as many examples each."""
+    def check_codes(self, codes: Sequence[Tensor], *, some: bool = False) -> None:
+        """Raise UserError unless ``codes`` are a map for each level, of as many examples each.
+
+        With ``some``, and of a ``progressive`` model, they may be those of the first levels.
+        """
         specs = self.code_specs()
         check_type(
             codes, tuple | list, "a sequence of code maps", "give what tokenize gave: a map for each level"
         )
-        least = 1 if self.progressive else len(specs)
+        least = 1 if some or self.progressive else len(specs)
         if not least <= len(codes) <= len(specs):
             count = f"1 to {len(specs)}" if least < len(specs) else str(len(specs))
             plural = "s" * (len(specs) > 1)
@@ -168,9 +175,10 @@ class Tokenizer(Reconstructs):
                     "give what tokenize gave",
                 )
 
+    @torch.no_grad()
     def finer(
         self,
-        codes: tuple[Tensor, ...],
+        codes: Sequence[Tensor],
         labels: Tensor | None = None,
         *,
         options: Sampling | None = None,
@@ -179,20 +187,40 @@ class Tokenizer(Reconstructs):
         """The codes of all levels, of which the first are given, and the finer ones drawn from their priors.
 
         Args:
-            codes: maps of the first levels.
-            labels: classes ``(N,)``, where the priors have them.
+            codes: maps of the first levels, one at least.
+            labels: classes ``(N,)``; without them they are drawn, where the priors have classes, by how
+                likely the codes make each.
             options: how the priors are sharpened.
             generator: source of all randomness, on the model's device.
+
+        Raises:
+            UserError: codes, labels or options that do not fit, or a model that draws no codes.
         """
-        if len(codes) < len(self.code_specs()):
-            raise UserError(
-                f"expected a model that draws finer codes, got {type(self).__name__}", "give all levels"
-            )
-        return codes
+        options = Sampling() if options is None else options
+        self.check_codes(codes, some=True)
+        self.check_sampling(options)
+        if labels is not None:
+            self.check_labels(labels, len(codes[0]))
+            labels = labels.to(self.device)
+        levels = tuple(level.to(self.device).long() for level in codes)
+        if len(levels) == len(self.code_specs()):
+            return levels
+        return tuple(level.long() for level in self.draw_finer(levels, labels, options, generator))
+
+    def draw_finer(
+        self, codes: tuple[Tensor, ...], labels: Tensor | None, options: Sampling, generator: Generator | None
+    ) -> tuple[Tensor, ...]:
+        """What ``finer`` returns; its arguments are checked when it is called, and some level is missing."""
+        raise UserError(
+            f"expected a model that draws finer codes, got {type(self).__name__}", "give all levels"
+        )
 
     @abstractmethod
     def rates(self, codes: tuple[Tensor, ...], labels: Tensor | None = None) -> tuple[Tensor, ...]:
-        """-log p(codes) of each level under its learned prior, given the coarser ones, ``(N,)`` nats each."""
+        """-log p(codes) of each level under its learned prior, given the coarser ones, ``(N,)`` nats each.
+
+        The codes may be those of the first levels alone, as for the two functions below.
+        """
 
     @abstractmethod
     def distortion(self, x: Tensor, codes: tuple[Tensor, ...]) -> Tensor:

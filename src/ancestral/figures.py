@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -255,7 +256,7 @@ class Evaluation(Configuration):
             lines += ["", *_table(("measure", "value", "95 %", "real data", "note"), rows)]
             taken = dict.fromkeys(str(f.provenance) for f in measured if f.provenance)
             lines += ["", *taken] if taken else []
-        lines += ["", *self.left_out] if self.left_out else []
+        lines += ["", *(textwrap.fill(sentence, 80) for sentence in self.left_out)] if self.left_out else []
         return "\n".join(lines)
 
 

@@ -56,8 +56,12 @@ class Manifest(Configuration):
     seed: Natural | None = None
     threads: Count | None = None
     parameters: Mapping[str, Natural] = field(default_factory=dict)
-    from_: str | tuple[str, ...] | None = None
+    from_: tuple[str, ...] = ()
+    """The runs that stages were taken over from."""
     only: tuple[str, ...] = ()
+    """The stages that are trained, where that is not all of them."""
+    taken: tuple[str, ...] = ()
+    """The stages that were taken over."""
     versions: Mapping[str, str] = field(default_factory=dict)
     machine: str = ""
     command: str = ""

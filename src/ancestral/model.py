@@ -3,8 +3,8 @@
 import math
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from ancestral import hub
 from ancestral.batch import Batch
-from ancestral.configuration import Configuration, from_json, to_json
+from ancestral.configuration import Configuration, Count, from_json, to_json
 from ancestral.errors import UserError, check_at_least, nearest, shown
 from ancestral.files import Damaged, checksum, read_tensors, write_json, write_tensors
 from ancestral.memory import check_room
@@ -22,7 +22,7 @@ from ancestral.recipe import Recipe
 from ancestral.records import read_record
 from ancestral.sampling import PerLevel, Sampling
 from ancestral.spec import Spec
-from ancestral.stages import Loss, Phase, Progress, Stage
+from ancestral.stages import Loss, Phase, Progress, Stage, owned
 
 LikelihoodKind = Literal["exact", "bound", "none"]
 
@@ -42,6 +42,8 @@ class Saved(Configuration):
     spec: Spec
     trained: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    absent: Mapping[str, Count] = field(default_factory=dict)
+    """Stages that were never trained and whose weights are not saved; of each, how many values these have."""
     sha256: str | None = None
     """Checksum of the weights; none for those of an earlier version."""
 
@@ -118,8 +120,8 @@ class Model(nn.Module, ABC):
         *,
         contexts: Sequence[Tensor] = (),
         temperature: PerLevel[float] = 1.0,
-        top_k: PerLevel[int] | None = None,
-        top_p: PerLevel[float] | None = None,
+        top_k: PerLevel[int | None] = None,
+        top_p: PerLevel[float | None] = None,
         truncation: float | None = None,
         generator: Generator | None = None,
         progress: Callable[[float], None] | None = None,
@@ -143,7 +145,7 @@ class Model(nn.Module, ABC):
         """
         check_at_least(1, n=n)
         self.check_room(n)
-        options = Sampling.of(temperature=temperature, top_k=top_k, top_p=top_p, truncation=truncation)
+        options = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, truncation=truncation)
         self.check_sampling(options)
         labels, contexts = self._given(n, labels, contexts, generator)
         with torch.no_grad():
@@ -231,19 +233,19 @@ class Model(nn.Module, ABC):
 
     def check_sampling(self, options: Sampling) -> None:
         """Raise UserError for an option of sampling that the model does not take."""
-        for field in fields(Sampling):
-            if getattr(options, field.name) != field.default and field.name not in self.sampling_options:
-                name = field.name.replace("_", "-")
+        for option in fields(Sampling):
+            if getattr(options, option.name) != option.default and option.name not in self.sampling_options:
+                name = option.name.replace("_", "-")
                 taken = ", ".join(sorted(o.replace("_", "-") for o in self.sampling_options)) or "no options"
                 raise UserError(
                     f"expected no {name}, got one: {type(self).__name__} takes {taken}", "leave it out"
                 )
-            value = getattr(options, field.name)
+            value = getattr(options, option.name)
             if isinstance(value, tuple) and len(value) != self.sampling_levels:
                 many = (
                     f", or one for each of {self.sampling_levels} levels" if self.sampling_levels > 1 else ""
                 )
-                name = field.name.replace("_", "-")
+                name = option.name.replace("_", "-")
                 raise UserError(
                     f"expected one {name}{many}, got {len(value)}", "give as many, coarse to fine"
                 )
@@ -314,10 +316,20 @@ class Model(nn.Module, ABC):
         ready = [i for i, stage in enumerate(stages) if stage.samples and stage.name in trained]
         return any(all(s.optional or s.name in trained for s in stages[:i]) for i in ready)
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors`` into ``folder``, the Hugging Face Hub's layout."""
-        folder = Path(folder)
-        write_tensors(folder / hub.WEIGHTS, self.state_dict())
+    def save_pretrained(
+        self, folder: str | Path, *, without: Mapping[str, Collection[str]] | None = None
+    ) -> None:
+        """Write ``config.json`` and ``model.safetensors`` into ``folder``, the Hugging Face Hub's layout.
+
+        Args:
+            folder: where.
+            without: by stage that is not trained, the names of its weights, which are not written. Whoever
+                loads the model gets random ones, as the first weights of a training are.
+        """
+        folder, state = Path(folder), self.state_dict()
+        absent = {stage: {*names} & state.keys() for stage, names in (without or {}).items()}
+        left_out = {name for names in absent.values() for name in names}
+        write_tensors(folder / hub.WEIGHTS, {n: t for n, t in state.items() if n not in left_out})
         saved = Saved(
             class_=type(self).__name__,
             module=type(self).__module__,
@@ -325,6 +337,7 @@ class Model(nn.Module, ABC):
             spec=self.spec,
             trained=self.trained,
             classes=self.classes,
+            absent={stage: sum(state[n].numel() for n in names) for stage, names in absent.items() if names},
             sha256=checksum(folder / hub.WEIGHTS),
         )
         write_json(folder / hub.CONFIG, to_json(saved))
@@ -356,10 +369,13 @@ class Model(nn.Module, ABC):
             problem = f"expected {folder / hub.WEIGHTS} as its configuration says, got another content"
             raise UserError(problem, "restore it; of a run, give its train command again")
         with torch.random.fork_rng(devices=[]):  # the first weights draw from the caller's generator
-            most = 4 * sum(tensor.numel() for tensor in weights.values()) + _TABLES
-            model = cls.fitting(config, saved.spec, most)
+            torch.default_generator.manual_seed(0)  # those of stages that are absent are always the same
+            values = sum(tensor.numel() for tensor in weights.values()) + sum(saved.absent.values())
+            model = cls.fitting(config, saved.spec, 4 * values + _TABLES)
         model.trained, model.classes = saved.trained, saved.classes
-        model.load_weights(weights, str(folder / hub.WEIGHTS))
+        untrained = [stage for stage in model.stages() if stage.name not in saved.trained]
+        absent = [m for stage in untrained if stage.name in saved.absent for m in stage.modules]
+        model.load_weights(weights, str(folder / hub.WEIGHTS), absent=owned(model, absent))
         return model.eval()
 
     @classmethod
@@ -377,24 +393,31 @@ class Model(nn.Module, ABC):
             self.save_pretrained(Path(folder) / "model")
             return hub.push(Path(folder) / "model", name, token=token, private=private)
 
-    def load_weights(self, weights: Mapping[str, Tensor], source: str) -> None:
+    def load_weights(
+        self, weights: Mapping[str, Tensor], source: str, *, absent: Collection[str] = ()
+    ) -> None:
         """Load a full state.
+
+        Args:
+            weights: by name.
+            source: where they are from.
+            absent: names that may be missing; what the model has of them stays.
 
         Raises:
             UserError: it is another model's or configuration's; the first misfit is named.
         """
         own = self.state_dict()
-        missing, foreign = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+        missing, foreign = own.keys() - weights.keys() - {*absent}, weights.keys() - own.keys()
         misfits = sorted(k for k in own.keys() & weights.keys() if not _fits(weights[k], own[k]))
         if missing or foreign or misfits:
-            name = (misfits or missing or foreign)[0]
+            name = (misfits or sorted(missing) or sorted(foreign))[0]
             got, expected = (_described(state.get(name)) for state in (weights, own))
             raise UserError(
                 f"expected weights for this configuration, got others in {source}: "
                 f"{name} is {got}, not {expected}",
                 "use the configuration that the weights were trained with",
             )
-        self.load_state_dict(dict(weights))
+        self.load_state_dict({**own, **weights})
 
     @property
     def device(self) -> torch.device:

@@ -18,6 +18,7 @@ from ancestral.errors import UserError, check_type, shown
 from ancestral.files import is_leftover, read_json, write_json
 from ancestral.manifest import Manifest
 from ancestral.model import Model, Saved
+from ancestral.processes import launched
 from ancestral.records import as_record, read_record
 from ancestral.taxonomy import import_model, model_class, name_of, rows
 
@@ -100,6 +101,8 @@ class Run:
                 f"expected the description of a run in {path / 'run.json'}, got {got}",
                 "restore the file or train anew",
             )
+        if isinstance(manifest.get("from"), str):  # of an earlier version, which wrote one run without a list
+            manifest["from"] = [manifest["from"]]
         as_record(Manifest, manifest, path / "run.json")
         return cls(path, manifest)
 
@@ -242,7 +245,7 @@ def manifest(
 
 def command() -> str:
     """The command line of this process, as one would type it."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # with another number of processes it would be another run
+    if launched():  # with another number of processes it would be another run
         return shlex.join(
             [
                 "torchrun",

@@ -5,8 +5,12 @@ from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 from ancestral.configuration import Configuration, Range
+from ancestral.errors import UserError
 
 T = TypeVar("T")
+
+PerLevel: TypeAlias = T | Sequence[T]
+"""An option: a value, or one for each level."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +24,13 @@ class Sampling(Configuration):
     ancestral.errors.UserError: expected top_p in (0, 1], got 1.5; choose a value in that range
     """
 
-    temperature: Annotated[float | tuple[float, ...], Range(above=0)] = 1.0
+    temperature: Annotated[PerLevel[float], Range(above=0)] = 1.0
     """1 samples the model; lower values give likelier, less diverse samples. A model with several levels of
     codes takes one value for all or one for each, coarse to fine: 1,0.8."""
-    top_k: Annotated[int | tuple[int, ...] | None, Range(least=1)] = None
-    """Draw from the k likeliest levels of each value (models that draw values in order)."""
-    top_p: Annotated[float | tuple[float, ...] | None, Range(above=0, most=1)] = None
+    top_k: Annotated[PerLevel[int | None], Range(least=1)] = None
+    """Draw from the k likeliest levels of each value (models that draw values in order); of several levels,
+    None leaves one alone: 40,None."""
+    top_p: Annotated[PerLevel[float | None], Range(above=0, most=1)] = None
     """Draw from the likeliest levels that together reach this probability (the same models)."""
     truncation: Annotated[float | None, Range(least=0)] = None
     """Keep the latents this near to their mean (models that say so)."""
@@ -37,11 +42,6 @@ class Sampling(Configuration):
                 value = value[0] if len(value) == 1 else tuple(value) or field.default
                 object.__setattr__(self, field.name, value)
         super().__post_init__()
-
-    @classmethod
-    def of(cls, **options: Any) -> "Sampling":
-        """These options; values of several levels may be any sequence."""
-        return cls(**options)
 
     def changes(self) -> dict[str, Any]:
         """The options that are not as they are by default.
@@ -55,18 +55,20 @@ class Sampling(Configuration):
     def at_level(self, i: int) -> "Sampling":
         """The options of level ``i`` alone.
 
-        >>> Sampling(temperature=(1.0, 0.7), top_p=0.9).at_level(1).changes()
+        >>> Sampling(temperature=(1.0, 0.7), top_k=(5, None), top_p=0.9).at_level(1).changes()
         {'temperature': 0.7, 'top_p': 0.9}
         """
         values = {name: value for name, value in self.changes().items() if isinstance(value, tuple)}
         return replace(self, **{name: value[i] for name, value in values.items()})
 
 
-def single(value: T | tuple[T, ...]) -> T:
-    """The value of an option that has one for all levels."""
-    assert not isinstance(value, tuple)
+def single(value: PerLevel[T]) -> T:
+    """The value of an option that has one for all levels. Raises UserError if it has several.
+
+    >>> single(0.9)
+    0.9
+    """
+    if isinstance(value, Sequence):
+        got = ",".join(map(str, value))
+        raise UserError(f"expected one value of an option of sampling, got {got}", "give one for all levels")
     return value
-
-
-PerLevel: TypeAlias = T | Sequence[T]
-"""What functions take for an option: a value, or one for each level."""

@@ -153,6 +153,24 @@ def owned(model: nn.Module, modules: Iterable[nn.Module]) -> set[str]:
     return {name for name, tensor in named if id(tensor) in inside} & model.state_dict().keys()
 
 
+def idle(model: nn.Module, stages: Sequence[Stage], used: Iterable[str]) -> dict[str, set[str]]:
+    """Of each stage that is neither named in ``used`` nor needed by one that is: the names of its weights.
+
+    As in ``owned``, without those that it shares with the stages that are used.
+
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    >>> tokenizer, prior = (Stage(n, (Phase(n, (m,)),)) for n, m in zip(("tokenizer", "prior"), model))
+    >>> {name: sorted(weights) for name, weights in idle(model, (tokenizer, prior), ["tokenizer"]).items()}
+    {'prior': ['1.bias', '1.weight']}
+    >>> idle(model, (tokenizer, prior), ["prior"])
+    {}
+    """
+    names = {*used}
+    names |= {name for stage in stages if stage.name in names for name in needed(stage, stages)}
+    kept = owned(model, [module for stage in stages if stage.name in names for module in stage.modules])
+    return {s.name: owned(model, s.modules) - kept for s in stages if s.name not in names}
+
+
 @torch.no_grad()
 def initialize(model: nn.Module, stage: Stage, batch: Batch) -> None:
     """Let a stage set weights from its first batch, as ``Stage.initialize`` says.

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from ancestral.cli import detokenize
 from ancestral.cli import main as commands
+from ancestral.data import load_data
 from ancestral.evaluation import read_code_shards, read_codes, write_codes
 from ancestral.media import picture, write_png
 from ancestral.runs import load
@@ -66,12 +68,65 @@ def test_codes_go_into_a_folder_and_come_back(call, runs):
     assert torch.equal(read_codes("codes")[0], read_codes("codes.safetensors")[0])
     assert call("detokenize RUNS/vqvae codes --out folder") == (0, "folder/codes.npz\n", "")
     assert call("detokenize RUNS/vqvae codes.safetensors --out file")[0] == 0
-    assert np.array_equal(np.load("folder/codes.npz")["x"], np.load("file/codes.npz")["x"])
+    folder, file = np.load("folder/codes.npz"), np.load("file/codes.npz")
+    labels = load_data("digits").split("all").labels
+    for name in ("x", "labels"):
+        assert np.array_equal(folder[name], file[name])
+    assert np.array_equal(folder["labels"], labels)
     assert call("detokenize RUNS/vqvae ./codes/ --n 7 --format sheet") == (0, "codes.png\n", "")
     model = load(runs / "vqvae")
     write_png(Path("expected.png"), picture(model.spec, model.detokenize(read_codes("codes", 7))))
     assert Path("codes.png").read_bytes() == Path("expected.png").read_bytes()
     assert call("detokenize RUNS/vqvae codes --n 3 --format files")[1] == "codes\n"
+
+
+def test_a_folder_is_decoded_part_after_part(call, monkeypatch):
+    assert call("tokenize RUNS/vqvae --out codes --split all")[0] == 0
+    assert call("tokenize RUNS/vqvae --out codes.safetensors --split all")[0] == 0
+    assert call("detokenize RUNS/vqvae codes")[0] == 0
+    whole = np.load("codes.npz")
+    monkeypatch.setattr(detokenize, "_SHARD", 700)
+    for line, sizes in {
+        "codes --out whole": [700, 700, 136, 81, 180],
+        "codes --out part --n 1450": [700, 700, 50],
+        "codes.safetensors --out file": [700, 700, 397],
+    }.items():
+        out = line.split()[2]
+        status, output, _ = call(f"detokenize RUNS/vqvae --format shards {line}")
+        assert (status, output) == (0, f"{out}/codes-decoded\n")
+        parts = [np.load(path) for path in sorted(Path(out, "codes-decoded").iterdir())]
+        assert [len(part["x"]) for part in parts] == sizes
+        for name in ("x", "labels"):
+            joined = np.concatenate([part[name] for part in parts])
+            assert np.array_equal(joined, whole[name][: sum(sizes)])
+    status, _, errors = call("detokenize RUNS/vqvae --format shards codes --out whole")
+    assert (status, errors) == (
+        2,
+        "ancestral: expected a new folder, got whole/codes-decoded which is there already; "
+        "choose another --out\n",
+    )
+    assert call("detokenize RUNS/vqvae --format shards codes --n 0")[0] == 2
+
+
+def test_several_processes_do_not_write_one_file(call, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    for name in ("codes.npy", "codes.safetensors"):
+        status, _, errors = call(f"tokenize RUNS/vqvae --out {name}")
+        assert (status, errors) == (
+            2,
+            f"ancestral: expected one process to write {name}, got 2; "
+            "leave the ending out for a folder, whose shards they share\n",
+        )
+        assert not Path(name).exists()
+    status, output, _ = call("tokenize RUNS/vqvae --out codes --split all")
+    assert (status, output) == (0, "codes: process 1 of 2 is done with its 1 of 3 shards\n")
+
+
+def test_a_tokenizer_does_not_complete(call):
+    status, output, errors = call("complete RUNS/vqvae --temperature 1,0.9")
+    assert (status, output) == (2, "")
+    assert errors.startswith("ancestral: expected a model that completes examples, got VQVAE; train an")
 
 
 def test_the_same_command_goes_on(call):

@@ -876,8 +876,8 @@ def test_interrupted(call, runs, monkeypatch, tmp_path, command):
         raise KeyboardInterrupt
 
     cls = model_class("vqvae")
-    monkeypatch.setattr(cls, "sample", interrupt)
-    monkeypatch.setattr(cls, "tokenize", interrupt)
+    for name in ("sample", "tokenize", "to_codes"):
+        monkeypatch.setattr(cls, name, interrupt)
     before = contents(runs)
     assert call(command) == (130, "", "ancestral: stopped\n")
     assert contents(runs) == before

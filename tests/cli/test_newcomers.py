@@ -83,7 +83,9 @@ def test_a_training_says_what_it_is_about_to_do(place):
     counts = json.loads((place / "runs/a run/run.json").read_text())["parameters"]
     assert lines["parameters"] == f"{counts['tokenizer']:,} in tokenizer, {counts['prior']:,} in prior"
     stated = r"[\d.]+ [KM]iB for weights, gradients and Adam of"
-    assert re.fullmatch(rf"{stated} tokenizer; {stated} prior; before activations", lines["memory"])
+    others = r", [\d.]+ [KM]iB for weights of other stages"
+    each = rf"{stated} tokenizer{others}; {stated} prior{others}; before activations"
+    assert re.fullmatch(each, lines["memory"])
     assert said[-1] == (
         "the run runs/a run is complete; next: ancestral sample 'runs/a run' · "
         "ancestral evaluate 'runs/a run' · ancestral report 'runs/a run'"

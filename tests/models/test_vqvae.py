@@ -22,7 +22,7 @@ from ancestral.stages import Progress, initialize
 from ancestral.testing import check_training, enumerate_examples
 
 GREY = Spec(shape=(1, 2, 4), levels=2)
-LABELLED = Spec(shape=(1, 2, 4), levels=2, classes=3)
+LABELED = Spec(shape=(1, 2, 4), levels=2, classes=3)
 RGB = Spec(shape=(3, 2, 2), levels=2)
 
 START = Progress.at(0, 1)
@@ -40,8 +40,8 @@ CASES = {
     "two codebooks": (GREY, codes_of(num_codebooks=2, codebook_size=3)),
     "residual": (GREY, {"quantizer": Residual(codebook_size=3, dim=4, num_codebooks=2)}),
     "finite-scalar": (GREY, {"quantizer": FiniteScalar(levels=(3, 2))}),
-    "classes": (LABELLED, {}),
-    "two codebooks, classes": (LABELLED, codes_of(num_codebooks=2, codebook_size=2)),
+    "classes": (LABELED, {}),
+    "two codebooks, classes": (LABELED, codes_of(num_codebooks=2, codebook_size=2)),
     "RGB": (RGB, codes_of(num_codebooks=2, codebook_size=5)),
     "categorical": (GREY, {"likelihood": "categorical"}),
     "bernoulli": (GREY, {"likelihood": "bernoulli"}),

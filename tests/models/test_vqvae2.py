@@ -271,9 +271,23 @@ def test_finer_levels_are_drawn_from_their_priors():
     observed = torch.bincount(index, minlength=16)[order].double()
     assert float(((observed - expected).square() / expected.clamp(min=1)).sum()) < 15 + 5 * math.sqrt(30)
     labels = torch.zeros(draws, dtype=torch.int64)
-    labelled = model.finer((top,), labels, generator=torch.Generator().manual_seed(0))
-    assert not torch.equal(labelled[1], codes[1])
+    labeled = model.finer((top,), labels, generator=torch.Generator().manual_seed(0))
+    assert not torch.equal(labeled[1], codes[1])
     assert all(torch.equal(a, b) for a, b in zip(model.finer(codes, labels), codes, strict=True))
+
+
+def test_finer_says_what_does_not_fit():
+    model = build("classes")
+    top = torch.zeros(3, *model.code_specs()[0].shape, dtype=torch.int64)
+    for call, message in (
+        (lambda: model.finer(()), "expected 1 to 2 code maps"),
+        (lambda: model.finer((top + 3,)), r"expected values 0\.\.2, got 3 as codes"),
+        (lambda: model.finer((top,), torch.tensor([0, 1])), "expected 3 labels"),
+        (lambda: model.finer((top,), options=Sampling(temperature=(1, 1, 1))), "got 3"),
+    ):
+        with pytest.raises(UserError, match=message):
+            call()
+    assert [level.dtype for level in model.finer((top.to(torch.uint8),))] == [torch.int64] * 2
 
 
 def test_options_of_sampling_for_each_level():
@@ -293,9 +307,11 @@ def test_options_of_sampling_for_each_level():
     assert not torch.equal(both[1], sharper[1])
     greedy = draw(top_k=(1, 2))
     assert all(len(greedy[0][labels == c].unique()) == 1 for c in range(3))
+    assert all(map(torch.equal, draw(top_k=(1, None)), greedy)), "2 of 2 codes, or the level left alone"
+    assert all(map(torch.equal, draw(top_p=(None, None)), both))
     for options, message in (
         ({"temperature": (1.0, 0.9, 0.8)}, "expected one temperature, or one for each of 2 levels, got 3"),
-        ({"top_k": (2, 3)}, r"expected top-k of 1\.\.2, got 3"),
+        ({"top_k": (2, 3)}, r"expected top-k of 1\.\.2, got 3 for bottom codes"),
         ({"top_p": (0.5, 1.5)}, r"expected top_p in \(0, 1\], got \(0.5, 1.5\)"),
     ):
         with pytest.raises(UserError, match=message):
@@ -329,43 +345,76 @@ def test_strides_that_do_not_fit(strides, message):
         large(replace(THREE, strides=strides))
 
 
+class Coding(torch.nn.Module):
+    """Both directions of a tokenizer, as what is exported."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        codes = self.model.to_codes(x)
+        return codes, self.model.from_codes(codes)
+
+
+class Likelihood(torch.nn.Module):
+    """Log-likelihood of a level's codes under its prior, as what is exported."""
+
+    def __init__(self, prior):
+        super().__init__()
+        self.prior = prior
+
+    def forward(self, codes, labels, contexts):
+        return self.prior.log_likelihood(Batch(codes, labels, tuple(contexts)))
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch.export itself
-def test_both_sides_export():
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"lower_prior": PixelSNAIL.Config.tiny(), "lower_codes": Residual(codebook_size=3, dim=4)},
+        {
+            "lower_prior": Transformer.Config.tiny(),
+            "lower_codes": FiniteScalar(levels=(3, 2)),
+            "likelihood": "mse",
+        },
+    ],
+    ids=["gated-pixelcnn, vector", "pixelsnail, residual", "transformer, finite-scalar, mse"],
+)
+def test_both_sides_export(options):
     """The tokenizer in both directions, and the likelihood of each prior, for any number of examples."""
-    model = large(replace(THREE, strides=(4, 2))).eval()
+    model = large(replace(THREE, strides=(4, 2), **options)).eval()
     x = torch.randint(256, (6, *LARGE.shape), dtype=torch.uint8)
-
-    class Coding(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model = model
-
-        def forward(self, x):
-            codes = self.model.to_codes(x)
-            return codes, self.model.from_codes(codes)
-
     n = torch.export.Dim("n", max=1024)
-    codes, decoded = torch.export.export(Coding(), (x[:3],), dynamic_shapes=({0: n},)).module()(x)
+    codes, decoded = torch.export.export(Coding(model), (x[:3],), dynamic_shapes=({0: n},)).module()(x)
     assert all(torch.equal(a, b) for a, b in zip(codes, model.tokenize(x), strict=True))
     assert torch.equal(decoded, model.reconstruct(x))
-
-    class Rate(torch.nn.Module):
-        def __init__(self, level):
-            super().__init__()
-            self.prior = model.level_priors[level]
-
-        def forward(self, codes, labels, contexts):
-            return self.prior.log_likelihood(Batch(codes, labels, tuple(contexts)))
-
     labels = torch.arange(6) % 2
     with torch.no_grad():
         rates = model.rates(codes, labels)
-        for i in range(2):
+        for i, prior in enumerate(model.level_priors):
             given = (codes[i], labels, list(codes[:i]))
             few = (codes[i][:3], labels[:3], [level[:3] for level in codes[:i]])
             sizes = ({0: n}, {0: n}, [{0: n}] * i)
-            exported = torch.export.export(Rate(i), few, dynamic_shapes=sizes).module()
+            exported = torch.export.export(Likelihood(prior), few, dynamic_shapes=sizes).module()
             torch.testing.assert_close(-exported(*given), rates[i])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "shape", "weights"),
+    [
+        ("medium", (3, 256, 256), [2.0e6, 70.8e6, 37.1e6]),
+        ("imagenet256", (3, 256, 256), [2.0e6, 3323e6, 1646e6]),
+        ("ffhq1024", (3, 1024, 1024), [3.4e6, 3323e6, 1646e6, 1703e6]),
+    ],
+)
+def test_sizes_of_large_recipes(recipe, shape, weights):
+    """What docs/figures.md says of them; nothing is allocated."""
+    with torch.device("meta"):
+        model = VQVAE2(VQVAE2.recipes[recipe].model, Spec(shape=shape, classes=10))
+    found = [sum(p.numel() for p in stage.phases[0].parameters) for stage in model.stages()]
+    assert found == pytest.approx(weights, rel=0.02)
 
 
 def test_recipes_of_the_paper_say_what_its_tables_say():

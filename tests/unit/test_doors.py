@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from ancestral.configuration import Configuration, Count, Range, from_json, to_json
 from ancestral.errors import UserError
-from ancestral.evaluation import detokenize, read_codes, sample, tokens, write_codes
+from ancestral.evaluation import code_files, detokenize, read_codes, sample, write_codes
 from ancestral.figures import Evaluation
 from ancestral.files import Damaged, read_array, read_json, replacing
 from ancestral.model import Model
@@ -254,7 +254,7 @@ def test_codes_on_a_full_disk_are_a_user_error(tmp_path, monkeypatch):
             temporary.symlink_to("/dev/full")
             yield temporary
 
-    monkeypatch.setattr(tokens, "replacing", full)
+    monkeypatch.setattr(code_files, "replacing", full)
     with pytest.raises(
         UserError, match=r"expected room to write .*codes.npy, got a full disk; free some space"
     ):

@@ -119,7 +119,7 @@ def test_a_package_adds_rows_to_the_taxonomy(folder, monkeypatch, capsys):
     installed(site, "mypackage", "mypackage.rows:PIXELWISE")
     (site / "mypackage").mkdir()
     (site / "mypackage" / "__init__.py").touch()
-    (site / "mypackage" / "rows.py").write_text(BLOCKS[4])
+    (site / "mypackage" / "rows.py").write_text(BLOCKS[-1])
     monkeypatch.syspath_prepend(str(site))
     taxonomy.rows.cache_clear()
     assert call("models") == 0

@@ -134,8 +134,10 @@ def weights(run):
 
 
 def differing(one, two):
+    """The modules that one of two models alone has, or whose weights differ."""
     first, second = weights(one), weights(two)
-    return {name.rpartition(".")[0] for name in first if not torch.equal(first[name], second[name])}
+    same = {name for name in first.keys() & second.keys() if torch.equal(first[name], second[name])}
+    return {name.rpartition(".")[0] for name in (first.keys() | second.keys()) - same}
 
 
 @pytest.fixture(scope="module")
@@ -285,9 +287,6 @@ def test_a_recipe_for_other_numbers_of_levels_fits(tmp_path, digits_spec):
 @pytest.fixture(scope="module")
 def digits_spec():
     return ancestral.load_data("digits").spec
-
-
-# A tokenizer alone, on the command line
 
 
 TINY = (

@@ -139,6 +139,55 @@ def test_codes_of_another_training_are_never_trained_on(whole, calls, tmp_path):
     assert content(copy / "codes" / "top") == content(whole / "codes" / "top")
 
 
+def joined(base, out):
+    return train(Noted, data="digits", out=out, options=OPTIONS, start_from=base, only=("bottom",)).path
+
+
+def test_what_a_run_to_start_from_has_prepared_is_taken(whole, calls, tmp_path, monkeypatch):
+    there = whole / "codes" / "top"
+    run = joined(whole, tmp_path / "linked")
+    assert not calls
+    assert content(run / "codes" / "top") == content(there)
+    assert all((run / "codes" / "top" / path.name).samefile(path) for path in there.iterdir())
+    assert weights(run) == weights(whole)
+
+    def refused(source, target):
+        raise OSError(18, "Invalid cross-device link")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", refused)
+        run = joined(whole, tmp_path / "copied")
+    assert not calls
+    assert content(run / "codes" / "top") == content(there)
+    assert not any((run / "codes" / "top" / path.name).samefile(path) for path in there.iterdir())
+    copy = Path(shutil.copytree(whole, tmp_path / "damaged"))
+    with (copy / "codes" / "top" / "train.x.bin").open("r+b") as file:
+        file.write(b"torn")
+    run = joined(copy, tmp_path / "anew")
+    assert calls
+    assert content(run / "codes" / "top") == content(there)
+    calls.clear()
+    shutil.rmtree(tmp_path / "linked" / "checkpoints" / "bottom")
+    assert weights(joined(whole, tmp_path / "linked")) == weights(whole)
+    assert not calls, "a run goes on with its own"
+
+
+def test_other_data_or_another_tokenizer_are_never_taken(whole, calls, digits, fabric, tmp_path):
+    model = Noted.from_pretrained(whole / "model")
+    for run, data, same in (
+        ("same", digits, True),
+        ("data", replace(digits, fingerprint="another"), False),
+    ):
+        calls.clear()
+        examples(tmp_path / run, model.stages()[1], model, data, fabric, bases=[tmp_path / "none", whole])
+        assert (not calls) == same
+    with torch.no_grad():
+        model.tokenizer[0].weight.add_(1)
+    calls.clear()
+    examples(tmp_path / "weights", model.stages()[1], model, digits, fabric, bases=[whole])
+    assert calls
+
+
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})

@@ -70,7 +70,20 @@ def test_processes_have_buckets_or_the_largest_part():
     assert divided == {"weights": 48, "gradients": 48, "Adam": 96}
 
 
+def test_other_stages_count_once_and_whole():
+    own, other = nn.Linear(5, 3), nn.Linear(3, 4)  # 18 and 16 parameters
+    stage = Stage("training", (Phase("training", (own,)),))
+    others = [*other.parameters(), *own.parameters(), other.weight]
+    for how in ({}, {"processes": 2, "sharded": True}):
+        assert held(stage, Optimization(), others=others, **how)["weights of other stages"] == 64
+    assert "weights of other stages" not in held(stage, Optimization(), others=own.parameters())
+
+
 def test_words():
+    both = {"weights": 1000, "gradients": 500, "weights of other stages": 2**20}
+    assert described(both, "top") == (
+        "1.5 KiB for weights and gradients of top, 1.0 MiB for weights of other stages"
+    )
     assert described({"weights": 1000}, "prior") == "1000 B for weights of prior"
     mixed = {"weights": 2**20, "gradients": 2**19, "Adam": 2**20}
     assert described(mixed, "top") == "2.5 MiB for weights, gradients and Adam of top"

@@ -49,13 +49,13 @@ def main(arguments: list[str]) -> None:
     import torch
 
     from ancestral.evaluation import complete
-    from ancestral.evaluation.sampling import upper_rows
+    from ancestral.evaluation.sampling import as_completing, upper_rows
     from ancestral.evaluation.subject import Subject
     from ancestral.media import comparison, write_png
 
     subject = Subject.find(options.run, device(options.device))
     spec, how = subject.model.spec, options.sampling
-    subject.model.check_sampling(how)
+    as_completing(subject.model).check_sampling(how)
     if len(spec.shape) != 3:
         raise UserError(
             f"expected a model of images, got one of {spec.shape}", "use ancestral.complete from Python"

@@ -9,6 +9,9 @@ import tyro
 
 from ancestral.cli.options import Device, RunName, device
 from ancestral.cli.parse import parse, shown_as
+from ancestral.errors import UserError
+
+_SHARD = 1000
 
 
 @dataclass(frozen=True)
@@ -18,8 +21,9 @@ class Options:
     run: RunName
     codes: Annotated[Path, tyro.conf.Positional, shown_as("CODES")]
     """Folder or file of codes that tokenize wrote, or a file of the same form."""
-    format: Literal["sheet", "files", "npz"] = "npz"
-    """One PNG sheet, a PNG file each, or one .npz."""
+    format: Literal["sheet", "files", "npz", "shards"] = "npz"
+    """One PNG sheet, a PNG file each, one .npz with x and labels if they are there, or a folder of .npz with
+    1000 examples each, one after another, for more than the memory holds."""
     n: Annotated[int | None, shown_as("INT")] = None
     """Decode the first so many only; all if left out."""
     out: Annotated[Path, shown_as("FOLDER")] = Path()
@@ -30,7 +34,8 @@ class Options:
 def main(arguments: list[str]) -> None:
     """Decode and write."""
     options = parse(Options, arguments, "detokenize")
-    from ancestral.evaluation import detokenize, read_codes
+    from ancestral.evaluation import detokenize
+    from ancestral.evaluation.code_files import read_labeled_codes
     from ancestral.media import write_examples
     from ancestral.runs import load
 
@@ -38,16 +43,49 @@ def main(arguments: list[str]) -> None:
     folder = options.codes.is_dir()
     if folder:
         _check_weights(model, options.codes)
-    x = detokenize(model, read_codes(options.codes, options.n), progress=True)
     name = options.codes.resolve().name if folder else options.codes.stem
-    print(write_examples(options.out, name, x, model.spec, kind=options.format))
+    if options.format == "shards":
+        _write_shards(model, options, options.out / f"{name}-decoded")
+        return
+    codes, labels = read_labeled_codes(options.codes, options.n)
+    x = detokenize(model, codes, progress=True)
+    print(write_examples(options.out, name, x, model.spec, labels, kind=options.format))
+
+
+def _write_shards(model: Any, options: Options, out: Path) -> None:
+    """Decode some examples after others, each into a file of their own."""
+    from ancestral.evaluation import detokenize, read_code_shards
+    from ancestral.evaluation.code_files import read_labeled_codes
+    from ancestral.evaluation.tokens import as_tokenizer
+    from ancestral.media import write_examples
+    from ancestral.progress import bar
+
+    if out.exists():
+        raise UserError(f"expected a new folder, got {out} which is there already", "choose another --out")
+    if options.codes.is_dir() and (options.n is None or options.n > 0):
+        shards = read_code_shards(options.codes)
+        n, whole = min(len(shards), options.n or len(shards)), shards.labeled()
+    else:
+        codes = read_labeled_codes(options.codes, options.n)
+        as_tokenizer(model).check_codes(codes.levels)
+        n, whole = len(codes.levels[0]), iter([codes])
+    parts, done = (part for codes in whole for part in codes.split(_SHARD)), 0
+    with bar("decoding", total=n) as tell:
+        for k, (levels, labels) in enumerate(parts):
+            x = detokenize(model, tuple(level[: n - done] for level in levels))
+            classes = None if labels is None else labels[: n - done]
+            write_examples(out, f"shard-{k:05d}", x, model.spec, classes, kind="npz")
+            done += len(x)
+            tell(done)
+            if done == n:
+                break
+    print(out)
 
 
 def _check_weights(model: Any, codes: Path) -> None:
     """Say so if the codes are of other weights, which need not be a mistake: a decoder may be tuned later."""
     from ancestral.evaluation import read_code_shards
-    from ancestral.evaluation.bulk_tokens import codes_checksum
-    from ancestral.evaluation.tokens import as_tokenizer
+    from ancestral.evaluation.tokens import as_tokenizer, codes_checksum
 
     if read_code_shards(codes).manifest.weights != codes_checksum(as_tokenizer(model)):
         problem = f"the codes in {codes} were made with other weights, and may decode to noise with these"

@@ -6,7 +6,7 @@ import io
 import itertools
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import tyro
@@ -61,8 +61,8 @@ def _number(
     Several are written with commas: after spaces, what follows the option would be read as more of them.
     """
     hints = [hint for hint in typing.get_args(option.type) if hint is not type(None)]
-    several = any(typing.get_origin(hint) is tuple for hint in hints)
-    kinds = [getattr(hint, "__origin__", hint) for hint in hints if typing.get_origin(hint) is not tuple]
+    several = any(_is_sequence(hint) for hint in hints)
+    kinds = [getattr(hint, "__origin__", hint) for hint in hints if not _is_sequence(hint)]
     optional = type(None) in typing.get_args(option.type)
     if len(kinds) != 1 or kinds[0] not in (int, float) or not (optional or several):
         return None
@@ -70,9 +70,8 @@ def _number(
 
     def read(words: list[str]) -> Any:
         parts = words[0].split(",") if several else words
-        if optional and parts == ["None"]:
-            return None
-        return tuple(map(kind, parts)) if len(parts) > 1 else kind(parts[0])
+        values = [None if optional and part == "None" else kind(part) for part in parts]
+        return tuple(values) if len(values) > 1 else values[0]
 
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
@@ -83,6 +82,10 @@ def _number(
             ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         ],
     )
+
+
+def _is_sequence(hint: Any) -> bool:
+    return typing.get_origin(hint) in (tuple, Sequence)
 
 
 def _one_line(box: str, command: str, known: Callable[[], list[str]]) -> UserError:
@@ -150,21 +153,20 @@ def _same_end(option: str, known: list[str]) -> list[str]:
 def take_option(arguments: list[str], name: str) -> str | None:
     """The value of ``name`` in the arguments, which stay as they are.
 
-    For options that decide what the other options are.
+    For options that decide what the other options are. As everywhere, - and _ in names are the same.
+
+    >>> take_option(["--model.top-prior", "transformer"], "--model.top_prior")
+    'transformer'
     """
-    for i, argument in enumerate(arguments):
-        if argument == name and i + 1 < len(arguments):
-            return arguments[i + 1]
-        if argument.startswith(f"{name}="):
-            return argument.partition("=")[2]
-    return None
+    return next(iter(take_values(arguments, name)), None)
 
 
 def take_values(arguments: list[str], name: str) -> list[str]:
     """The values of ``name``, which takes several, as ``take_option`` takes one."""
     for i, argument in enumerate(arguments):
-        if argument.startswith(f"{name}="):
-            return [argument.partition("=")[2]]
-        if argument == name:
+        option, given, value = argument.partition("=")
+        if option.replace("_", "-") == name.replace("_", "-"):
+            if given:
+                return [value]
             return list(itertools.takewhile(lambda word: not word.startswith("-"), arguments[i + 1 :]))
     return []

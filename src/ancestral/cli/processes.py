@@ -1,12 +1,12 @@
 """A command that torchrun has started several times."""
 
-import os
+from ancestral.processes import launched, own_process
 
 
 def take_part() -> bool:
     """Have this process stop with torchrun, if that started it; whether it is the one that speaks for all."""
     from ancestral.training.fabric import end_with_launcher
 
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    if launched():
         end_with_launcher()
-    return os.environ.get("RANK", "0") == "0"
+    return own_process()[0] == 0

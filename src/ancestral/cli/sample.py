@@ -111,7 +111,7 @@ def _name(options: Options) -> str:
     short = {"temperature": "t", "top_k": "top", "top_p": "p", "truncation": "truncated"}
     for option, value in how.changes().items():
         name += f"-{short[option]}" + "-".join(
-            f"{v:g}" for v in (value if isinstance(value, tuple) else [value])
+            "all" if v is None else f"{v:g}" for v in (value if isinstance(value, tuple) else [value])
         )
     name += f"-keep{options.keep:g}" if options.keep != 1 else ""
     if options.labels:

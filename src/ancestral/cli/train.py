@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import shlex
 import sys
 import typing
@@ -15,6 +14,7 @@ from ancestral.cli.parse import parse, shown_as, take_option, take_values
 from ancestral.configuration import to_json
 from ancestral.errors import UserError, nearest
 from ancestral.files import read_json
+from ancestral.processes import own_process
 from ancestral.recipe import Optimization, Updates
 from ancestral.runs import Run, command
 from ancestral.taxonomy import INSTRUMENTS, model_class, name_of, rows, title
@@ -39,6 +39,7 @@ def main(arguments: list[str]) -> None:
     plan = _planned(name, rest)
     default = options_of(plan)
     chosen: Any = parse(type(default), rest, f"train {name}", default)
+    _check_kinds(plan, chosen)
     plan = plan.changed(
         model=_as(chosen.model, plan.cls.Config),
         stages={stage: _optimization(getattr(chosen, stage)) for stage in plan.stages},
@@ -52,7 +53,7 @@ def main(arguments: list[str]) -> None:
         if getattr(chosen, required) is None:
             usage = f"write ancestral train {name} --data digits --out runs/{name.rpartition(':')[2]}"
             raise UserError(f"expected --{required}, got none", usage)
-    leads = os.environ.get("RANK", "0") == "0"  # one of the processes that torchrun started speaks for all
+    leads = own_process()[0] == 0  # one of the processes that torchrun started speaks for all
     try:
         run = train(
             plan.cls,
@@ -89,14 +90,7 @@ def _planned(name: str, arguments: list[str]) -> Plan:
     given = {o: take_option(arguments, f"--{o}") for o in ("data", "recipe", "config")}
     bases = take_values(arguments, "--from")
     plan = Plan.of(cls, given["data"], recipe=given["recipe"], start_from=bases)
-    for field, choices in cls.choices.items():
-        if kind := take_option(arguments, f"--model.{field}"):
-            kinds = {choice.kind: choice for choice in choices}
-            if kind not in kinds:
-                problem = f"expected --model.{field} to be one of {', '.join(kinds)}, got {kind}"
-                raise UserError(problem, nearest(kind, kinds))
-            if getattr(plan.model, field).kind != kind:
-                plan = plan.changed(model=dataclasses.replace(plan.model, **{field: kinds[kind]}))
+    plan = _of_kinds(plan, arguments)
     if file := given["config"]:
         data, known = read_json(Path(file)), _sections(plan).keys()
         if not isinstance(data, dict) or not data.keys() <= known:
@@ -110,7 +104,29 @@ def _planned(name: str, arguments: list[str]) -> Plan:
             options=data.get("options"),
             where=file,
         )
+        plan = _of_kinds(plan, arguments)  # flags override the file
     return plan
+
+
+def _of_kinds(plan: Plan, arguments: list[str]) -> Plan:
+    """The plan with parts of the kinds that the arguments name."""
+    for field, choices in plan.cls.choices.items():
+        if kind := take_option(arguments, f"--model.{field}"):
+            kinds = {choice.kind: choice for choice in choices}
+            if kind not in kinds:
+                problem = f"expected --model.{field} to be one of {', '.join(kinds)}, got {kind}"
+                raise UserError(problem, nearest(kind, kinds))
+            if getattr(plan.model, field).kind != kind:
+                plan = plan.changed(model=dataclasses.replace(plan.model, **{field: kinds[kind]}))
+    return plan
+
+
+def _check_kinds(plan: Plan, chosen: Any) -> None:
+    """Raise UserError if a part is of another kind than the parsed options name: for one named twice."""
+    for field in plan.cls.choices:
+        kind, taken = getattr(chosen, f"{field}_kind"), getattr(plan.model, field).kind
+        if kind not in (None, taken):
+            raise UserError(f"expected one --model.{field}, got {taken} and {kind}", "name it once")
 
 
 def _sections(plan: Plan) -> dict[str, Any]:
@@ -132,7 +148,8 @@ def options_of(plan: Plan) -> Any:
     recipes = f"Named defaults, one of {', '.join(plan.cls.recipes)}; now {plan.recipe}: {plan.source}."
     source = "digits, fashion-mnist, a folder of images, hub:OWNER/NAME or table:FILE."
     folder = "Run directory; if it holds this run, the training goes on."
-    only = "Stages to train, which need those that they build on; all if left out."
+    only = "Stages to train, which need those that they build on; if left out all, or with --from those that "
+    only += "none of its runs has."
     file = "JSON file of options, as --print-config prints; flags override it."
     start = "Runs whose stages are taken over where not trained, each from the first that has it. Without "
     start += "--stages those are trained that none has; beside one run that has them all, the last."

@@ -1,13 +1,13 @@
 """Evaluation: likelihood, reconstruction, codes, samples."""
 
-from ancestral.evaluation.bulk import Shards, read_shards, sample_shards
-from ancestral.evaluation.bulk_tokens import tokenize_shards
-from ancestral.evaluation.code_shards import CodeShards, read_code_shards
+from ancestral.evaluation.code_files import read_codes, write_codes
 from ancestral.evaluation.evaluation import evaluate
 from ancestral.evaluation.reconstruction import reconstruct
 from ancestral.evaluation.rejection import Gate
 from ancestral.evaluation.sampling import complete, sample
-from ancestral.evaluation.tokens import detokenize, read_codes, tokenize, write_codes
+from ancestral.evaluation.sharded_codes import CodeShards, read_code_shards, tokenize_shards
+from ancestral.evaluation.sharded_samples import Shards, read_shards, sample_shards
+from ancestral.evaluation.tokens import detokenize, tokenize
 from ancestral.figures import Codebook, Evaluation, Figure
 
 __all__ = [

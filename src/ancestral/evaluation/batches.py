@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import torch
 
+from ancestral.pipeline import part_size
 from ancestral.progress import watched
 
 SIZE = 50
@@ -11,7 +12,7 @@ SIZE = 50
 five times as many."""
 
 
-def batches(n: int, what: str, *, device: torch.device, show: bool) -> Iterable[slice]:
-    """Where each batch of ``n`` examples lies, one after another."""
-    size = SIZE if device.type == "cpu" else 5 * SIZE
+def batches(n: int, what: str, *, device: torch.device, show: bool, dims: int = 1) -> Iterable[slice]:
+    """Where each batch of ``n`` examples lies, one after another: with many dimensions, of fewer."""
+    size = part_size(dims, SIZE if device.type == "cpu" else 5 * SIZE)
     return watched([slice(first, first + size) for first in range(0, n, size)], what, show=show)

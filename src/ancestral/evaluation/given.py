@@ -11,7 +11,7 @@ from ancestral.batch import Batch
 from ancestral.data import Dataset, ImageOptions
 from ancestral.data.load import load_examples
 from ancestral.errors import UserError
-from ancestral.evaluation.bulk import read_shards
+from ancestral.evaluation.sharded_samples import read_shards
 from ancestral.evaluation.shards import MANIFEST
 from ancestral.files import check_readable
 from ancestral.hub import CONFIG

@@ -1,6 +1,6 @@
 """What a measurement is given, and what it gives."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
@@ -54,6 +54,8 @@ class Examined:
     """k of the importance-weighted bound, for models that have one; 0 and 1 leave it out."""
     progress: bool = False
     """Whether to show progress."""
+    named: Sequence[str] = ()
+    """Measures that were asked for by name; none if all are taken that draw nothing."""
 
     def each(self, what: str, function: Callable[..., Tensor], *more: Tensor) -> Tensor:
         """``function`` of each batch and of the same part of ``more``, on the model's device."""

@@ -30,8 +30,8 @@ def sample(
     keep: float = 1.0,
     gate: Gate | None = None,
     temperature: PerLevel[float] = 1.0,
-    top_k: PerLevel[int] | None = None,
-    top_p: PerLevel[float] | None = None,
+    top_k: PerLevel[int | None] = None,
+    top_p: PerLevel[float | None] = None,
     truncation: float | None = None,
     seed: int = 0,
     device: str | torch.device | None = None,
@@ -51,7 +51,8 @@ def sample(
             all, without a gate.
         gate: the classifier that ``keep`` below 1 asks.
         temperature: 1 samples the model; lower values give likelier, less diverse samples. It and the next
-            two may have a value for each level of a model with levels of codes, coarse to fine.
+            two may have a value for each level of a model with levels of codes, coarse to fine; of top_k
+            and top_p None leaves a level alone.
         top_k: draw from the k likeliest levels of each value (models that draw values in order).
         top_p: draw from the likeliest levels that together reach probability p (the same models).
         truncation: keep the latents this near to their mean (models that say so).
@@ -76,7 +77,7 @@ def sample(
         classes = given.repeat(-(-n // len(given)))[:n]
     network.spec.check_contexts(contexts, n)
     generator = torch.Generator(network.device).manual_seed(check_seed(seed))
-    options = Sampling.of(temperature=temperature, top_k=top_k, top_p=top_p, truncation=truncation)
+    options = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, truncation=truncation)
     with bar("sampling", show=progress) as advance:
         if chosen is None:
             parts = draw(
@@ -161,10 +162,7 @@ def complete(
             or of another shape.
     """
     subject = Subject.find(model, device)
-    network = subject.model
-    if not isinstance(network, Completes):
-        problem = f"expected a model that completes examples, got {type(network).__name__}"
-        raise UserError(problem, "train an autoregressive model: ancestral train pixelcnnpp")
+    network = as_completing(subject.model)
     subject.check_trained()
     examples = subject.examples(data, split, n, preparation)
     if known is None:
@@ -191,6 +189,14 @@ def complete(
 
     with bar("completing", show=progress) as advance:
         return examples.x, torch.cat(list(_in_parts(len(examples), batch, advance)))
+
+
+def as_completing(model: Model) -> Completes:
+    """The model as one that completes. Raises UserError if it is none."""
+    if not isinstance(model, Completes):
+        problem = f"expected a model that completes examples, got {type(model).__name__}"
+        raise UserError(problem, "train an autoregressive model: ancestral train pixelcnnpp")
+    return model
 
 
 def upper_rows(spec: Spec, rows: int) -> Tensor:

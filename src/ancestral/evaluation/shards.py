@@ -72,17 +72,6 @@ def own_device(device: str | torch.device) -> torch.device:
     return torch.device("cuda", int(local) % max(1, torch.cuda.device_count()))
 
 
-def own_process() -> tuple[int, int]:
-    """This process's number among those that torchrun started, and how many these are; 0 of 1 without it."""
-    rank, world = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
-    if rank is None or world is None:
-        return 0, 1
-    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
-        problem = f"expected RANK below WORLD_SIZE in the environment, got {rank} and {world}"
-        raise UserError(problem, "start with torchrun, or unset both")
-    return int(rank), int(world)
-
-
 def _is_trace(path: Path) -> bool:
     """Whether a path is what a process leaves that is killed as it begins, or has while it does."""
     return is_leftover(path) or path.name.startswith(f".{MANIFEST}.")

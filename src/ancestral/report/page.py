@@ -198,6 +198,9 @@ def _context(run: Path) -> dict[str, Any]:
         "reconstructions": picture(run / "samples" / "reconstructions.png")
         or latest(run / "samples", "reconstructions", order),
         "levels": picture(run / "samples" / "levels.png"),
+        "level_rows": [
+            figure.name.removeprefix("MSE of ") for figure in figures if figure.name.startswith("MSE of ")
+        ],
         "latent": picture(run / "samples" / "latent.png"),
         "interpolations": picture(run / "samples" / "interpolations.png"),
         "codebooks": _codebooks(evaluation.codebooks) if evaluation else [],

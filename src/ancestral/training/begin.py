@@ -7,9 +7,8 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +23,7 @@ from ancestral.errors import UserError, check_type
 from ancestral.files import locked
 from ancestral.measures.classifier import Classifier
 from ancestral.model import Model
+from ancestral.processes import alone
 from ancestral.recipe import Optimization
 from ancestral.runs import Run
 from ancestral.stages import Stage
@@ -74,7 +74,8 @@ def train(
         start_from: a run, or several, whose stages are taken over where they are not trained, each from the
             first that has trained it.
         only: names of the stages to train, which need the stages that they build on. If there are none, all
-            that no run to start from has; where the only one has them all, the last.
+            that no run to start from has; where the only one has them all, the last. A run that goes on
+            trains and takes over what it did when it began, though a run to start from may have more now.
 
     Raises:
         UserError: anything asked for cannot be done; nothing is overwritten.
@@ -94,9 +95,8 @@ def train(
     network.classes = dataset.classes
     parts = network.stages()
     plan = plan.fitted(parts)
-    sources = [Source.of(base) for base in plan.bases]
-    chosen = plan.trained(parts, only, {name for source in sources for name in source.trained})
-    taken = take_over(network, sources, chosen)
+    path, origins = Path(out), [str(base.path) for base in plan.bases]
+    chosen, taken = _taken_over(network, plan, only, _begun(path, origins))
     optimizations = {name: plan.stages[name] for name in chosen}
     result_options = {name: getattr(plan.options, name) for name in RESULT_OPTIONS}
     result_options["processes"] = processes()
@@ -113,18 +113,23 @@ def train(
     )
     manifest |= {"parameters": {stage.name: _parameters(stage) for stage in parts}}
     manifest |= {"threads": torch.get_num_threads()}
-    if sources:
-        paths = [str(source.path) for source in sources]
-        manifest["from"] = paths if len(paths) > 1 else paths[0]
-    if sources or {*chosen} != {*plan.stages}:
+    if origins:
+        manifest |= {"from": origins, "taken": list(taken)}
+    if origins or {*chosen} != {*plan.stages}:
         manifest["only"] = list(chosen)
-    path = Path(out)
     monitor = None
     if Monitor.is_wanted(dataset, [part for part in parts if part.name in chosen], plan.options):
         classifier = classifier_of(dataset, "features", progress=True)
         monitor = Monitor(classifier, dataset.validation, plan.options.seed)
     trainer = Trainer(
-        network, dataset, optimizations, options=plan.options, path=path, taken=taken, monitor=monitor
+        network,
+        dataset,
+        optimizations,
+        options=plan.options,
+        path=path,
+        taken=taken,
+        bases=[base.path for base in plan.bases],
+        monitor=monitor,
     )
     if trainer.fabric.is_global_zero:
         Run.check(path, manifest)  # before a lock would leave a trace in somebody else's folder
@@ -141,6 +146,35 @@ def train(
 
     trainer.fit(describe)
     return Run.open(path)
+
+
+def _begun(path: Path, origins: Sequence[str]) -> Run | None:
+    """The run at ``path`` if it takes over stages from the same runs, which may have trained more since."""
+    if not origins or not (path / "run.json").is_file():
+        return None
+    there = Run.open(path)
+    return there if there.manifest.get("from") == list(origins) else None
+
+
+def _taken_over(
+    network: Model, plan: Plan, only: Sequence[str], begun: Run | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the stages that are trained, and of those whose weights the model has then got.
+
+    The models of the runs to start from are loaded here, and here alone: a training has no use for them.
+
+    Args:
+        network: the model, freshly built; it gets the weights.
+        plan: what is trained.
+        only: names of the stages to train, as somebody asked.
+        begun: the run that goes on, which trains and takes over what it did when it began.
+    """
+    sources, parts = [Source.of(base) for base in plan.bases], network.stages()
+    if begun is None or (only and {*only} != {*begun.manifest.get("only", ())}):
+        chosen = plan.trained(parts, only, {name for source in sources for name in source.trained})
+        return chosen, take_over(network, sources, chosen)
+    chosen = tuple(stage.name for stage in parts if stage.name in begun.manifest.get("only", ()))
+    return chosen, take_over(network, sources, chosen, begun.manifest.get("taken"))
 
 
 def build(cls: type[Model], config: Any, spec: Any, seed: int) -> Model:
@@ -194,7 +228,7 @@ def classifier_of(
     if device is not None and torch.device(device).type == "cpu":
         options = replace(options, device="cpu")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_suffix(".lock")), _one_process():
+    with locked(path.with_suffix(".lock")), alone():
         if not Classifier.is_saved(path / "model"):
             if progress:
                 print(f"training a classifier of {dataset.source} ({role}), kept in {path}", file=sys.stderr)
@@ -202,17 +236,6 @@ def classifier_of(
             with contextlib.redirect_stdout(said), torch.enable_grad():  # who asks may have turned them off
                 train(Classifier, data=dataset, out=path, recipe=role, stages=stages, options=options)
     return Classifier.from_pretrained(path / "model")
-
-
-@contextlib.contextmanager
-def _one_process() -> Iterator[None]:
-    """Within, a training is one of this process alone, even if torchrun started it with others."""
-    names = [name for name in os.environ if name in ("RANK", "WORLD_SIZE") or name.startswith("TORCHELASTIC")]
-    there = {name: os.environ.pop(name) for name in names}
-    try:
-        yield
-    finally:
-        os.environ |= there
 
 
 def _folder() -> Path:

@@ -6,7 +6,7 @@ All of it is safetensors and JSON.
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,24 +167,29 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
-    """The inverse of ``flatten_optimizer``."""
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer,
+    flat: dict[str, Tensor],
+    laid_out: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> None:
+    """The inverse of ``flatten_optimizer``.
+
+    Args:
+        optimizer: what is restored.
+        flat: its state.
+        laid_out: what is made of a value of a parameter's shape, and the parameter (``sharding.like``).
+    """
+    lay_out = laid_out or _like
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for key, value in flat.items():
         index, _, name = key.partition(".")
         parameter = parameters[int(index)]
-        if hasattr(parameter, "full_tensor"):  # in parts, one for each process
-            from ancestral.training.sharding import like  # noqa: PLC0415
-
-            whole = value.shape == parameter.shape
-            state.setdefault(int(index), {})[name] = like(value, parameter) if whole else value
-            continue
-        # Fused optimizers walk through parameter and state side by side in memory: one layout for both.
-        laid_out = (
-            torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-            if value.shape == parameter.shape
-            else value
-        )
-        state.setdefault(int(index), {})[name] = laid_out
+        same = value.shape == parameter.shape
+        state.setdefault(int(index), {})[name] = lay_out(value, parameter) if same else value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _like(value: Tensor, parameter: Tensor) -> Tensor:
+    """A value as its parameter lies in memory: fused optimizers walk through both side by side."""
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)

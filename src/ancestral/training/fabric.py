@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ancestral.errors import UserError
+from ancestral.processes import launched, own_process
 from ancestral.training.options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def end_with_launcher() -> None:
 
 def processes() -> int:
     """Processes that torchrun started for this training; 1 without it."""
-    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+    return own_process()[1] if launched() else 1
 
 
 def build_fabric(options: TrainingOptions, *, unused_parameters: bool = False) -> "Fabric":
@@ -42,7 +43,7 @@ def build_fabric(options: TrainingOptions, *, unused_parameters: bool = False) -
         problem = "expected several processes to shard a model over, got one"
         raise UserError(problem, "start them with torchrun, or leave --strategy out")
     accelerator = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if not launched():
         return Fabric(accelerator=accelerator, devices=1, precision=options.precision)
     end_with_launcher()
     local = int(os.environ["LOCAL_WORLD_SIZE"])

@@ -19,7 +19,7 @@ from ancestral.errors import Interrupted, UserError
 from ancestral.files import sweep
 from ancestral.model import Model, repeated_blocks
 from ancestral.recipe import Optimization
-from ancestral.stages import Phase, Progress, Stage, initialize, owned
+from ancestral.stages import Phase, Progress, Stage, idle, initialize, owned
 from ancestral.training import checkpoints, prepared
 from ancestral.training.averaging import Average, settle
 from ancestral.training.batches import Batches
@@ -30,6 +30,7 @@ from ancestral.training.journal import Journal
 from ancestral.training.monitor import Monitor
 from ancestral.training.optimizers import build_optimizer, learning_rate
 from ancestral.training.options import TrainingOptions
+from ancestral.training.placement import place
 from ancestral.training.randomness import derive, seed_step
 from ancestral.training.recompute import recomputed
 from ancestral.training.size import held
@@ -58,6 +59,7 @@ class Trainer:
         options: how the training runs.
         path: the run directory.
         taken: names of stages that another run has trained.
+        bases: runs that stages are taken from, which may have prepared the same data.
         monitor: what measures samples meanwhile.
     """
 
@@ -70,11 +72,14 @@ class Trainer:
         options: TrainingOptions,
         path: Path,
         taken: Sequence[str] = (),
+        bases: Sequence[Path] = (),
         monitor: Monitor | None = None,
     ) -> None:
         self.model, self.data, self.optimizations, self.monitor = model, data, stages, monitor
-        self.options, self.path, self.taken = options, path, tuple(taken)
+        self.options, self.path, self.taken, self.bases = options, path, tuple(taken), tuple(bases)
         self.stages = [stage for stage in model.stages() if stage.name in stages]
+        self._absent = idle(model, model.stages(), [*stages, *self.taken])
+        """By stage that is neither trained nor taken over: the names of its weights, which are not saved."""
         self._constants = {id(p) for p in model.parameters() if not p.requires_grad}
         self._infinite = {n for n, t in model.state_dict().items() if not bool(t.isfinite().all())}
         if options.precision == "64-true":
@@ -147,7 +152,7 @@ class Trainer:
         if damaged and checkpoint is None and self._leads:
             print("no whole checkpoint is left: the training starts over", flush=True)
         if checkpoint is not None:
-            self.model.load_weights(checkpoint.weights, str(folder))
+            self.model.load_weights(checkpoint.weights, str(folder), absent=self._left_out)
             self._seconds, self._averages = checkpoint.seconds, checkpoint.averages
             self._updates = checkpoint.updates
             if self._leads and (damaged or checkpoint.step < self.optimizations[checkpoint.stage].steps):
@@ -161,7 +166,7 @@ class Trainer:
         if self._leads and not self.model.is_saved(self.path / "model"):
             # Of a run that is complete but for this, or that takes over all stages.
             self.model.trained = self._trained(self.stages[-1] if self.stages else None)
-            self.model.save_pretrained(self.path / "model")
+            self.model.save_pretrained(self.path / "model", without=self._absent)
 
     def _recomputed(self, stage: Stage) -> tuple[nn.Module, ...]:
         """The blocks whose activations a stage does not keep."""
@@ -251,11 +256,14 @@ class Trainer:
         """Everything that the steps of a stage need, as it was at the checkpoint."""
         optimization, device = self.optimizations[stage.name], self.fabric.device
         self._train_only(*stage.phases)
-        self.model.to(device)
+        resting = self.resting(stage)
+        place(self.model, device, resting)
         if self.options.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         averages = settle(self.model, self._averages, owned(self.model, stage.modules))
-        train, validation = prepared.examples(self.path, stage, self.model, self.data, self.fabric)
+        train, validation = prepared.examples(
+            self.path, stage, self.model, self.data, self.fabric, bases=self.bases
+        )
         batches = Batches(
             train,
             optimization.batch_size,
@@ -279,7 +287,7 @@ class Trainer:
             device=device,
             batches=batches,
             validation=validation,
-            module=self.fabric.setup_module(self._compiled(stage, loss)),
+            module=self.fabric.setup_module(self._compiled(stage, loss), move_to_device=not resting),
             optimizers={
                 p.name: self.fabric.setup_optimizers(
                     build_optimizer(parts(p.parameters), optimization.of(p.name))
@@ -293,7 +301,8 @@ class Trainer:
         )
         if checkpoint is not None:
             for name, optimizer in work.optimizers.items():
-                checkpoints.restore_optimizer(optimizer.optimizer, checkpoint.optimizers[name])
+                like = None if shards is None else shards.like
+                checkpoints.restore_optimizer(optimizer.optimizer, checkpoint.optimizers[name], like)
             work.sums = dict(checkpoint.sums)
         return work
 
@@ -304,7 +313,8 @@ class Trainer:
         from ancestral.training.sharding import Shards  # noqa: PLC0415
 
         self._train_mode(stage)  # the copy's too, which nothing else is done with
-        return Shards(self.model, stage, self.optimizations[stage.name].steps, self.fabric.device)
+        steps = self.optimizations[stage.name].steps
+        return Shards(self.model, stage, steps, self.fabric.device, self.resting(stage))
 
     def is_sharded(self, stage: Stage) -> bool:
         """Whether each process has a part of the weights that a stage trains, as ``strategy`` says."""
@@ -316,7 +326,21 @@ class Trainer:
     def held(self, stage: Stage) -> dict[str, int]:
         """Bytes that one process holds while a stage is trained, by what they are for."""
         optimization, processes = self.optimizations[stage.name], self.fabric.world_size
-        return held(stage, optimization, processes=processes, sharded=self.is_sharded(stage))
+        resting = self.resting(stage)
+        others = [p for name, p in self.model.named_parameters() if name not in resting]
+        sharded = self.is_sharded(stage)
+        return held(stage, optimization, processes=processes, sharded=sharded, others=others)
+
+    def resting(self, stage: Stage) -> set[str]:
+        """The names of the weights that stay in the memory of the host while a GPU trains a stage.
+
+        They are those of the stages that it does not need; all are on the device where DDP wants them there.
+        """
+        if self.fabric.device.type == "cpu" or (self.fabric.world_size > 1 and not self.is_sharded(stage)):
+            return set()
+        names = {n for names in idle(self.model, self.model.stages(), [stage.name]).values() for n in names}
+        first, _ = next(self.model.named_parameters())
+        return set() if first in names else names  # the model is said to be where its first parameter is
 
     def _average(self, stage: Stage, values: Mapping[str, Tensor], shards: "Shards | None") -> Average | None:
         """The average of a stage, which goes on from ``values`` where there are any."""
@@ -466,8 +490,11 @@ class Trainer:
 
     def _look(self, work: Work, done: int, due: Callable[[int], bool]) -> None:
         """Evaluate and draw with the averaged weights."""
-        if work.shards is not None and self._leads:
-            self.model.to(work.device)
+        resting = self.resting(work.stage)
+        draws = due(self.options.sample_every) or due(self._measure_every)
+        at_rest = () if draws and self.model.can_sample(self._trained(work.stage)) else resting
+        if self._leads:
+            place(self.model, work.device, at_rest)
         average = self._whole(work)
         with average.in_place() if average is not None else nullcontext():
             if due(self.options.evaluate_every):
@@ -478,6 +505,8 @@ class Trainer:
                 self._measure(work, done)
         if work.shards is not None:
             self.model.to("cpu")
+        else:
+            place(self.model, work.device, resting)
         self._train_mode(work.stage)
         work.clock = time.perf_counter()
 
@@ -509,11 +538,11 @@ class Trainer:
             if done == work.optimization.steps:
                 self.model.trained = self._trained(work.stage)
                 with average.in_place() if average is not None else nullcontext():
-                    self.model.save_pretrained(self.path / "model")
+                    self.model.save_pretrained(self.path / "model", without=self._absent)
             state = Checkpoint(
                 stage=work.stage.name,
                 step=done,
-                weights=self.model.state_dict(),
+                weights={n: t for n, t in self.model.state_dict().items() if n not in self._left_out},
                 optimizers=optimizers,
                 averages=average.values if average is not None else {},
                 updates=average.updates if average is not None else 0,
@@ -523,6 +552,11 @@ class Trainer:
             checkpoints.save(self.path / "checkpoints", state, self.options.keep)
         self._saved = time.monotonic()
         self.fabric.barrier()
+
+    @property
+    def _left_out(self) -> set[str]:
+        """The names of what is not saved; a model that is built again has the same values, by its seed."""
+        return {name for names in self._absent.values() for name in names}
 
     def _learned(self) -> dict[str, Tensor]:
         """All that is saved, without what was not finite from the start (a mask of attention)."""
@@ -546,7 +580,8 @@ class Trainer:
         self.model.eval()
         sums: dict[str, float] = {}
         seed_step(work.device, self.options.seed, work.stage.name, "validation")
-        size = work.optimization.batch_size
+        # What one process has in memory at a time in a step.
+        size = max(1, work.optimization.batch_size // (work.optimization.accumulate * self.fabric.world_size))
         for phase in phases:
             for start in range(0, seen, size):
                 batch = work.validation[start : min(start + size, seen)].to(work.device)

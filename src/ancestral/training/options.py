@@ -13,15 +13,15 @@ class TrainingOptions(Configuration):
     seed: Natural = 0
     """Start of all randomness: batches, noise, initial weights."""
     precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
-    """Arithmetic of a step. bf16-mixed pays on recent GPUs and on CPUs with matrix units for it (AMX); it slows
-    others down."""
+    """Arithmetic of a step. bf16-mixed pays on recent GPUs and CPUs with AMX, and slows other CPUs down."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes a GPU where there is one."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
     """Of several processes: all have whole copies (ddp), or each has a part of weights, gradients and the
-    optimizer's state (fsdp), with whole copies of the weights in the memory of the host. It shards stages of
-    one phase whose networks are autoregressive, or another model's that names its blocks; other stages have
-    copies. The checkpoints are the same, and a run may go on with the other one."""
+    optimizer's state (fsdp). It shards stages of one phase whose networks are autoregressive, or another
+    model's that names its blocks; other stages have copies. Each process keeps all weights whole in the
+    memory of the host too, and the first GPU has them whole while it evaluates and draws. The checkpoints are
+    the same, and a run may go on with the other one."""
     channels_last: bool = True
     """Keep images channels-last in memory, which makes convolutions faster on most machines."""
     log_every: Count = 50

@@ -3,12 +3,15 @@
 That is computed once for all stages that prepare with the same function, and kept in the run directory: a
 file for each tensor, written part by part and mapped, so that it need never fit into memory. Beside them
 stands what they were made from, and their checksums. These cost a reading of the files whenever a stage
-begins, which also brings them into the cache that training then reads from.
+begins, which also brings them into the cache that training then reads from. Files of a run to start from that
+were made from the same are taken in place of making them again.
 """
 
 import hashlib
+import os
+import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +27,7 @@ from ancestral.data import Dataset
 from ancestral.errors import UserError
 from ancestral.files import Damaged, check_readable, replacing, write_json
 from ancestral.model import Model
+from ancestral.pipeline import computed, part_size
 from ancestral.progress import bar
 from ancestral.records import read_record
 from ancestral.stages import Stage, needed, owned
@@ -61,11 +65,21 @@ class _About(Configuration):
     """By split and name of the tensor: ``train.x``, ``validation.labels``, ..."""
 
 
-def examples(run: Path, stage: Stage, model: Model, data: Dataset, fabric: "Fabric") -> tuple[Batch, Batch]:
+def examples(
+    run: Path, stage: Stage, model: Model, data: Dataset, fabric: "Fabric", *, bases: Sequence[Path] = ()
+) -> tuple[Batch, Batch]:
     """Training and validation examples of a stage.
 
     What it prepares is made by the first process while the others wait. It is made again if its files are
     damaged, or were made with other weights or of other data.
+
+    Args:
+        run: the run directory.
+        stage: whose data they are.
+        model: whose weights prepare them.
+        data: train, validation and test examples.
+        fabric: the processes and their device.
+        bases: other runs, whose files are taken if they are the same.
     """
     if stage.prepare is None:
         return data.train, data.validation
@@ -73,17 +87,22 @@ def examples(run: Path, stage: Stage, model: Model, data: Dataset, fabric: "Fabr
     if fabric.is_global_zero:
         weights = state_checksum(model, _makers(model, stage))
         if not _is_whole(folder, weights, data.fingerprint):
-            model.eval()
+            others = [place(base, model, stage) for base in bases]
+            same = next((other for other in others if _is_whole(other, weights, data.fingerprint)), None)
             with replacing(folder) as temporary:
                 temporary.mkdir()
-                files = _write(temporary, stage, data, fabric.device)
-                about = _About(weights=weights, data=data.fingerprint, files=files)
-                write_json(temporary / _ABOUT, to_json(about))
+                if same is not None:
+                    _take(same, temporary)
+                else:
+                    model.eval()
+                    files = _write(temporary, stage, data, fabric.device)
+                    about = _About(weights=weights, data=data.fingerprint, files=files)
+                    write_json(temporary / _ABOUT, to_json(about))
     fabric.barrier()
     there = read_record(_About, folder / _ABOUT).files
     tensors = {name: _mapped(folder, name, file) for name, file in there.items()}
     train, validation = (
-        Batch.of({name.removeprefix(f"{split}."): t for name, t in tensors.items() if name.startswith(split)})
+        Batch.of({n.removeprefix(f"{split}."): t for n, t in tensors.items() if n.startswith(f"{split}.")})
         for split in _SPLITS
     )
     return train, validation
@@ -93,6 +112,20 @@ def place(run: Path, model: Model, stage: Stage) -> Path:
     """The folder of what a stage prepares, named after the first stage that prepares the same."""
     sharing = [other.name for other in model.stages() if other.prepare == stage.prepare]
     return run / "codes" / (sharing[0] if sharing else stage.name)
+
+
+def _take(there: Path, folder: Path) -> None:
+    """Have the files of a folder in another one too: the same ones where the system can, else copies.
+
+    Nobody ever writes to them, and each folder goes on without the other.
+    """
+    print(f"taking the data that {there} holds", flush=True)
+    names = [f"{name}.bin" for name in read_record(_About, there / _ABOUT).files]
+    for name in (_ABOUT, *names):
+        try:
+            os.link(there / name, folder / name)
+        except OSError:  # another disk, or one without links
+            shutil.copyfile(there / name, folder / name)
 
 
 def _makers(model: Model, stage: Stage) -> set[str]:
@@ -134,9 +167,11 @@ def _parts(
     """What ``function`` makes of a split, part after part, on the CPU, and how many examples each was."""
     if not len(split):  # it has the tensors that other examples have, without a row
         yield 0, function(train[:1].to(device)).to("cpu")[:0]
-    for start in range(0, len(split), _BATCH):
-        part = split[start : start + _BATCH]
-        yield len(part), function(part.to(device)).to("cpu")
+    size = part_size(split.x[:1].numel(), _BATCH) if len(split) else _BATCH
+    places = [slice(start, min(start + size, len(split))) for start in range(0, len(split), size)]
+    parts = computed(split, places, lambda part: function(part).tensors(), device)
+    for place, part in zip(places, parts, strict=True):
+        yield place.stop - place.start, Batch.of(part)
 
 
 @dataclass

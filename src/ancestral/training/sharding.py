@@ -1,11 +1,16 @@
 """Weights, gradients and the state of optimizers in parts, each process one (FSDP; Zhao et al., 2023).
 
-https://arxiv.org/abs/2304.11277. A process has the whole weights of one block at a time, while it computes
-with them. Imported where it is used alone: torch takes a second or two to load what it needs.
+https://arxiv.org/abs/2304.11277. What the stage at hand trains is in parts, on the devices; a process has the
+whole weights of one block at a time, while it computes with them. Whole are: on each device the weights that
+the stage needs of other stages; in the memory of the host, once for each process, all of the model; on the
+first device, while it evaluates or draws, what that takes (for samples all of the model). So a host holds as
+many whole models as it has processes, and the first device must have room for one.
+
+Imported where it is used alone: torch takes a second or two to load what it needs.
 """
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +22,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ancestral.model import Model, repeated_blocks
 from ancestral.stages import Stage
+from ancestral.training.placement import place
 from ancestral.training.work import PhaseLoss
 
 
@@ -39,11 +45,16 @@ class Shards:
         stage: what is trained, of one phase.
         steps: how many the stage has.
         device: where the steps are computed.
+        resting: names of weights that the steps have no use for: the copy has the model's own, which stay in
+            the memory of the host.
     """
 
-    def __init__(self, model: Model, stage: Stage, steps: int, device: torch.device) -> None:
+    def __init__(
+        self, model: Model, stage: Stage, steps: int, device: torch.device, resting: Collection[str] = ()
+    ) -> None:
         self.model = model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        network = copy.deepcopy(self.model)  # where blocks recompute, its own ones do
+        shared = {id(p): p for name, p in self.model.named_parameters() if name in resting}
+        network = copy.deepcopy(self.model, shared)  # where blocks recompute, its own ones do
         names = [n for n, m in self.model.named_modules() if m in stage.modules]
         trained = [network.get_submodule(name) for name in names]
         inside = {id(p) for module in trained for p in module.parameters()}
@@ -54,12 +65,17 @@ class Shards:
         self.loss = PhaseLoss(network, steps)
         """What the strategy takes: the loss of the copy as a forward pass."""
         fully_shard(self.loss, mesh=mesh, ignored_params=frozen)
-        self.network = network.to(device)
+        place(network, device, resting)
+        self.network = network
 
     def parameters(self, own: Iterable[nn.Parameter]) -> list[nn.Parameter]:
         """The copy's parameters that stand for some of the model's, in the same order."""
         names = {id(p): name for name, p in self.model.named_parameters()}
         return [self.network.get_parameter(names[id(p)]) for p in own]
+
+    def like(self, value: Tensor, other: Tensor) -> Tensor:
+        """See the function ``like``."""
+        return like(value, other)
 
     def split(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Whole tensors by their names in the model, each laid out as the copy's."""
@@ -79,12 +95,12 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def like(value: Tensor, place: Tensor) -> Tensor:
-    """A whole tensor as ``place`` is: this process's part of it on its device, if that one is in parts."""
-    if not isinstance(place, DTensor):
-        return value.to(place.device)
-    value = value.to(place.device)
-    return distribute_tensor(value, place.device_mesh, place.placements, src_data_rank=None)
+def like(value: Tensor, other: Tensor) -> Tensor:
+    """A whole tensor as ``other`` is: this process's part of it on its device, if that one is in parts."""
+    if not isinstance(other, DTensor):
+        return value.to(other.device)
+    value = value.to(other.device)
+    return distribute_tensor(value, other.device_mesh, other.placements, src_data_rank=None)
 
 
 def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -11,20 +11,30 @@ _MOMENTS = {"adam": ("Adam", 2), "adamw": ("AdamW", 2), "adagrad": ("Adagrad", 1
 """What each optimizer that keeps something is called, and how many numbers it keeps of each weight."""
 
 
+OTHERS = "weights of other stages"
+
+
 def held(
-    stage: Stage, optimization: Optimization, *, processes: int = 1, sharded: bool = False
+    stage: Stage,
+    optimization: Optimization,
+    *,
+    processes: int = 1,
+    sharded: bool = False,
+    others: Iterable[nn.Parameter] = (),
 ) -> dict[str, int]:
     """Bytes that one process holds for what a stage trains, by what they are for.
 
-    Weights, gradients, the buckets in which DDP sends these, the optimizers' moments and the average. Not
-    activations, buffers and other stages' weights; of a sharded stage neither the block that is whole at a
-    time nor the copy in the memory of the host.
+    Weights, gradients, the buckets in which DDP sends these, the optimizers' moments and the average; then
+    the weights of other stages that are on the device during the steps. Not activations and buffers, nor what
+    is on a GPU only while samples are drawn there (all of the model); of a sharded stage neither the block
+    that is whole at a time nor the copy in the memory of the host.
 
     Args:
         stage: what is trained.
         optimization: how.
         processes: over which the training runs.
         sharded: whether each of them has a part alone; the largest counts.
+        others: parameters that are on the device too, whole.
 
     >>> from ancestral.stages import Phase
     >>> held(Stage("training", (Phase("training", (nn.Linear(3, 1),)),)), Optimization())
@@ -44,11 +54,13 @@ def held(
         if phase.optimizer is None:
             name, moments = _MOMENTS.get(optimization.of(phase.name).optimizer, ("", 0))
             # Adagrad begins with a moment of every weight, the others with its first gradient.
-            own = size(p for p in phase.parameters if p.requires_grad or name == "Adagrad")
-            bytes_of[name] = bytes_of.get(name, 0) + moments * own
+            kept = size(p for p in phase.parameters if p.requires_grad or name == "Adagrad")
+            bytes_of[name] = bytes_of.get(name, 0) + moments * kept
     if optimization.ema is not None:
         averaged = stage.modules if stage.averaged is None else stage.averaged
         bytes_of["average"] = size(p for module in averaged for p in module.parameters())
+    own = {id(p) for p in everything}
+    bytes_of[OTHERS] = sum(p.nbytes for p in {id(p): p for p in others}.values() if id(p) not in own)
     return {name: n for name, n in bytes_of.items() if n}
 
 
@@ -63,12 +75,19 @@ def described(held: Mapping[str, int], stage: str) -> str:
 
     >>> described({"weights": 2**30, "gradients": 2**30, "Adam": 2**31}, "prior")
     '4.0 GiB for weights, gradients and Adam of prior'
+    >>> described({"weights": 2**30, "weights of other stages": 2**20}, "prior")
+    '1.0 GiB for weights of prior, 1.0 MiB for weights of other stages'
     """
-    *most, last = held or ("nothing",)
+    *most, last = [name for name in held if name != OTHERS] or ("nothing",)
     names = f"{', '.join(most)} and {last}" if most else last
-    total = float(sum(held.values()))
+    others = held.get(OTHERS, 0)
+    text = f"{_size(sum(held.values()) - others)} for {names} of {stage}"
+    return f"{text}, {_size(others)} for {OTHERS}" if others else text
+
+
+def _size(total: float) -> str:
     for unit in ("B", "KiB", "MiB"):
         if total < 1024:
-            return f"{total:.{int(unit != 'B')}f} {unit} for {names} of {stage}"
+            return f"{total:.{int(unit != 'B')}f} {unit}"
         total /= 1024
-    return f"{total:,.1f} GiB for {names} of {stage}"
+    return f"{total:,.1f} GiB"

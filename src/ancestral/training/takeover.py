@@ -1,6 +1,6 @@
 """Weights of earlier runs in place of a training: which run each stage comes from, and whether they fit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from ancestral.configuration import differences, to_json
 from ancestral.errors import UserError
 from ancestral.model import Model
 from ancestral.runs import Run
+from ancestral.spec import Spec
 from ancestral.stages import Stage, needed, owned
 
 _LOOSE = "what no stage trains"
@@ -37,7 +38,9 @@ class Source:
 
 
 @torch.no_grad()
-def take_over(model: Model, sources: Sequence[Source], chosen: Sequence[str]) -> tuple[str, ...]:
+def take_over(
+    model: Model, sources: Sequence[Source], chosen: Sequence[str], among: Collection[str] | None = None
+) -> tuple[str, ...]:
     """Copy the weights of every stage that is not trained from the first run that has trained it.
 
     What no stage trains comes from the first run. Returns the names of the stages.
@@ -46,10 +49,11 @@ def take_over(model: Model, sources: Sequence[Source], chosen: Sequence[str]) ->
         model: freshly built; it gets the weights.
         sources: the runs, the first of which the model's configuration is of.
         chosen: names of the stages that are trained, whose weights stay as they are.
+        among: names of the stages that may be taken over; all if None.
 
     Raises:
-        UserError: the runs are on other data, their weights do not fit the configuration, or stages of
-            several do not belong together.
+        UserError: the runs are on other data, their weights do not fit the configuration or the data, or
+            stages of several do not belong together.
     """
     for source in sources:
         _check_data(model, source)
@@ -59,21 +63,17 @@ def take_over(model: Model, sources: Sequence[Source], chosen: Sequence[str]) ->
     origins = {name: (_LOOSE, source) for source in sources[:1] for name in loose}
     for stage in stages:
         able = [source for source in sources if stage.name in source.trained]
-        if stage.name not in chosen and able:
+        if stage.name not in chosen and able and (among is None or stage.name in among):
             taken[stage.name] = able[0]
             origins |= dict.fromkeys(owned(model, stage.modules), (f"stage {stage.name}", able[0]))
+    _check_same_data([source for source in sources if source in taken.values()])
     for source in sources[1:]:
         _check_options(model, source, taken)
     states = {source.path: source.model.state_dict() for source in sources}
     for name, (part, source) in sorted(origins.items(), key=lambda item: item[0]):
         found = states[source.path].get(name)
         if found is None or found.shape != own[name].shape:
-            got = "nothing" if found is None else tuple(found.shape)
-            raise UserError(
-                f"expected the weights of {part} in {source.path}, "
-                f"got {name} as {got}, not {tuple(own[name].shape)}",
-                "leave the options of that stage as they are in the run",
-            )
+            raise _misfit(model, part, source, name, found)
         own[name].copy_(found)
     for stage in stages if len(sources) > 1 else ():
         if stage.name in taken:
@@ -87,6 +87,42 @@ def _check_data(model: Model, source: Source) -> None:
         kind = f"{there.levels} levels in {there.shape[0]} channels"
         problem = f"expected a run on data like these, got one on {kind}: {source.path}"
         raise UserError(problem, "use the same kind of data")
+
+
+def _check_same_data(sources: Sequence[Source]) -> None:
+    """Raise UserError unless all the runs that stages are taken from were on the same data.
+
+    One may be on others than the training at hand; but several would make a model of stages that learned from
+    different examples.
+    """
+    for source in sources[1:]:
+        first, other = sources[0].run.manifest, source.run.manifest
+        found = differences(first["preparation"], other["preparation"])
+        if first["data"]["fingerprint"] != other["data"]["fingerprint"] and not found:
+            found = ["other examples"]
+        if found:
+            one, two = (f"{s.path} on {s.run.manifest['data']['source']}" for s in (sources[0], source))
+            problem = f"expected runs on the same data to take stages from, got {one} and {two}"
+            remedy = "give runs on the same data, prepared alike"
+            raise UserError(f"{problem}: {', '.join(found[:4])}", remedy)
+
+
+def _misfit(model: Model, part: str, source: Source, name: str, found: Tensor | None) -> UserError:
+    """What to say of weights that do not fit: it is for the data if these differ, else for an option."""
+    there, here = source.model.spec, model.spec
+    got = "nothing" if found is None else tuple(found.shape)
+    detail = f"{name} as {got}, not {tuple(model.state_dict()[name].shape)}"
+    if (there.classes, there.shape) != (here.classes, here.shape):
+        problem = f"expected data like those of {source.path} for {part}, with {_described(there)}, "
+        problem += f"got some with {_described(here)}, which its weights do not fit ({detail})"
+        return UserError(problem, "use data like those, or train that stage anew")
+    problem = f"expected the weights of {part} in {source.path}, got {detail}"
+    return UserError(problem, "leave the options of that stage as they are in the run")
+
+
+def _described(spec: Spec) -> str:
+    classes = "no classes" if not spec.classes else f"{spec.classes} class{'es' if spec.classes > 1 else ''}"
+    return f"{classes} of shape {'x'.join(map(str, spec.shape))}"
 
 
 def _check_options(model: Model, source: Source, taken: Mapping[str, Source]) -> None:

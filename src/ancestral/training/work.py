@@ -107,7 +107,7 @@ class Work:
     def check_finite(self, step: int, tensors: Mapping[str, Tensor], what: str) -> None:
         """Raise Diverged, naming the first, if one of the tensors is NaN or infinite."""
         floats = {name: t for name, t in tensors.items() if t.is_floating_point() and t.numel()}
-        finite = {name: t.detach().isfinite().all() for name, t in floats.items()}
+        finite = {name: t.detach().isfinite().all().to(self.device) for name, t in floats.items()}
         if finite and not bool(torch.stack(list(finite.values())).all()):
             raise self.diverged(step, f"{what} {next(n for n, ok in finite.items() if not bool(ok))}")
 

@@ -12,13 +12,14 @@ import torch
 from ancestral.batch import Batch
 from ancestral.data import Dataset
 from ancestral.errors import UserError, check_at_least
-from ancestral.evaluation.bulk import Manifest, sample_shards
 from ancestral.evaluation.extractors import Extractor, Features
 from ancestral.evaluation.given import read_examples
 from ancestral.evaluation.quality.compared import Compared
 from ancestral.evaluation.rejection import check_keep
-from ancestral.evaluation.shards import MANIFEST, own_process
+from ancestral.evaluation.sharded_samples import Manifest, sample_shards
+from ancestral.evaluation.shards import MANIFEST
 from ancestral.evaluation.subject import Subject
+from ancestral.processes import own_process
 from ancestral.records import read_record
 from ancestral.sampling import Sampling
 from ancestral.training import classifier_of

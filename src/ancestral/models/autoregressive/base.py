@@ -191,7 +191,7 @@ class Autoregressive(Completes):
         if self.sample_classes and batch.labels is None:
             by_class = []
             for c in range(self.sample_classes):
-                labels = torch.full((len(batch),), c, device=batch.x.device)
+                labels = torch.full((batch.x.shape[0],), c, device=batch.x.device)
                 by_class.append(self.log_likelihood(replace(batch, labels=labels)))
             return torch.stack(by_class).logsumexp(0) - math.log(self.sample_classes)
         return self.conditionals(batch.x, batch.labels, batch.contexts).log_prob(batch.x).flatten(1).sum(1)

@@ -213,7 +213,7 @@ class PixelSNAIL(WeightNormalized):
         """See ``Shifted.trunk``."""
         h = take(rows, cursor) + self.first_left(self.shift(x, cursor), cursor)
         before = self.shift_on(x, cursor)
-        background = take(self.background.to(h.dtype), cursor).expand(len(h), *[-1] * (h.dim() - 1))
+        background = take(self.background.to(h.dtype), cursor).expand(h.shape[0], *[-1] * (h.dim() - 1))
         for block in self.blocks:
             h = block(h, before, background, condition, cursor)
         for block in self.output_stack:

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -183,7 +183,10 @@ class QuantizedAutoencoder(Tokenizer):
             handle.remove()
 
     def code_batch(self, batch: Batch) -> Batch:
-        """The codes of examples as the priors learn them: the finest as x, the coarser ones as contexts."""
+        """The codes of examples, of all levels: the finest as x, the coarser ones as contexts.
+
+        So the finest prior learns them; each coarser one takes its part of them.
+        """
         codes = self.tokenize(batch.x)
         levels = [c.to(spec.dtype) for c, spec in zip(codes, self.code_specs(), strict=True)]
         return Batch(levels[-1], batch.labels, tuple(levels[:-1]))
@@ -226,8 +229,12 @@ class QuantizedAutoencoder(Tokenizer):
     def check_sampling(self, options: Sampling) -> None:
         """See ``Model.check_sampling``; each prior takes its own."""
         super().check_sampling(options)
-        for i, prior in enumerate(self.level_priors):
-            prior.check_sampling(options.at_level(i))
+        for i, (name, prior) in enumerate(zip(self.level_names, self.level_priors, strict=True)):
+            try:
+                prior.check_sampling(options.at_level(i))
+            except UserError as error:
+                where = f" for {name} codes" if self.sampling_levels > 1 else ""
+                raise UserError(f"{error.problem}{where}", error.remedy) from None
 
     @property
     def sample_classes(self) -> int:
@@ -321,25 +328,18 @@ class QuantizedAutoencoder(Tokenizer):
 
         The options are the priors'.
         """
-        how: dict[str, Any] = {"generator": generator, "progress": progress}
-        return self.from_codes(self._draw_codes((), n, labels, options, **how))
+        codes = self._draw_codes((), n, labels, options, generator=generator, progress=progress)
+        return self.from_codes(codes)
 
-    @torch.no_grad()
-    def finer(
-        self,
-        codes: Sequence[Tensor],
-        labels: Tensor | None = None,
-        *,
-        options: Sampling | None = None,
-        generator: Generator | None = None,
+    def draw_finer(
+        self, codes: tuple[Tensor, ...], labels: Tensor | None, options: Sampling, generator: Generator | None
     ) -> tuple[Tensor, ...]:
-        """See ``Tokenizer.finer``. Without labels, classes are drawn by how likely the codes make each."""
+        """See ``Tokenizer.draw_finer``."""
+        n = len(codes[0])
         if labels is None and self.sample_classes:
             log_p = self._log_joint(codes)[-1].T
             labels = torch.multinomial(log_p.softmax(1), 1, generator=generator)[:, 0]
-        n = len(codes[0])
-        how: dict[str, Any] = {"generator": generator, "progress": unwatched}
-        return self._draw_codes(codes, n, labels, options or Sampling(), **how)
+        return self._draw_codes(codes, n, labels, options, generator=generator, progress=unwatched)
 
     def _draw_codes(
         self, codes: Sequence[Tensor], n: int, labels: Tensor | None, options: Sampling, *,
@@ -347,21 +347,18 @@ class QuantizedAutoencoder(Tokenizer):
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """All levels, of which ``codes`` are the first."""
         levels, priors = list(codes), self.level_priors
-        values = sum(prior.spec.dims for prior in priors[len(levels) :])
-        done = 0
+        sizes = [prior.spec.dims for prior in priors[len(levels) :]]
+        for k, dims in enumerate(sizes):
+            i = len(levels)
+            done, prior = sum(sizes[:k]), priors[i]
 
-        def within(share: float, dims: int) -> None:
-            progress((done + share * dims) / values)
+            def within(share: float, done: int = done, dims: int = dims) -> None:
+                progress((done + share * dims) / sum(sizes))
 
-        for i in range(len(levels), len(priors)):
-            prior, dims = priors[i], priors[i].spec.dims
             given = labels if prior.sample_classes else None
-            sharpened = options.at_level(i)
-            watched: Any = partial(within, dims=dims)
             levels.append(
-                prior.draw(n, given, tuple(levels), sharpened, generator=generator, progress=watched)
+                prior.draw(n, given, tuple(levels), options.at_level(i), generator=generator, progress=within)
             )
-            done += dims
         return tuple(levels)
 
 

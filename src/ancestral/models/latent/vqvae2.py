@@ -24,7 +24,7 @@ from ancestral.spec import Spec
 _PAPER = Optimization(
     steps=1, batch_size=128, learning_rate=3e-4, schedule="constant", warmup=0, gradient_clip=None
 )
-_PAPER_CODES: dict[str, Any] = {"kmeans_start": False, "revive_below": 0.0}
+_PAPER_CODEBOOK: dict[str, Any] = {"kmeans_start": False, "revive_below": 0.0}
 """The codebooks follow running means from random ones on; none of their codes is moved."""
 
 
@@ -123,8 +123,8 @@ class VQVAE2(QuantizedAutoencoder):
             },
         ),
         "compact": Recipe(
-            source="small with few codes at the bottom, where most of them stand: fewer bits in all, blurrier "
-            "pictures (docs/figures.md)",
+            source="small with a small codebook at the bottom, where most codes are: fewer bits in all, and "
+            "blurrier pictures (docs/figures.md)",
             model=Config(
                 lower_codes=Vector(codebook_size=16, dim=16),
                 level_dropout=0.1,
@@ -170,9 +170,9 @@ class VQVAE2(QuantizedAutoencoder):
                 ),
             ),
             stages={
-                "tokenizer": Optimization(steps=200_000, batch_size=64, learning_rate=3e-4),
-                "top": Optimization(steps=300_000, batch_size=64, accumulate=8, learning_rate=3e-4),
-                "bottom": Optimization(steps=300_000, batch_size=32, accumulate=8, learning_rate=3e-4),
+                "tokenizer": Optimization(steps=200_000, batch_size=32, learning_rate=3e-4),
+                "top": Optimization(steps=300_000, batch_size=64, accumulate=4, learning_rate=3e-4),
+                "bottom": Optimization(steps=300_000, batch_size=32, accumulate=4, learning_rate=3e-4),
             },
         ),
         "imagenet256": Recipe(
@@ -180,8 +180,8 @@ class VQVAE2(QuantizedAutoencoder):
             "priors' steps and where their residual units sit are ours",
             model=Config(
                 strides=(8, 4),
-                top_codes=Vector(**_PAPER_CODES),
-                lower_codes=Vector(**_PAPER_CODES),
+                top_codes=Vector(**_PAPER_CODEBOOK),
+                lower_codes=Vector(**_PAPER_CODEBOOK),
                 batch_norm=False,
                 likelihood="mse",
                 top_prior=PixelSNAIL.recipes["vqvae2-top"].model,
@@ -198,8 +198,8 @@ class VQVAE2(QuantizedAutoencoder):
             "and the priors, which are those of imagenet256, are ours",
             model=Config(
                 strides=(32, 16, 8),
-                top_codes=Vector(**_PAPER_CODES),
-                lower_codes=Vector(**_PAPER_CODES),
+                top_codes=Vector(**_PAPER_CODEBOOK),
+                lower_codes=Vector(**_PAPER_CODEBOOK),
                 batch_norm=False,
                 likelihood="mse",
                 top_prior=PixelSNAIL.recipes["vqvae2-top"].model,
@@ -308,7 +308,7 @@ class VQVAE2(QuantizedAutoencoder):
         """The features of all levels up to ``i`` at its resolution, ``(N, sum of D, h, w)``."""
         stack = self.upsamples[i - 1](coarser)
         if z is None:
-            z = stack.new_zeros(len(stack), self.level_quantizers[i].dim, *stack.shape[2:])
+            z = stack.new_zeros(stack.shape[0], self.level_quantizers[i].dim, *stack.shape[2:])
         return torch.cat([stack, z], 1)
 
     def _dropped(self, z: Sequence[Tensor]) -> list[Tensor]:

@@ -21,12 +21,13 @@ from torch import nn
 
 from ancestral.data import ImageOptions, load_data
 from ancestral.errors import UserError
-from ancestral.evaluation import bulk, read_shards, sample, sample_shards
+from ancestral.evaluation import read_shards, sample, sample_shards, sharded_samples
 from ancestral.evaluation.rejection import candidates, kept, surest
 from ancestral.files import Damaged
 from ancestral.model import Model
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from ancestral.models.latent.vae import VAE
+from ancestral.sampling import single
 from ancestral.spec import Spec
 
 SPEC = Spec(shape=(1, 4, 4), levels=17, classes=3)
@@ -96,7 +97,14 @@ def saved(digits, tmp_path_factory):
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(bulk, "_SHARD", 10)
+    monkeypatch.setattr(sharded_samples, "_SHARD", 10)
+
+
+class Layered(Noise):
+    """Noise that takes options for each of two levels."""
+
+    sampling_levels = 2
+    sampling_options = frozenset({"temperature", "top_k", "top_p"})
 
 
 def contents(folder):
@@ -108,6 +116,22 @@ def shard(folder, k=0):
 
 
 # What shards depend on
+
+
+def test_options_of_each_level_are_kept_and_recognized(tmp_path, small):
+    model = Layered(Layered.Config(), SPEC)
+    options = {"temperature": (1, 0.5), "top_k": (2, None), "top_p": [None, 0.9]}
+    sample_shards(model, 20, tmp_path, **options)
+    asked = len(model.asked)
+    manifest = sample_shards(model, 20, tmp_path, **options).manifest
+    assert len(model.asked) == asked, "the same samples"
+    assert read_shards(tmp_path).manifest == manifest
+    assert (manifest.sampling.top_k, manifest.sampling.top_p) == ((2, None), (None, 0.9))
+    assert "--temperature 1,0.5 --top-k 2,None --top-p None,0.9" in manifest.command(tmp_path)
+    with pytest.raises(UserError, match=r"top_k \(\[2, None\] there, \[None, 2\] here\)"):
+        sample_shards(model, 20, tmp_path, **options | {"top_k": (None, 2)})
+    with pytest.raises(UserError, match=r"expected one value of an option of sampling, got 2,None"):
+        single(manifest.sampling.top_k)
 
 
 def test_shards_hold_n_examples_with_even_classes(noise, tmp_path):
@@ -331,7 +355,7 @@ def test_a_shard_that_may_not_be_read_is_no_damage(noise, tmp_path, small, monke
     def refuse(path):
         raise UserError(f"expected to read {path}, got: Permission denied", "check who may read it")
 
-    monkeypatch.setattr(bulk, "check_readable", refuse)
+    monkeypatch.setattr(sharded_samples, "check_readable", refuse)
     with pytest.raises(UserError, match="Permission denied"):
         sample_shards(noise, 10, tmp_path)
 
@@ -447,11 +471,11 @@ def test_each_process_draws_its_own_shards(noise, tmp_path, small, monkeypatch):
 
 def test_of_several_gpus_a_process_has_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert bulk.own_device("cuda") == torch.device("cuda")
+    assert sharded_samples.own_device("cuda") == torch.device("cuda")
     monkeypatch.setenv("LOCAL_RANK", "6")
-    assert bulk.own_device("cuda") == torch.device("cuda:2")
-    assert bulk.own_device("cuda:1") == torch.device("cuda:1")
-    assert bulk.own_device("cpu") == torch.device("cpu")
+    assert sharded_samples.own_device("cuda") == torch.device("cuda:2")
+    assert sharded_samples.own_device("cuda:1") == torch.device("cuda:1")
+    assert sharded_samples.own_device("cpu") == torch.device("cpu")
 
 
 # Rejection

@@ -1,6 +1,6 @@
-"""Codes in any number: a folder of Parquet shards that ``datasets.load_dataset`` opens as it stands.
+"""The layout of a folder of codes, which ``datasets.load_dataset`` opens as it stands (docs/codes.md).
 
-The layout, which docs/codes.md describes: ``manifest.json`` and ``data/SPLIT-00000-of-00060.parquet``.
+``manifest.json``, and Parquet shards ``data/SPLIT-00000-of-00060.parquet``.
 """
 
 import shlex
@@ -15,10 +15,7 @@ from torch import Tensor
 
 from ancestral.configuration import Configuration, Count, Natural
 from ancestral.errors import UserError
-from ancestral.evaluation.shards import MANIFEST, check_same
 from ancestral.files import Damaged, check_readable, replacing
-from ancestral.memory import check_room
-from ancestral.records import read_record
 from ancestral.spec import Spec
 
 
@@ -53,6 +50,22 @@ class Part(NamedTuple):
     first: int
     """Its first example in the split."""
     size: int
+
+
+class Codes(NamedTuple):
+    """Code maps, and what is known about the examples."""
+
+    levels: tuple[Tensor, ...]
+    """A map ``(n, M, h, w)`` for each level."""
+    labels: Tensor | None
+    """Classes ``(n,)``."""
+
+    def split(self, size: int) -> Iterator["Codes"]:
+        """``size`` examples after others."""
+        for first in range(0, len(self.levels[0]), size):
+            rows = slice(first, first + size)
+            labels = None if self.labels is None else self.labels[rows]
+            yield Codes(tuple(level[rows] for level in self.levels), labels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,70 +117,6 @@ class CodesManifest(Configuration):
         return shlex.join(words)
 
 
-@dataclass(frozen=True)
-class CodeShards:
-    """Codes on disk. Its length is that of all splits together; it iterates over the shards."""
-
-    path: Path
-    manifest: CodesManifest
-
-    def __len__(self) -> int:
-        return self.manifest.n
-
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        """One shard after another, a map ``(n, M, h, w)`` for each level, on the CPU.
-
-        Raises UserError for a shard that is missing or damaged.
-        """
-        for part in self.manifest.parts():
-            try:
-                yield read_shard(self.path, self.manifest, part)
-            except Damaged as error:
-                raise UserError(error.problem, f"mend it with: {self.manifest.command(self.path)}") from None
-
-    def codes(self, limit: int | None = None) -> tuple[Tensor, ...]:
-        """The maps ``(N, M, h, w)`` of all levels, or those of the first ``limit`` examples.
-
-        Raises UserError for more than the memory holds, or for a shard that is missing or damaged.
-        """
-        n = len(self) if limit is None else min(limit, len(self))
-        specs = [level.spec for level in self.manifest.levels]
-        check_room(
-            n * sum(s.dims * s.dtype.itemsize for s in specs), f"{n:,} code maps", "ask for fewer (--n)"
-        )
-        whole = tuple(torch.empty(n, *spec.shape, dtype=spec.dtype) for spec in specs)
-        done = 0
-        for levels in self:
-            for place, level in zip(whole, levels, strict=True):
-                place[done : done + len(level)] = level[: n - done]
-            done += len(levels[0])
-            if done >= n:
-                break
-        return whole
-
-
-def read_code_shards(path: str | Path) -> CodeShards:
-    """The codes in a folder. What its shards hold is checked as they are read.
-
-    Raises:
-        UserError: there are none, or shards are missing (the command that makes them is named).
-    """
-    path = Path(path)
-    manifest = read_record(CodesManifest, path / MANIFEST)
-    parts = manifest.parts()
-    if missing := [part for part in parts if not (path / manifest.path(part)).exists()]:
-        problem = f"expected {len(parts)} shards in {path}, got {len(parts) - len(missing)}"
-        raise UserError(problem, f"go on with: {manifest.command(path)}")
-    return CodeShards(path, manifest)
-
-
-def check_same_codes(out: Path, before: CodesManifest, manifest: CodesManifest) -> None:
-    """Raise UserError unless the codes of a folder are those of the manifest."""
-    other = dict(before.splits) != dict(manifest.splits)  # whose examples have other names
-    but = ("names",) if other else ()
-    check_same(out, before, manifest, what="codes", how="of something else", but=but)
-
-
 def write_shard(
     out: Path,
     manifest: CodesManifest,
@@ -194,8 +143,8 @@ def write_shard(
         library.files.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
-def read_shard(out: Path, manifest: CodesManifest, part: Part) -> tuple[Tensor, ...]:
-    """The code maps of one shard, all that it holds checked: checksums, types, shapes and ranges.
+def read_shard(out: Path, manifest: CodesManifest, part: Part) -> Codes:
+    """The codes of one shard, all that it holds checked: checksums, types, shapes and ranges.
 
     Raises:
         Damaged: it is missing, torn, or of other examples.
@@ -214,6 +163,7 @@ def read_shard(out: Path, manifest: CodesManifest, part: Part) -> tuple[Tensor, 
         if empty := [name for name in table.schema.names if table[name].null_count]:
             raise ValueError(f"{empty[0]} is missing somewhere")
         levels = tuple(_codes(table[f"level{i}"], level.spec) for i, level in enumerate(manifest.levels))
+        labels = None
         if manifest.classes:
             labels = torch.from_numpy(table["label"].to_numpy().copy())
             Spec(shape=(1,), classes=manifest.classes).check_labels(labels, part.size)
@@ -221,7 +171,7 @@ def read_shard(out: Path, manifest: CodesManifest, part: Part) -> tuple[Tensor, 
         reason = str(error).partition("\n")[0] or type(error).__name__
         problem = f"expected {part.size} code maps in {path}, got a file that is damaged ({reason})"
         raise Damaged(problem, "make it anew") from None
-    return levels
+    return Codes(levels, labels)
 
 
 class Parquet(NamedTuple):

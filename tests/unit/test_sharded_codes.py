@@ -29,8 +29,16 @@ from ancestral.batch import Batch
 from ancestral.capabilities import Tokenizer
 from ancestral.data import Dataset, ImageOptions, load_data
 from ancestral.errors import UserError
-from ancestral.evaluation import bulk_tokens, code_shards, detokenize, read_codes, tokenize, tokenize_shards
-from ancestral.evaluation.bulk_tokens import codes_checksum
+from ancestral.evaluation import (
+    code_parquet,
+    detokenize,
+    read_codes,
+    sharded_codes,
+    tokenize,
+    tokenize_shards,
+)
+from ancestral.evaluation.code_files import read_labeled_codes
+from ancestral.evaluation.tokens import codes_checksum
 from ancestral.files import Damaged
 from ancestral.model import Model
 from ancestral.models.latent.vae import VAE
@@ -121,7 +129,7 @@ def saved(digits, tmp_path_factory):
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(bulk_tokens, "_SHARD", 100)
+    monkeypatch.setattr(sharded_codes, "_SHARD", 100)
 
 
 def contents(folder):
@@ -135,9 +143,6 @@ def shard(folder, k=0, count=3, split="train"):
 def opened(folder, cache):
     """The folder as anybody opens it."""
     return datasets.load_dataset(str(folder), cache_dir=str(cache))
-
-
-# What others read
 
 
 def test_others_open_the_folder_without_a_script(model, data, tmp_path, small, monkeypatch):
@@ -219,9 +224,6 @@ def test_the_manifest_tells_what_others_need(model, data, tmp_path, small):
                 call()
 
 
-# Round trips
-
-
 def test_codes_are_read_back_in_order(model, data, tmp_path, small):
     shards = tokenize_shards(model, tmp_path, data, split="all")
     x = data.split("all").x
@@ -261,14 +263,10 @@ def test_no_more_than_a_shard_is_read_and_made_at_once(model, data, tmp_path, sm
             return super().__getitem__(index)
 
     watched = {name: Watched(data.split(name).x, data.split(name).labels) for name in SPLITS}
-    monkeypatch.setattr(bulk_tokens, "_CHUNK", 50)
     model.asked = []
     tokenize_shards(model, tmp_path, replace(data, **watched), split="all")
-    assert max(model.asked) <= 50
+    assert max(model.asked) == 50
     assert sum(model.asked) == 350
-
-
-# Going on
 
 
 def test_whole_shards_stay_and_missing_ones_are_made(model, data, tmp_path, small):
@@ -370,7 +368,7 @@ def test_a_shard_that_may_not_be_read_is_no_damage(model, data, tmp_path, small,
     def refuse(path):
         raise UserError(f"expected to read {path}, got: Permission denied", "check who may read it")
 
-    monkeypatch.setattr(code_shards, "check_readable", refuse)
+    monkeypatch.setattr(code_parquet, "check_readable", refuse)
     with pytest.raises(UserError, match="Permission denied"):
         tokenize_shards(model, tmp_path, data)
 
@@ -410,9 +408,9 @@ def test_leftovers_of_the_dead_are_swept_and_those_of_the_living_are_not(model, 
 
 SCRIPT = """
 import sys
-from ancestral.evaluation import bulk_tokens
+from ancestral.evaluation import sharded_codes
 from ancestral.cli.main import main
-bulk_tokens._SHARD = 20  # so many that a kill finds it at work
+sharded_codes._SHARD = 20  # so many that a kill finds it at work
 main()
 """
 
@@ -429,7 +427,7 @@ def program(tmp_path_factory):
 def alone(saved, tmp_path_factory):
     """All digits by one process that nothing disturbed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bulk_tokens, "_SHARD", 20)
+        patch.setattr(sharded_codes, "_SHARD", 20)
         return contents(tokenize_shards(saved, tmp_path_factory.mktemp("alone"), "digits", split="all").path)
 
 
@@ -442,7 +440,7 @@ def command(program, saved, out):
 
 
 def test_killed_for_real_and_gone_on_with(program, saved, alone, tmp_path, monkeypatch):
-    monkeypatch.setattr(bulk_tokens, "_SHARD", 20)
+    monkeypatch.setattr(sharded_codes, "_SHARD", 20)
     out = tmp_path / "codes"
     process = subprocess.Popen([sys.executable, *command(program, saved, out)], env=ENVIRONMENT)
     deadline = time.monotonic() + 60
@@ -471,7 +469,10 @@ def test_two_processes_of_torchrun_make_what_one_does(program, saved, alone, tmp
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("(1536, 1, 4, 4) uint8") == 1, "one of them says what is there"
+    said = [
+        f"{out}: process {rank} of 2 is done with its {own} of 91 shards" for rank, own in ((0, 46), (1, 45))
+    ]
+    assert sorted(done.stdout.splitlines()) == said, "neither speaks for the other"
     assert contents(out) == alone
 
 
@@ -485,9 +486,6 @@ def test_each_process_makes_its_own_shards(model, data, tmp_path, small, monkeyp
     monkeypatch.setenv("RANK", "0")
     tokenize_shards(model, tmp_path, data)
     assert len(read_codes(tmp_path)[0]) == 250
-
-
-# What is refused
 
 
 def test_codes_of_something_else_are_named_and_nothing_is_overwritten(model, data, tmp_path, small):
@@ -589,22 +587,64 @@ def test_without_the_package_one_line_says_how_to_get_it(model, data, tmp_path, 
     assert not (tmp_path / "codes").exists()
 
 
+def test_labels_are_read_with_the_codes(model, data, tmp_path, small):
+    shards = tokenize_shards(model, tmp_path / "codes", data, split="all")
+    labels = data.split("all").labels
+    for limit in (None, 1, 120, 260):
+        codes = read_labeled_codes(tmp_path / "codes", limit)
+        assert torch.equal(codes.labels, labels[:limit])
+        assert all(map(torch.equal, codes.levels, read_codes(tmp_path / "codes", limit)))
+    assert torch.equal(torch.cat([codes.labels for codes in shards.labeled()]), labels)
+    plain = {name: Batch(data.split(name).x) for name in SPLITS}
+    unlabeled = Dataset(source="plain", spec=replace(SPEC, classes=0), **plain)
+    tokenize_shards(model, tmp_path / "plain", unlabeled)
+    assert read_labeled_codes(tmp_path / "plain").labels is None
+    ancestral.write_codes(tmp_path / "codes.safetensors", codes.levels, codes.labels)
+    assert torch.equal(read_labeled_codes(tmp_path / "codes.safetensors", 5).labels, labels[:5])
+    for wrong in (labels[:7], labels[:260].float(), labels[:260, None]):
+        ancestral.write_codes(tmp_path / "codes.safetensors", codes.levels, wrong)
+        with pytest.raises(UserError, match=r"expected an integer in labels for each example of .*codes"):
+            read_labeled_codes(tmp_path / "codes.safetensors")
+
+
+def test_shards_of_large_maps_have_fewer_examples(model, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(sharded_codes, "_BYTES", 60 * (4 * 2 + 32))  # a level of int16, one of uint8
+    shards = tokenize_shards(model, tmp_path, data)
+    assert [len(levels[0]) for levels in shards] == [60, 60, 60, 60, 10]
+    assert torch.equal(shards.codes()[1].long(), model.tokenize(data.train.x)[1])
+
+
+def test_known_examples_are_not_looked_at_again(model, data, tmp_path, small, monkeypatch):
+    expected = model.tokenize(data.train.x)
+    monkeypatch.setattr(model, "to_codes", TwoLevels.tokenize.__get__(model), raising=False)
+    monkeypatch.setattr(model, "tokenize", None)
+    codes = tokenize_shards(model, tmp_path, data).codes()
+    assert all(map(torch.equal, codes, [e.to(c.dtype) for c, e in zip(codes, expected, strict=True)]))
+
+
+def test_a_shard_that_cannot_be_written_ends_the_work(model, data, tmp_path, small, monkeypatch):
+    def full(*arguments, **options):
+        raise UserError("expected room, got a full disk", "free some space")
+
+    monkeypatch.setattr(sharded_codes, "write_shard", full)
+    for split in ("train", "test"):  # several shards, one
+        with pytest.raises(UserError, match="got a full disk"):
+            tokenize_shards(model, tmp_path / split, data, split=split)
+
+
 def test_values_survive_the_largest_codebooks(tmp_path):
-    level = code_shards.Level(shape=(1, 1, 2), codebook_size=2**31, dtype="int32")
-    manifest = code_shards.CodesManifest(
+    level = code_parquet.Level(shape=(1, 1, 2), codebook_size=2**31, dtype="int32")
+    manifest = code_parquet.CodesManifest(
         levels=(level,), splits={"train": 2}, shard=2, classes=0, class_names=(), names=None,
         data="", fingerprint="", model="", weights="",
     )  # fmt: skip
     (part,) = manifest.parts()
     codes = torch.tensor([[[[0, 2**31 - 1]]], [[[5, 256]]]], dtype=torch.int32)
-    code_shards.write_shard(tmp_path, manifest, part, [codes], labels=None, names=None)
-    assert torch.equal(code_shards.read_shard(tmp_path, manifest, part)[0], codes)
+    code_parquet.write_shard(tmp_path, manifest, part, [codes], labels=None, names=None)
+    assert torch.equal(code_parquet.read_shard(tmp_path, manifest, part).levels[0], codes)
     assert np.array_equal(
         np.array(pq.read_table(tmp_path / manifest.path(part))["level0"].to_pylist()), codes
     )
-
-
-# The example
 
 
 @pytest.fixture(scope="module")

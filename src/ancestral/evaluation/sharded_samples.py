@@ -24,11 +24,12 @@ from ancestral.configuration import Configuration, Count, Natural
 from ancestral.errors import UserError
 from ancestral.evaluation.rejection import KEEP, Gate, candidates, check_gate, check_keep, surest
 from ancestral.evaluation.sampling import check_seed, draw
-from ancestral.evaluation.shards import MANIFEST, begin, check_same, own_device, own_process
+from ancestral.evaluation.shards import MANIFEST, begin, check_same, own_device
 from ancestral.evaluation.subject import Subject, Trained, undisturbed
 from ancestral.files import Damaged, check_readable, replacing
 from ancestral.memory import check_room
 from ancestral.model import Model
+from ancestral.processes import own_process
 from ancestral.progress import bar
 from ancestral.records import read_record
 from ancestral.sampling import PerLevel, Sampling
@@ -155,8 +156,8 @@ def sample_shards(
     keep: float = 1.0,
     gate: Gate | None = None,
     temperature: PerLevel[float] = 1.0,
-    top_k: PerLevel[int] | None = None,
-    top_p: PerLevel[float] | None = None,
+    top_k: PerLevel[int | None] = None,
+    top_p: PerLevel[float | None] = None,
     truncation: float | None = None,
     seed: int = 0,
     device: str | torch.device | None = None,
@@ -179,7 +180,8 @@ def sample_shards(
             surest.
         gate: the classifier that ``keep`` below 1 asks.
         temperature: 1 samples the model; lower values give likelier, less diverse samples. It and the next
-            two may have a value for each level of a model with levels of codes, coarse to fine.
+            two may have a value for each level of a model with levels of codes, coarse to fine; of top_k
+            and top_p None leaves a level alone.
         top_k: draw from the k likeliest levels of each value (models that draw values in order).
         top_p: draw from the likeliest levels that together reach probability p (the same models).
         truncation: keep the latents this near to their mean (models that say so).
@@ -199,7 +201,7 @@ def sample_shards(
     network.spec.check_contexts((), n)
     check_keep(network, keep)
     chosen = None if keep == 1 else check_gate(network, gate)
-    sampling = Sampling.of(temperature=temperature, top_k=top_k, top_p=top_p, truncation=truncation)
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, truncation=truncation)
     network.check_sampling(sampling)
     if n < 1:
         raise UserError(f"expected at least 1 sample, got {n}", "raise --n")
