@@ -287,12 +287,13 @@ class VQVAE2(QuantizedAutoencoder):
         features = [self.encoders[-1](self.scale(x))]
         for encoder in reversed(self.encoders[:-1]):
             features.insert(0, encoder(features[0]))
-        levels = [self.quantizers[0](self.projections[0](features[0]))]
+        levels: list[Quantized] = [self.quantizers[0](self.projections[0](features[0]))]
         stack = levels[0].z
         for i in range(1, len(features)):
+            if i > 1:
+                stack = self._stacked(i - 1, stack, levels[i - 1].z)
             both = torch.cat([self.level_decoders[i - 1](stack), features[i]], 1)
             levels.append(self.quantizers[i](self.projections[i](both)))
-            stack = self._stacked(i, stack, levels[i].z)
         return tuple(levels)
 
     def decode(self, z: Sequence[Tensor]) -> Tensor:
