@@ -66,8 +66,8 @@ def whole(tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_killed_in_any_stage_resumes_to_the_same_weights(whole, tmp_path, stage):
+@pytest.mark.parametrize("stage", ["top", "bottom"])  # a tokenizer is as VQ-VAE's
+def test_killed_in_a_prior_resumes_to_the_same_weights(whole, tmp_path, stage):
     out = tmp_path / "run"
     program = PROGRAM.format(folder=str(Path(__file__).parent), out=str(out))
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}

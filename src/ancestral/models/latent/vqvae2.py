@@ -98,8 +98,8 @@ class VQVAE2(QuantizedAutoencoder):
                 blocks=1,
                 residual_width=4,
                 components=2,
-                top_prior=PixelSNAIL.Config.tiny(),
-                lower_prior=GatedPixelCNN.Config.tiny(),
+                top_prior=replace(GatedPixelCNN.Config.tiny(), layers=1),
+                lower_prior=replace(GatedPixelCNN.Config.tiny(), layers=1),
             )
 
     choices: ClassVar = {
