@@ -29,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +222,15 @@ def step(device: torch.device, rounds: int) -> None:
               f"{t['plain'] / t['compiled']:8.2f} | {work / best / peak:7.0%} | {peak_memory()}")  # fmt: skip
 
 
+def drawing(model: VQVAE2, labels: Tensor) -> tuple[float, ...]:
+    """Seconds for the codes of both levels, for their decoding, and for all of it in one call."""
+    (top_prior, bottom_prior), n, made = model.level_priors, len(labels), list[Tensor]()
+    top = seconds(lambda: made.append(top_prior.sample(n, labels)))
+    bottom = seconds(lambda: made.append(bottom_prior.sample(n, labels, contexts=made[:1])))
+    decoder = seconds(lambda: model.detokenize([level.long() for level in made]))
+    return top, bottom, decoder, seconds(lambda: model.sample(n, labels))
+
+
 def sampling(device: torch.device, rounds: int) -> None:
     print(f"{'64 samples':>16} | {'top s':>8} | {'bottom s':>8} | {'decoder s':>9} | {'all s':>8} | "
           f"{'us/code':>8} | memory")  # fmt: skip
@@ -228,14 +238,7 @@ def sampling(device: torch.device, rounds: int) -> None:
         spec = Spec(shape=(1, size, size), classes=10)
         model = VQVAE2.recipes["small"].model.build(spec).to(device).eval()
         labels = torch.arange(64, device=device) % 10
-        top_prior, bottom_prior = model.level_priors
-        times: list[tuple[float, ...]] = []
-        for _ in range(rounds + 1):
-            made: list[Tensor] = []
-            top = seconds(lambda: made.append(top_prior.sample(64, labels)))  # noqa: B023
-            bottom = seconds(lambda: made.append(bottom_prior.sample(64, labels, contexts=made[:1])))  # noqa: B023
-            decode = seconds(lambda: model.detokenize([c.long() for c in made]))  # noqa: B023
-            times.append((top, bottom, decode, seconds(lambda: model.sample(64, labels))))  # noqa: B023
+        times = [drawing(model, labels) for _ in range(rounds + 1)]
         t = [statistics.median(column) for column in zip(*times[1:], strict=True)]
         codes = sum(code.dims for code in model.code_specs())
         grids = " + ".join("x".join(map(str, code.shape[1:])) for code in model.code_specs())
@@ -260,7 +263,7 @@ def codes(device: torch.device, most: int) -> None:
             del images
             x = Batch(torch.from_numpy(np.load(path, mmap_mode="r+")))
             data = Dataset(source="random", spec=spec, train=x, validation=few, test=few, fingerprint=str(n))
-            took = seconds(lambda: tokenize_shards(model, Path(folder) / "codes", data))  # noqa: B023
+            took = seconds(partial(tokenize_shards, model, Path(folder) / "codes", data))
         print(f"{n:16,} | {took:8.1f} | {1e6 * took / n:8.1f} | {peak_memory()}", flush=True)
         n *= 2
 

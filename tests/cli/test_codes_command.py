@@ -33,23 +33,6 @@ def runs(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def call(runs, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-    def give(line):
-        capsys.readouterr()
-        try:
-            status = commands.run(shlex.split(line.replace("RUNS", str(runs))))
-        except SystemExit as stop:
-            status = stop.code
-        output, errors = capsys.readouterr()
-        return status, output, errors
-
-    return give
-
-
 def test_codes_go_into_a_folder_and_come_back(call, runs):
     assert call("tokenize RUNS/vqvae --out codes --split all") == (
         0,

@@ -68,28 +68,6 @@ def runs(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def call(runs, tmp_path, monkeypatch, capsys):
-    """Give a command line in an empty folder; RUNS in it is the folder of the runs.
-
-    Gives status, output and errors.
-    """
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def give(line):
-        capsys.readouterr()
-        try:
-            status = commands.run(shlex.split(line.replace("RUNS", str(runs))))
-        except SystemExit as stop:
-            status = stop.code
-        output, errors = capsys.readouterr()
-        return status, output, errors
-
-    return give
-
-
 def pixels(path):
     return np.asarray(Image.open(path))
 

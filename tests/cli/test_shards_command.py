@@ -55,23 +55,6 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture
-def call(runs, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-    def give(line):
-        capsys.readouterr()
-        try:
-            status = commands.run(shlex.split(line.replace("RUNS", str(runs))))
-        except SystemExit as stop:
-            status = stop.code
-        output, errors = capsys.readouterr()
-        return status, output, errors
-
-    return give
-
-
-@pytest.fixture
 def classifier(runs, monkeypatch):
     """What stands for the classifier of a run's own data, and what it was asked for."""
     asked = []
