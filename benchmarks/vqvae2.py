@@ -4,8 +4,9 @@
 
 ``step``: a step of the tokenizer with the paper's widths (128, 64, 2 blocks, K=512, squared error) beside the
 same networks written the plain way: eager, in PyTorch's default memory format, quantized by full distances,
-a one-hot matrix and its products. Both in turns; medians. ``of peak`` is the share of a large matrix
-product's speed in this run that the multiplications of the convolutions reach.
+a one-hot matrix and its products. Both in turns; medians; in float32 and under autocast to bfloat16 (as
+``--precision bf16-mixed``). ``of peak`` is the share of the speed of a large matrix product in the same
+arithmetic that the multiplications of the convolutions reach.
 
 ``sampling``: 64 images from priors of 7x7 and 14x14 codes (the recipe ``small``), with the time of each
 level, and of four times as many positions.
@@ -140,11 +141,15 @@ CONFIG = replace(
 )
 
 
-def training(loss: Callable[[], Tensor], parameters: list[nn.Parameter]) -> Callable[[], None]:
+def training(
+    loss: Callable[[], Tensor], parameters: list[nn.Parameter], dtype: torch.dtype
+) -> Callable[[], None]:
     optimizer = torch.optim.Adam(parameters, 3e-4, fused=True)
 
     def run() -> None:
-        loss().backward()
+        with torch.autocast(parameters[0].device.type, dtype, enabled=dtype != torch.float32):
+            total = loss()
+        total.backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -184,42 +189,48 @@ def peak_memory() -> str:
 
 
 def step(device: torch.device, rounds: int) -> None:
-    a = torch.randn(2048, 2048, device=device)
     print(f"{'step, batch 32':>16} | {'plain ms':>8} | {'ours ms':>8} | {'compiled':>8} | {'images/s':>8} | "
           f"{'speed-up':>8} | {'compiled':>8} | {'of peak':>7} | memory")  # fmt: skip
     for size in (32, 64):
-        x = torch.randint(256, (32, 3, size, size), device=device).to(torch.uint8)
-        batch, progress = Batch(x), Progress.at(0, 1, device)
-        plain = Plain().to(device)
-        jobs = {"plain": training(lambda x=x, m=plain: m(x), list(plain.parameters()))}
-        ours = {}
-        for key in ("ours", "compiled"):
-            ours[key] = CONFIG.build(Spec(shape=(3, size, size))).to(device)
-            ours[key].to(memory_format=torch.channels_last)
-            stage = ours[key].stages()[0]
-            initialize(ours[key], stage, batch)
-            ours[key].train()
-            loss = torch.compile(ours[key].loss, dynamic=False) if key == "compiled" else ours[key].loss
-            jobs[key] = training(
-                lambda f=loss, b=batch, p=progress: f(b, "tokenizer", p).total,
-                list(stage.phases[0].parameters),
-            )
-        work = flops(ours["ours"], jobs["ours"])
-        assert work == flops(plain, jobs["plain"]), "the networks are not the same"
-        jobs["product"] = lambda: a @ a
-        times: dict[str, list[float]] = {key: [] for key in jobs}
-        for job in jobs.values():
-            job()
-            job()
-        for _ in range(rounds):
-            for key, job in jobs.items():
-                times[key].append(seconds(job))
-        t = {key: statistics.median(values) for key, values in times.items()}
-        peak = 2 * 2048**3 / t["product"]
-        best = min(t["ours"], t["compiled"])
-        print(f"{f'{size}x{size}x3':>16} | {1e3 * t['plain']:8.1f} | {1e3 * t['ours']:8.1f} | "
-              f"{1e3 * t['compiled']:8.1f} | {32 / best:8.1f} | {t['plain'] / t['ours']:8.2f} | "
-              f"{t['plain'] / t['compiled']:8.2f} | {work / best / peak:7.0%} | {peak_memory()}")  # fmt: skip
+        for dtype in (torch.float32, torch.bfloat16):
+            step_of(size, dtype, device, rounds)
+
+
+def step_of(size: int, dtype: torch.dtype, device: torch.device, rounds: int) -> None:
+    x = torch.randint(256, (32, 3, size, size), device=device).to(torch.uint8)
+    batch, progress = Batch(x), Progress.at(0, 1, device)
+    plain = Plain().to(device)
+    jobs = {"plain": training(lambda: plain(x), list(plain.parameters()), dtype)}
+    ours = {}
+    for key in ("ours", "compiled"):
+        ours[key] = CONFIG.build(Spec(shape=(3, size, size))).to(device)
+        ours[key].to(memory_format=torch.channels_last)
+        stage = ours[key].stages()[0]
+        initialize(ours[key], stage, batch)
+        ours[key].train()
+        loss = torch.compile(ours[key].loss, dynamic=False) if key == "compiled" else ours[key].loss
+        jobs[key] = training(
+            lambda f=loss: f(batch, "tokenizer", progress).total, list(stage.phases[0].parameters), dtype
+        )
+    work = flops(ours["ours"], jobs["ours"])
+    assert work == flops(plain, jobs["plain"]), "the networks are not the same"
+    a = torch.randn(2048, 2048, device=device, dtype=dtype)
+    jobs["product"] = lambda: a @ a
+    times: dict[str, list[float]] = {key: [] for key in jobs}
+    for job in jobs.values():
+        job()
+        job()
+    for _ in range(rounds):
+        for key, job in jobs.items():
+            times[key].append(seconds(job))
+    t = {key: statistics.median(values) for key, values in times.items()}
+    peak = 2 * 2048**3 / t["product"]
+    best = min(t["ours"], t["compiled"])
+    name = f"{size}x{size}x3 {'f32' if dtype == torch.float32 else 'bf16'}"
+    print(f"{name:>16} | {1e3 * t['plain']:8.1f} | {1e3 * t['ours']:8.1f} | "
+          f"{1e3 * t['compiled']:8.1f} | {32 / best:8.1f} | {t['plain'] / t['ours']:8.2f} | "
+          f"{t['plain'] / t['compiled']:8.2f} | {work / best / peak:7.0%} | {peak_memory()}",
+          flush=True)  # fmt: skip
 
 
 def drawing(model: VQVAE2, labels: Tensor) -> tuple[float, ...]:

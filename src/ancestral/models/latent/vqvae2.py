@@ -133,6 +133,22 @@ class VQVAE2(QuantizedAutoencoder):
                 "bottom": Optimization(steps=3000, batch_size=64, learning_rate=2e-3),
             },
         ),
+        "color": Recipe(
+            source="chosen on 64x64 color pictures for two CPU cores (docs/figures.md)",
+            model=Config(
+                strides=(8, 4),
+                top_codes=Vector(codebook_size=256),
+                lower_codes=Vector(codebook_size=256),
+                level_dropout=0.1,
+                top_prior=GatedPixelCNN.Config(layers=6, dropout=0.4),
+                lower_prior=GatedPixelCNN.Config(layers=6, dropout=0.3),
+            ),
+            stages={
+                "tokenizer": Optimization(steps=3000, batch_size=32, learning_rate=1e-3),
+                "top": Optimization(steps=2000, batch_size=64, learning_rate=1e-3),
+                "bottom": Optimization(steps=2500, batch_size=64, learning_rate=1e-3),
+            },
+        ),
         "digits": Recipe(
             source="for the embedded 8x8 digits on two CPU cores; not tuned",
             model=Config(
