@@ -1,6 +1,6 @@
 """VQ-VAE-2: the training step beside a plain implementation, sampling, and code maps from many images.
 
-    python benchmarks/vqvae2.py [step] [sampling] [codes] [memory]
+    python benchmarks/vqvae2.py [step] [sampling] [codes] [bulk] [memory]
 
 ``step``: a step of the tokenizer with the paper's widths (128, 64, 2 blocks, K=512, squared error) beside the
 same networks written the plain way: eager, in PyTorch's default memory format, quantized by full distances,
@@ -12,7 +12,7 @@ arithmetic that the multiplications of the convolutions reach.
 level, and of four times as many positions.
 
 ``codes``: code maps of n small images that lie in a file (memory-mapped), n doubling: seconds an image must
-not grow.
+not grow. ``bulk``: the same of n small images drawn into shards.
 
 ``memory``: a training step of each stage of the recipes ``small`` (28x28) and ``medium`` (256x256, 32x32 and
 64x64 maps of 512 codes) on random examples, each in a process of its own: what it takes at most.
@@ -40,7 +40,7 @@ from torch.nn.functional import mse_loss, one_hot
 
 from ancestral.batch import Batch
 from ancestral.data import Dataset
-from ancestral.evaluation import tokenize_shards
+from ancestral.evaluation import sample_shards, tokenize_shards
 from ancestral.model import repeated_blocks
 from ancestral.models.latent.vqvae2 import VQVAE2
 from ancestral.spec import Spec
@@ -279,6 +279,17 @@ def codes(device: torch.device, most: int) -> None:
         n *= 2
 
 
+def bulk(device: torch.device, most: int) -> None:
+    print(f"{'n, 16x16x3 drawn':>16} | {'s':>8} | {'us/image':>8} | memory")
+    model = replace(CONFIG, width=32, residual_width=16).build(Spec(shape=(3, 16, 16))).to(device).eval()
+    n = most // 8
+    while n <= most:
+        with tempfile.TemporaryDirectory() as folder:
+            took = seconds(partial(sample_shards, model, n, Path(folder) / "samples"))
+        print(f"{n:16,} | {took:8.1f} | {1e6 * took / n:8.1f} | {peak_memory()}", flush=True)
+        n *= 2
+
+
 CASES = {"small": Spec(shape=(1, 28, 28), classes=10), "medium": Spec(shape=(3, 256, 256), classes=10)}
 
 
@@ -336,9 +347,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("parts", nargs="*", help="step, sampling, codes, memory; all if none")
+    parser.add_argument("parts", nargs="*", help="step, sampling, codes, bulk, memory; all if none")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--images", type=int, default=200_000, help="most images of codes")
+    parser.add_argument("--images", type=int, default=200_000, help="most images of codes and bulk")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     processor = platform.processor() or platform.machine()
@@ -347,7 +358,8 @@ def main() -> None:
         "step": lambda: step(device, options.rounds),
         "sampling": lambda: sampling(device, options.rounds),
     }
-    parts |= {"codes": lambda: codes(device, options.images), "memory": memory}
+    parts |= {"codes": lambda: codes(device, options.images), "bulk": lambda: bulk(device, options.images)}
+    parts |= {"memory": memory}
     for name, part in parts.items():
         if name in options.parts or not options.parts:
             print()
