@@ -47,6 +47,34 @@ class BatchNorm(nn.BatchNorm1d):
             raise ValueError(f"expected (N, C, ...), got {input.dim()} dimensions")
 
 
+def moments(x: Tensor, left_out: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, biased variance and number of the values of each channel over the batch of all processes, ``(C,)``.
+
+    With gradients, and in at least float32.
+
+    >>> moments(torch.tensor([[1.0], [3.0]]))
+    (tensor([2.]), tensor([1.]), tensor([2.]))
+
+    Args:
+        x: ``(N, C, *grid)``.
+        left_out: booleans that broadcast to an example, true for values that do not count.
+    """
+    dims = [0, *range(2, x.dim())]
+    wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    counted = torch.ones_like(wide) if left_out is None else (~left_out).to(wide.dtype).expand_as(wide)
+    count = _over_processes(counted.sum(dims)).clamp(min=1)
+    mean = _over_processes((wide * counted).sum(dims)) / count
+    centered = (wide - mean.view(1, -1, *[1] * (x.dim() - 2))) * counted
+    return mean, _over_processes(centered.square().sum(dims)) / count, count.detach()
+
+
+def _over_processes(x: Tensor) -> Tensor:
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return x
+    total: Tensor = _AllReduce.apply(x)
+    return total
+
+
 class _AllReduce(torch.autograd.Function):
     """The sum over all processes; the gradient of a sum is the sum of the gradients."""
 

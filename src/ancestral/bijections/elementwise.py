@@ -1,0 +1,144 @@
+"""Increasing functions of single values, whose parameters a network gives: what couplings are made of."""
+
+import math
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid, softplus
+
+from ancestral.bijections.base import widened
+
+
+class Elementwise(ABC):
+    """An increasing function of each value of ``(N, C, *grid)``, with ``parameters`` numbers for each.
+
+    These come as ``(N, parameters * C, *grid)``: the first parameter of all channels, then the second, … All
+    zeros are near the identity. Both directions give the result and the log-derivative of their own, of the
+    shape of ``x``.
+    """
+
+    parameters: int
+
+    @abstractmethod
+    def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """z and log dz/dx."""
+
+    @abstractmethod
+    def inverse(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """x and log dx/dz."""
+
+    def _split(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        """The parameters one by one, each of the shape of ``x``, in at least float32."""
+        return parameters.to(widened(x.dtype)).chunk(self.parameters, 1)
+
+
+class Additive(Elementwise):
+    """z = x + t (Dinh et al., 2014, https://arxiv.org/abs/1410.8516, section 3.2)."""
+
+    parameters = 1
+
+    def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``Elementwise.forward``."""
+        (shift,) = self._split(parameters, x)
+        return x + shift, torch.zeros_like(shift)
+
+    def inverse(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``Elementwise.inverse``."""
+        (shift,) = self._split(parameters, z)
+        return z - shift, torch.zeros_like(shift)
+
+
+class Affine(Elementwise):
+    """z = (x + t) s.
+
+    ``scale`` says what s is of its parameter a: ``exp`` e^a, without bounds (Papamakarios et al., 2017,
+    https://arxiv.org/abs/1705.07057, equation 4); ``tanh`` exp(bound tanh(a / bound)), within e^-bound and
+    e^bound; ``sigmoid`` sigmoid(a + 2), at most 1 and .88 for a = 0 (the code of Kingma & Dhariwal, 2018).
+    """
+
+    parameters = 2
+
+    def __init__(self, scale: Literal["exp", "tanh", "sigmoid"] = "tanh", bound: float = 2.0) -> None:
+        self.scale, self.bound = scale, bound
+
+    def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``Elementwise.forward``."""
+        shift, log_scale = self._given(parameters, x)
+        return (x + shift) * log_scale.exp(), log_scale
+
+    def inverse(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``Elementwise.inverse``."""
+        shift, log_scale = self._given(parameters, z)
+        return z * (-log_scale).exp() - shift, -log_scale
+
+    def _given(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        shift, a = self._split(parameters, x)
+        if self.scale == "tanh":
+            return shift, self.bound * torch.tanh(a / self.bound)
+        return shift, a if self.scale == "exp" else logsigmoid(a + 2)
+
+
+class LogisticMixtureCDF(Elementwise):
+    r"""z = e^a logit(F(x)) + t, F the cumulative distribution of a mixture of K logistics.
+
+    Ho et al., Flow++, 2019 (https://arxiv.org/abs/1902.00275), section 3.2. Parameters, in order: t, a, then
+    of all components the logits of the weights, the locations and the log-scales. Locations are spread over
+    [-spread, spread] for parameters of zero.
+
+    The inverse is found by bisection within bounds that hold for every mixture, then sharpened by Newton's
+    steps.
+    """
+
+    def __init__(self, components: int = 8, *, bound: float = 1.5, spread: float = 1.0) -> None:
+        self.components, self.bound, self.spread = components, bound, spread
+        self.parameters = 2 + 3 * components
+
+    def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``Elementwise.forward``."""
+        shift, log_scale, mixture = self._given(parameters, x)
+        logit, log_slope = _logit_cdf(x.to(shift.dtype), *mixture)
+        return logit * log_scale.exp() + shift, log_slope + log_scale
+
+    def inverse(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``Elementwise.inverse``."""
+        shift, log_scale, mixture = self._given(parameters, z)
+        logits, loc, inverse_scale = mixture
+        target = (z - shift) * (-log_scale).exp()
+        # Where every component's own logit is below the target, so is the mixture's; and likewise above.
+        each = loc + target / inverse_scale
+        low, high = each.amin(0), each.amax(0)
+        for _ in range(30 if target.dtype == torch.float32 else 60):
+            middle = (low + high) / 2
+            below = _logit_cdf(middle, *mixture)[0] < target
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        x = (low + high) / 2
+        logit, log_slope = _logit_cdf(x, *mixture)
+        x = (x - (logit - target) * (-log_slope).exp()).clamp(low, high)
+        _, log_slope = _logit_cdf(x, *mixture)
+        return x, -log_slope - log_scale
+
+    def _given(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """Shift and log-scale like ``x``; log-weights, locations and inverse scales ``(K, *x.shape)``."""
+        shift, a, *rest = self._split(parameters, x)
+        k = self.components
+        logits, loc, log_scale = (torch.stack(rest[i * k : (i + 1) * k]) for i in range(3))
+        places = torch.linspace(-self.spread, self.spread, k, device=x.device, dtype=loc.dtype)
+        loc = loc + places.view(-1, *[1] * x.dim())
+        inverse_scale = (-log_scale.clamp(min=-7.0) + math.log(max(k, 2))).exp()
+        mixture = (logits.log_softmax(0), loc, inverse_scale)
+        return shift, self.bound * torch.tanh(a / self.bound), mixture
+
+
+def _logit_cdf(x: Tensor, log_weights: Tensor, loc: Tensor, inverse_scale: Tensor) -> tuple[Tensor, Tensor]:
+    """log F(x) - log(1 - F(x)) of a mixture of logistics, and the logarithm of its derivative.
+
+    By the logarithms of both tails: log(1 - exp(log F)) loses the upper one.
+    """
+    centered = (x - loc) * inverse_scale
+    log_below, log_above = -softplus(-centered), -softplus(centered)
+    log_cdf = torch.logsumexp(log_weights + log_below, 0)
+    log_survival = torch.logsumexp(log_weights + log_above, 0)
+    log_density = torch.logsumexp(log_weights + log_below + log_above + inverse_scale.log(), 0)
+    return log_cdf - log_survival, log_density - log_cdf - log_survival

@@ -1,0 +1,133 @@
+"""Normalization as a bijection: with weights that start from data, and by the statistics of batches."""
+
+import torch
+from torch import Tensor, nn
+
+from ancestral.bijections.base import Bijection, widened
+from ancestral.errors import UserError
+from ancestral.nn.normalization import moments
+
+
+def _over_grid(per_channel: Tensor, x: Tensor) -> Tensor:
+    return per_channel.view(1, -1, *[1] * (x.dim() - 2))
+
+
+def _total(log_scale: Tensor, x: Tensor) -> Tensor:
+    """The log-determinant of a scaling of each channel, ``(N,)``."""
+    positions = x[0, 0].numel()
+    return (log_scale.to(widened(x.dtype)).sum() * positions).expand(len(x))
+
+
+class ActNorm(Bijection):
+    """z = (x + b) e^s, of each channel, which starts with mean 0 and variance 1 on the first batch.
+
+    Kingma & Dhariwal, 2018 (https://arxiv.org/abs/1807.03039), section 3.1. The batch is that of all
+    processes. It starts in the first forward pass in training mode, or by ``start``. A channel that is
+    constant in that batch is shifted alone.
+    """
+
+    started: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(channels))
+        self.log_scale = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("started", torch.tensor(False))
+        self._known_started = False
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See ``Bijection.forward``."""
+        if self.training and not self._known_started:
+            self._start(x)
+        z = (x + _over_grid(self.shift, x)) * _over_grid(self.log_scale.exp(), x)
+        return z.to(x.dtype), _total(self.log_scale, x)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See ``Bijection.inverse``."""
+        x = z * _over_grid((-self.log_scale).exp(), z) - _over_grid(self.shift, z)
+        return x.to(z.dtype), _total(-self.log_scale, z)
+
+    @torch.no_grad()
+    def _start(self, x: Tensor) -> None:
+        self._known_started = bool(self.started)  # reads the device until it is true, never after
+        if self._known_started or not x.isfinite().all():
+            return
+        mean, variance, _ = moments(x)
+        self.shift.copy_(-mean)
+        self.log_scale.copy_(torch.where(variance > 1e-12, -0.5 * variance.clamp(min=1e-12).log(), 0.0))
+        self.started.fill_(True)
+        self._known_started = True
+
+    def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
+        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[arg-type]
+        self._known_started = False
+
+
+class BatchNormalization(Bijection):
+    """Batch normalization (Dinh et al., 2016, section 3.7; Papamakarios et al., 2017, section 3.3).
+
+    Of each channel: z = (x - m) / sqrt(v + eps) e^g + b. In training m and v are those of the batch of all
+    processes, with gradients; else running means, so that the density of an example does not depend on others.
+    ``mask`` leaves places out: true where nothing changes (the part of a coupling that stays).
+
+    Args:
+        channels: of ``x``.
+        learned: whether g and b are.
+        momentum: share of the running statistics that a batch makes new.
+        eps: added to the variance.
+        mask: booleans that broadcast to an example.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    mask: Tensor | None
+
+    def __init__(
+        self, channels: int, *, learned: bool = True, momentum: float = 0.1, eps: float = 1e-5,
+        mask: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+        self.log_gain = nn.Parameter(torch.zeros(channels)) if learned else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if learned else None
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("variance", torch.ones(channels))
+        self.register_buffer("mask", None if mask is None else mask.bool(), persistent=False)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See ``Bijection.forward``."""
+        if not self.training:
+            return self._scaled(x, self.mean, self.variance)
+        mean, variance, count = moments(x, self.mask)
+        with torch.no_grad():
+            self.mean.lerp_(mean, self.momentum)
+            self.variance.lerp_(variance * (count / (count - 1).clamp(min=1)), self.momentum)
+        return self._scaled(x, mean, variance)
+
+    def _scaled(self, x: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        log_scale = -0.5 * (variance + self.eps).log()
+        if self.log_gain is not None:
+            log_scale = log_scale + self.log_gain
+        z = (x - _over_grid(mean, x)) * _over_grid(log_scale.exp(), x)
+        if self.bias is not None:
+            z = z + _over_grid(self.bias, x)
+        return self._unmasked(x, z, log_scale)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See ``Bijection.inverse``. By the running statistics; raises UserError in training mode."""
+        if self.training:
+            problem = "expected batch normalization in evaluation mode to invert it, got training mode"
+            raise UserError(problem, "call eval(): a batch has no statistics before it is there")
+        log_scale = -0.5 * (self.variance + self.eps).log()
+        if self.log_gain is not None:
+            log_scale = log_scale + self.log_gain
+        shifted = z if self.bias is None else z - _over_grid(self.bias, z)
+        x = shifted * _over_grid((-log_scale).exp(), z) + _over_grid(self.mean, z)
+        return self._unmasked(z, x, -log_scale)
+
+    def _unmasked(self, before: Tensor, after: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+        if self.mask is None:
+            return after.to(before.dtype), _total(log_scale, before)
+        changed = torch.where(self.mask, before, after.to(before.dtype))
+        places = (~self.mask).expand(before.shape[1:]).flatten(1).sum(1)
+        return changed, (log_scale.to(widened(before.dtype)) * places).sum().expand(len(before))
