@@ -14,8 +14,8 @@ from ancestral.bijections.autoregressive import MADE, MaskedAutoregressive
 from ancestral.bijections.base import Bijection, Composition, Inverse
 from ancestral.bijections.coupling import Coupling, MaskedCoupling, checkerboard
 from ancestral.bijections.dequantization import Dequantization, Uniform, Variational
-from ancestral.bijections.elementwise import Additive, Affine, Elementwise, LogisticMixtureCDF
-from ancestral.bijections.linear import Invertible1x1
+from ancestral.bijections.elementwise import Additive, Affine, Elementwise, LogisticMixtureCDF, NormalMixtureCDF
+from ancestral.bijections.linear import Invertible1x1, Scaling
 from ancestral.bijections.normalization import ActNorm, BatchNormalization
 from ancestral.bijections.preprocessing import Logit, Rescale
 from ancestral.bijections.shape import MultiScale, Permutation, Reshape, Reversal, Squeeze
@@ -38,10 +38,12 @@ __all__ = [
     "MaskedAutoregressive",
     "MaskedCoupling",
     "MultiScale",
+    "NormalMixtureCDF",
     "Permutation",
     "Rescale",
     "Reshape",
     "Reversal",
+    "Scaling",
     "Squeeze",
     "Uniform",
     "Variational",

@@ -43,7 +43,8 @@ class Coupling(Bijection):
     def _couple(
         self, function: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], x: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        first, second = x.tensor_split([kept_channels(x.shape[1], self.stays)], 1)
+        kept = kept_channels(x.shape[1])
+        first, second = x.tensor_split([kept if self.stays == "first" else x.shape[1] - kept], 1)
         if self.stays == "first":
             second, log_det = function(second, self.network(first, context))
         else:
@@ -51,15 +52,21 @@ class Coupling(Bijection):
         return torch.cat([first, second.to(x.dtype)], 1), summed(log_det)
 
 
-def kept_channels(channels: int, stays: Literal["first", "second"]) -> int:
-    """Where channels are cut in two: an odd one belongs to the half that stays.
+def kept_channels(channels: int) -> int:
+    """How many channels stay: half of them, and the middle one of an odd number.
 
-    >>> kept_channels(7, "first"), kept_channels(7, "second")
-    (4, 3)
+    Raises:
+        UserError: there is one channel alone.
+
+    >>> kept_channels(7)
+    4
     """
     if channels < 2:
-        raise UserError(f"expected at least 2 channels to couple, got {channels}", "squeeze the image first")
-    return (channels + 1) // 2 if stays == "first" else channels // 2
+        raise UserError(
+            f"expected at least 2 channels or columns to couple, got {channels}",
+            "squeeze an image first; for one column use maf",
+        )
+    return (channels + 1) // 2
 
 
 class MaskedCoupling(Bijection):

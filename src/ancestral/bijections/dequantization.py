@@ -19,7 +19,7 @@ class Dequantization(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Noise u in [0, 1) for integers ``(N, *shape)``, and log q(u | x), ``(N,)`` nats."""
+        """Noise u in [0, 1) for integers, as floats ``(N, *shape)``, and log q(u | x), ``(N,)`` nats."""
 
 
 class Uniform(Dequantization):
@@ -30,8 +30,7 @@ class Uniform(Dequantization):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See ``Dequantization.forward``."""
-        noise = torch.rand(x.shape, device=x.device, dtype=torch.get_default_dtype())
-        return noise, torch.zeros(len(x), device=x.device, dtype=noise.dtype)
+        return torch.rand_like(x), x.new_zeros(len(x))
 
 
 class Variational(Dequantization):
@@ -49,7 +48,7 @@ class Variational(Dequantization):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See ``Dequantization.forward``."""
-        scaled = self.spec.scale(x, torch.get_default_dtype())
+        scaled = self.spec.scale(x)
         e = torch.randn_like(scaled)
         logit, log_det = self.flow(e, self.features(scaled))
         log_base = summed(-0.5 * (e.square() + LOG_TWO_PI))

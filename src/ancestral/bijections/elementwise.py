@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
 from ancestral.bijections.base import widened
+from ancestral.distributions.discretized import log_ndtr, ndtri_exp
 
 
 class Elementwise(ABC):
@@ -80,15 +82,47 @@ class Affine(Elementwise):
         return shift, a if self.scale == "exp" else logsigmoid(a + 2)
 
 
-class LogisticMixtureCDF(Elementwise):
+class _MixtureCDF(Elementwise):
+    """A cumulative distribution of a mixture of K components, through the quantile function of one."""
+
+    components: int
+
+    @abstractmethod
+    def _forward(self, x: Tensor, mixture: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The quantile of F(x), and the logarithm of its derivative.
+
+        The mixture is log-weights, locations and inverse scales ``(K, *x.shape)``.
+        """
+
+    def _inverse(self, z: Tensor, mixture: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """x whose quantile is z, and the logarithm of dz/dx, by bisection, sharpened by a step of Newton's."""
+        _, loc, inverse_scale = mixture
+        # Where the quantile of each component is below z, so is the mixture's; and likewise above.
+        each = loc + z / inverse_scale
+        low, high = each.amin(0), each.amax(0)
+        for _ in range(30 if z.dtype == torch.float32 else 60):
+            middle = (low + high) / 2
+            below = self._forward(middle, mixture)[0] < z
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        x = (low + high) / 2
+        quantile, log_slope = self._forward(x, mixture)
+        x = (x - (quantile - z) * (-log_slope).exp()).clamp(low, high)
+        return x, self._forward(x, mixture)[1]
+
+    def _mixture(self, parts: Sequence[Tensor], spread: float, least: float) -> tuple[Tensor, Tensor, Tensor]:
+        k = self.components
+        logits, loc, log_scale = (torch.stack(list(parts[i * k : (i + 1) * k])) for i in range(3))
+        places = torch.linspace(-spread, spread, k, device=loc.device, dtype=loc.dtype)
+        loc = loc + places.view(-1, *[1] * (loc.dim() - 1))
+        return logits.log_softmax(0), loc, (-log_scale.clamp(min=least) + math.log(max(k, 2))).exp()
+
+
+class LogisticMixtureCDF(_MixtureCDF):
     r"""z = e^a logit(F(x)) + t, F the cumulative distribution of a mixture of K logistics.
 
     Ho et al., Flow++, 2019 (https://arxiv.org/abs/1902.00275), section 3.2. Parameters, in order: t, a, then
     of all components the logits of the weights, the locations and the log-scales. Locations are spread over
     [-spread, spread] for parameters of zero.
-
-    The inverse is found by bisection within bounds that hold for every mixture, then sharpened by Newton's
-    steps.
     """
 
     def __init__(self, components: int = 8, *, bound: float = 1.5, spread: float = 1.0) -> None:
@@ -98,47 +132,59 @@ class LogisticMixtureCDF(Elementwise):
     def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """See ``Elementwise.forward``."""
         shift, log_scale, mixture = self._given(parameters, x)
-        logit, log_slope = _logit_cdf(x.to(shift.dtype), *mixture)
+        logit, log_slope = self._forward(x.to(shift.dtype), mixture)
         return logit * log_scale.exp() + shift, log_slope + log_scale
 
     def inverse(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """See ``Elementwise.inverse``."""
         shift, log_scale, mixture = self._given(parameters, z)
-        logits, loc, inverse_scale = mixture
-        target = (z - shift) * (-log_scale).exp()
-        # Where every component's own logit is below the target, so is the mixture's; and likewise above.
-        each = loc + target / inverse_scale
-        low, high = each.amin(0), each.amax(0)
-        for _ in range(30 if target.dtype == torch.float32 else 60):
-            middle = (low + high) / 2
-            below = _logit_cdf(middle, *mixture)[0] < target
-            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        x = (low + high) / 2
-        logit, log_slope = _logit_cdf(x, *mixture)
-        x = (x - (logit - target) * (-log_slope).exp()).clamp(low, high)
-        _, log_slope = _logit_cdf(x, *mixture)
+        x, log_slope = self._inverse((z - shift) * (-log_scale).exp(), mixture)
         return x, -log_slope - log_scale
 
     def _given(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
-        """Shift and log-scale like ``x``; log-weights, locations and inverse scales ``(K, *x.shape)``."""
+        """Shift, log-scale and mixture."""
         shift, a, *rest = self._split(parameters, x)
-        k = self.components
-        logits, loc, log_scale = (torch.stack(rest[i * k : (i + 1) * k]) for i in range(3))
-        places = torch.linspace(-self.spread, self.spread, k, device=x.device, dtype=loc.dtype)
-        loc = loc + places.view(-1, *[1] * x.dim())
-        inverse_scale = (-log_scale.clamp(min=-7.0) + math.log(max(k, 2))).exp()
-        mixture = (logits.log_softmax(0), loc, inverse_scale)
-        return shift, self.bound * torch.tanh(a / self.bound), mixture
+        return shift, self.bound * torch.tanh(a / self.bound), self._mixture(rest, self.spread, -7.0)
+
+    def _forward(self, x: Tensor, mixture: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        # By the logarithms of both tails: log(1 - exp(log F)) loses the upper one.
+        log_weights, loc, inverse_scale = mixture
+        centered = (x - loc) * inverse_scale
+        log_below, log_above = -softplus(-centered), -softplus(centered)
+        log_cdf = torch.logsumexp(log_weights + log_below, 0)
+        log_survival = torch.logsumexp(log_weights + log_above, 0)
+        log_density = torch.logsumexp(log_weights + log_below + log_above + inverse_scale.log(), 0)
+        return log_cdf - log_survival, log_density - log_cdf - log_survival
 
 
-def _logit_cdf(x: Tensor, log_weights: Tensor, loc: Tensor, inverse_scale: Tensor) -> tuple[Tensor, Tensor]:
-    """log F(x) - log(1 - F(x)) of a mixture of logistics, and the logarithm of its derivative.
+class NormalMixtureCDF(_MixtureCDF):
+    r"""z = :math:`\Phi^{-1}(F(x))`, F the cumulative distribution of a mixture of K Gaussians.
 
-    By the logarithms of both tails: log(1 - exp(log F)) loses the upper one.
+    Under a standard normal z, x has that mixture for its density. Parameters, in order: of all components the
+    logits of the weights, the locations and the log-scales.
     """
-    centered = (x - loc) * inverse_scale
-    log_below, log_above = -softplus(-centered), -softplus(centered)
-    log_cdf = torch.logsumexp(log_weights + log_below, 0)
-    log_survival = torch.logsumexp(log_weights + log_above, 0)
-    log_density = torch.logsumexp(log_weights + log_below + log_above + inverse_scale.log(), 0)
-    return log_cdf - log_survival, log_density - log_cdf - log_survival
+
+    def __init__(self, components: int = 10, *, spread: float = 2.0) -> None:
+        self.components, self.spread = components, spread
+        self.parameters = 3 * components
+
+    def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``Elementwise.forward``."""
+        parts = self._split(parameters, x)
+        return self._forward(x.to(parts[0].dtype), self._mixture(parts, self.spread, -7.0))
+
+    def inverse(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``Elementwise.inverse``."""
+        parts = self._split(parameters, z)
+        x, log_slope = self._inverse(z.to(parts[0].dtype), self._mixture(parts, self.spread, -7.0))
+        return x, -log_slope
+
+    def _forward(self, x: Tensor, mixture: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        log_weights, loc, inverse_scale = mixture
+        centered = (x - loc) * inverse_scale
+        log_cdf = torch.logsumexp(log_weights + log_ndtr(centered), 0)
+        log_survival = torch.logsumexp(log_weights + log_ndtr(-centered), 0)
+        log_density = torch.logsumexp(log_weights + inverse_scale.log() - centered.square() / 2, 0)
+        z = ndtri_exp(torch.minimum(log_cdf, log_survival))  # the smaller tail is the one that has digits
+        z = torch.where(log_cdf < log_survival, z, -z)
+        return z, log_density + z.square() / 2

@@ -80,3 +80,25 @@ def _mix(matrix: Tensor, x: Tensor) -> Tensor:
     if x.dim() == 4:
         return nn.functional.conv2d(x, matrix[:, :, None, None])
     return conv1d(x.flatten(2), matrix[:, :, None]).view_as(x)
+
+
+class Scaling(Bijection):
+    """z = e^s x, of each channel or column (Dinh et al., 2014, section 3.3)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See ``Bijection.forward``."""
+        return x * self._of(self.log_scale, x).exp(), self._log_det(x)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See ``Bijection.inverse``."""
+        return z * self._of(-self.log_scale, z).exp(), -self._log_det(z)
+
+    def _of(self, values: Tensor, x: Tensor) -> Tensor:
+        return values.view(1, -1, *[1] * (x.dim() - 2))
+
+    def _log_det(self, x: Tensor) -> Tensor:
+        return (self.log_scale.to(widened(x.dtype)).sum() * x[0, 0].numel()).expand(len(x))

@@ -24,12 +24,17 @@ class ActNorm(Bijection):
     Kingma & Dhariwal, 2018 (https://arxiv.org/abs/1807.03039), section 3.1. The batch is that of all
     processes. It starts in the first forward pass in training mode, or by ``start``. A channel that is
     constant in that batch is shifted alone.
+
+    Args:
+        channels: of ``x``.
+        speed: s is this times its parameter, which so learns faster (3 in the authors' code).
     """
 
     started: Tensor
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, speed: float = 1.0) -> None:
         super().__init__()
+        self.speed = speed
         self.shift = nn.Parameter(torch.zeros(channels))
         self.log_scale = nn.Parameter(torch.zeros(channels))
         self.register_buffer("started", torch.tensor(False))
@@ -39,13 +44,13 @@ class ActNorm(Bijection):
         """See ``Bijection.forward``."""
         if self.training and not self._known_started:
             self._start(x)
-        z = (x + _over_grid(self.shift, x)) * _over_grid(self.log_scale.exp(), x)
-        return z.to(x.dtype), _total(self.log_scale, x)
+        z = (x + _over_grid(self.shift, x)) * _over_grid((self.speed * self.log_scale).exp(), x)
+        return z.to(x.dtype), _total(self.speed * self.log_scale, x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See ``Bijection.inverse``."""
-        x = z * _over_grid((-self.log_scale).exp(), z) - _over_grid(self.shift, z)
-        return x.to(z.dtype), _total(-self.log_scale, z)
+        x = z * _over_grid((-self.speed * self.log_scale).exp(), z) - _over_grid(self.shift, z)
+        return x.to(z.dtype), _total(-self.speed * self.log_scale, z)
 
     @torch.no_grad()
     def _start(self, x: Tensor) -> None:
@@ -54,7 +59,8 @@ class ActNorm(Bijection):
             return
         mean, variance, _ = moments(x)
         self.shift.copy_(-mean)
-        self.log_scale.copy_(torch.where(variance > 1e-12, -0.5 * variance.clamp(min=1e-12).log(), 0.0))
+        log_scale = torch.where(variance > 1e-12, -0.5 * variance.clamp(min=1e-12).log(), 0.0)
+        self.log_scale.copy_(log_scale / self.speed)
         self.started.fill_(True)
         self._known_started = True
 

@@ -49,6 +49,32 @@ def log_ndtr(x: Tensor) -> Tensor:
     return torch.where(x < split, tail, torch.special.log_ndtr(x.clamp(min=split)))
 
 
+def ndtri_exp(log_p: Tensor) -> Tensor:
+    """The z at which ``log_ndtr`` is ``log_p`` < 0: the standard normal's quantile of e^log_p.
+
+    It holds for tails that no float can. By Newton's method, of which the last step carries the gradient.
+
+    >>> ndtri_exp(log_ndtr(torch.tensor([-100.0, -1.0, 0.5]))).round(decimals=3)
+    tensor([-100.0000,   -1.0000,    0.5000])
+    """
+    with torch.no_grad():
+        split = -10.0
+        far = log_p.clamp(max=split)
+        start = -(-2 * far - math.log(2 * math.pi) - (-2 * far).log()).sqrt()
+        z = torch.where(log_p < split, start, torch.special.ndtri(log_p.clamp(min=split).exp()))
+        for _ in range(3):
+            z = z - _newton(z, log_p)
+    return z - _newton(z, log_p)
+
+
+def _newton(z: Tensor, log_p: Tensor) -> Tensor:
+    """How far Newton's method goes down from ``z`` to where log_ndtr is ``log_p``."""
+    with torch.no_grad():
+        value = log_ndtr(z)
+        inverse_slope = (value + z.square() / 2 + math.log(2 * math.pi) / 2).exp()
+    return (value - log_p) * inverse_slope
+
+
 class _Binned(Discrete):
     """A continuous distribution with a location and a scale, integrated over the bins."""
 

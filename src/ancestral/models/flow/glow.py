@@ -1,0 +1,185 @@
+"""Glow (Kingma & Dhariwal, Generative Flow with Invertible 1x1 Convolutions, 2018), https://arxiv.org/abs/1807.03039."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d
+
+from ancestral.bijections import (
+    ActNorm,
+    Additive,
+    Affine,
+    Bijection,
+    Composition,
+    Coupling,
+    Elementwise,
+    Invertible1x1,
+    MultiScale,
+    Rescale,
+    Squeeze,
+)
+from ancestral.bijections.base import summed
+from ancestral.bijections.coupling import kept_channels
+from ancestral.bijections.shape import check_squeezable
+from ancestral.configuration import Depth, Width
+from ancestral.errors import UserError
+from ancestral.models.flow.base import Flow
+from ancestral.recipe import Optimization, Recipe
+from ancestral.spec import Spec
+
+
+class EdgeConv2d(nn.Conv2d):
+    """A 3x3 convolution that knows where the image ends: a further input is 1 on the padding, 0 elsewhere."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, 3, padding=1, bias=bias)
+        self.edge = nn.Parameter(torch.zeros(outputs, 1, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, inputs, H, W)`` to ``(N, outputs, H, W)``."""
+        border = x.new_ones(1, 1, x.shape[2] + 2, x.shape[3] + 2)
+        border[:, :, 1:-1, 1:-1] = 0
+        return super().forward(x) + conv2d(border, self.edge)
+
+
+class ZeroConv2d(nn.Module):
+    """A 3x3 convolution that is zero at first; its output times e^(3 s), s learned."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.convolution = EdgeConv2d(inputs, outputs)
+        nn.init.zeros_(self.convolution.weight)
+        assert self.convolution.bias is not None
+        nn.init.zeros_(self.convolution.bias)
+        self.log_scale = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """``(N, inputs, H, W)`` to ``(N, outputs, H, W)``."""
+        output: Tensor = self.convolution(x)
+        return output * (3 * self.log_scale).exp().view(1, -1, 1, 1)
+
+
+class CouplingNetwork(nn.Module):
+    """Convolutions 3x3, 1x1, 3x3; activation norm and a rectifier after the first two (section 3.3)."""
+
+    def __init__(self, inputs: int, outputs: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.first = EdgeConv2d(inputs, width, bias=False)
+        self.second = nn.Conv2d(width, width, 1, bias=False)
+        self.norms = nn.ModuleList(ActNorm(width, speed=3.0) for _ in range(2))
+        self.last = ZeroConv2d(width, outputs)
+        nn.init.normal_(self.first.weight, 0, 0.05)
+        nn.init.normal_(self.first.edge, 0, 0.05)
+        nn.init.normal_(self.second.weight, 0, 0.05)
+        self.classes = nn.Linear(classes, width, bias=False) if classes else None
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """What stays ``(N, inputs, H, W)``, and the class one-hot, to ``(N, outputs, H, W)``."""
+        x = self.norms[0](self.first(x))[0]
+        if self.classes is not None:
+            x = x + self.classes(context)[:, :, None, None]
+        x = self.norms[1](self.second(x.relu()))[0]
+        output: Tensor = self.last(x.relu())
+        return output
+
+
+class LearnedTop(Bijection):
+    """The mean and the scale of the last noise at each place, of each class: z = (x + m) e^s."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        self.shape, self.affine = shape, Affine("exp")
+        self.network = ZeroConv2d(1, 2 * shape[0])  # of zeros: what it knows is the edge
+        self.classes = nn.Linear(classes, 2 * shape[0], bias=False) if classes else None
+        if self.classes is not None:
+            nn.init.zeros_(self.classes.weight)
+
+    def _given(self, x: Tensor, context: Tensor | None) -> Tensor:
+        parameters: Tensor = self.network(x.new_zeros(1, 1, *self.shape[1:]))
+        if self.classes is not None:
+            parameters = parameters + self.classes(context)[:, :, None, None]
+        return parameters.expand(len(x), -1, -1, -1)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See ``Bijection.forward``."""
+        z, log_det = self.affine.forward(x, self._given(x, context))
+        return z, summed(log_det)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See ``Bijection.inverse``."""
+        x, log_det = self.affine.inverse(z, self._given(z, context))
+        return x, summed(log_det)
+
+
+class Glow(Flow):
+    """Levels of steps: activation norm, an invertible 1x1 convolution, a coupling (table 1 and figure 2).
+
+    A level squeezes the image, then has ``depth`` steps; half of the channels go on to the next level, the
+    others are noise given those. An image of one channel takes no fewer than 2x2 pixels for each level.
+
+    See ``Flow`` for shapes and figures.
+
+    >>> model = Glow(Glow.Config.tiny(), Spec(shape=(1, 4, 4), levels=17)).eval()
+    >>> x = model.sample(3, temperature=0.7)
+    >>> torch.equal(model.decode(model.embed(x)), x)
+    True
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Flow.Config):
+        """Options of Glow."""
+
+        levels: Depth = 3
+        """L, resolutions: each has half the height and width of the one before."""
+        depth: Depth = 32
+        """K, steps at each resolution."""
+        width: Width = 512
+        """Channels inside a coupling's network."""
+        coupling: Literal["affine", "additive"] = "affine"
+        """How a coupling changes values: by shift and scale, or by shift alone."""
+        lu: bool = True
+        """Keep 1x1 convolutions as their LU decomposition (equation 10)."""
+
+        @classmethod
+        def tiny(cls) -> "Glow.Config":
+            """Small enough for a test."""
+            return cls(levels=1, depth=2, width=8)
+
+    recipes: ClassVar = {
+        "small": Recipe(
+            source="chosen on Fashion-MNIST for two CPU cores",
+            model=Config(levels=2, depth=8, width=64),
+            stages={"training": Optimization(steps=20_000, batch_size=64, learning_rate=1e-3, ema=0.999)},
+        ),
+    }
+
+    def __init__(self, config: Config, spec: Spec) -> None:
+        super().__init__(config, spec)
+        if len(spec.shape) != 3:
+            raise UserError(f"expected images (C, H, W), got shape {spec.shape}", "use realnvp or maf for tables")
+        check_squeezable(spec.shape[1:], config.levels)
+        elementwise: Elementwise = Additive() if config.coupling == "additive" else Affine("sigmoid")
+        shape, levels, shapes, factored = spec.shape, list[Bijection](), list[tuple[int, ...]](), list[Bijection]()
+        for i in range(config.levels):
+            shape = (4 * shape[0], shape[1] // 2, shape[2] // 2)
+            steps: list[Bijection] = [Squeeze()]
+            for _ in range(config.depth):
+                steps += [ActNorm(shape[0], speed=3.0), Invertible1x1(shape[0], lu=config.lu)]
+                steps.append(self._coupling(elementwise, shape[0]))
+            shapes.append(shape)
+            if i == config.levels - 1:
+                steps.append(LearnedTop(shape, self.sample_classes))
+            else:
+                half = shape[0] // 2
+                factored.append(Coupling(Affine("exp"), ZeroConv2d(half, 2 * half)))
+                shape = (half, *shape[1:])
+            levels.append(Composition(*steps))
+        first: list[Bijection] = [] if spec.levels is None else [Rescale(spec.levels / 2, spec.levels)]
+        self.flow = Composition(*first, MultiScale(levels, shapes, factored))
+
+    def _coupling(self, elementwise: Elementwise, channels: int) -> Coupling:
+        kept = kept_channels(channels)
+        outputs = elementwise.parameters * (channels - kept)
+        return Coupling(elementwise, CouplingNetwork(kept, outputs, self.config.width, self.sample_classes))
