@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ancestral.batch import Batch
+from ancestral.bijections import Bijection
 from ancestral.capabilities import ContinuousLatents, Reconstructs, Tokenizer
 from ancestral.configuration import from_json, to_json
 from ancestral.errors import UserError
@@ -36,6 +37,7 @@ __all__ = [
     "SPECS",
     "Certificate",
     "certify",
+    "check_bijection",
     "check_configuration",
     "check_model",
     "enumerate_examples",
@@ -116,6 +118,70 @@ def check_model(cls: type[Model], specs: tuple[Spec, ...] = SPECS, config: Any =
         for check in CHECKS:
             torch.manual_seed(0)
             check(copy.deepcopy(model))
+
+
+@torch.no_grad()
+def check_bijection(
+    bijection: Bijection, x: Tensor, context: Tensor | None = None, *, tolerance: float = 1e-6
+) -> None:
+    """Raise AssertionError, saying what is wrong, unless a bijection keeps its word.
+
+    In evaluation mode and float64, on a copy: ``inverse`` leads back from ``forward`` and its log-determinant
+    is the opposite; that of ``forward`` is autograd's; examples do not depend on each other; nobody's tensors
+    are changed. In float32 it leads back as well, to 1e-3 of the range of ``x``. Check it with weights that
+    are not those of the start, where many bijections change nothing.
+
+    Args:
+        bijection: with weights, on the CPU.
+        x: examples ``(N, *shape)``, at least 2, among them the ends of the range.
+        context: what it is conditioned on.
+        tolerance: of errors, relative to the largest absolute value of what is compared (at least 1).
+
+    Raises:
+        AssertionError: it is none.
+    """
+    for dtype, allowed in ((torch.float64, tolerance), (torch.float32, 1e-3)):
+        own = copy.deepcopy(bijection).to(dtype).eval()
+        x, context = x.to(dtype), None if context is None else context.to(dtype)
+        before = x.clone()
+        z, log_det = own(x, context)
+        assert torch.equal(x, before), "forward changes the tensor that it is given"
+        assert z.numel() == x.numel(), f"forward makes {z.numel()} values of {x.numel()}"
+        n = len(x)
+        assert log_det.shape == (n,), f"a log-determinant is {tuple(log_det.shape)}, not {(n,)}"
+        assert bool(z.isfinite().all() & log_det.isfinite().all()), f"forward is not finite in {dtype}"
+        before = z.clone()
+        back, log_det_back = own.inverse(z, context)
+        assert torch.equal(z, before), "inverse changes the tensor that it is given"
+        assert back.shape == x.shape, f"inverse gives {tuple(back.shape)}, not {tuple(x.shape)}"
+        _assert_near("inverse does not lead back", back, x, allowed)
+        _assert_near("inverse's log-determinant is not the opposite", -log_det_back, log_det, allowed)
+        alone = [own(x[i : i + 1], None if context is None else context[i : i + 1]) for i in range(2)]
+        both = torch.cat([z for z, _ in alone]), torch.cat([log_det for _, log_det in alone])
+        _assert_near("an example depends on others", both[0], z[:2], allowed)
+        _assert_near("a log-determinant depends on other examples", both[1], log_det[:2], allowed)
+        if dtype == torch.float64:
+            for i in range(2):
+                _assert_near("forward's log-determinant is not autograd's", _volume(own, x, context, i),
+                             log_det[i], allowed)  # fmt: skip
+
+
+def _volume(bijection: Bijection, x: Tensor, context: Tensor | None, i: int) -> Tensor:
+    """Log |det| of the Jacobian at example ``i``."""
+    given = None if context is None else context[i : i + 1]
+
+    def flat(row: Tensor) -> Tensor:
+        z: Tensor = bijection(row.view(1, *x.shape[1:]), given)[0]
+        return z.flatten()
+
+    with torch.enable_grad():
+        jacobian = torch.autograd.functional.jacobian(flat, x[i].flatten())
+    return torch.linalg.slogdet(jacobian)[1]
+
+
+def _assert_near(problem: str, got: Tensor, expected: Tensor, tolerance: float) -> None:
+    error = float((got - expected).abs().max() / expected.abs().max().clamp(min=1))
+    assert error <= tolerance, f"{problem}: off by {error:.1e} in {expected.dtype}"
 
 
 def _check_size(spec: Spec) -> None:

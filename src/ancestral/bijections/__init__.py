@@ -14,10 +14,17 @@ from ancestral.bijections.autoregressive import MADE, MaskedAutoregressive
 from ancestral.bijections.base import Bijection, Composition, Inverse
 from ancestral.bijections.coupling import Coupling, MaskedCoupling, checkerboard
 from ancestral.bijections.dequantization import Dequantization, Uniform, Variational
-from ancestral.bijections.elementwise import Additive, Affine, Elementwise, LogisticMixtureCDF, NormalMixtureCDF
+from ancestral.bijections.elementwise import (
+    Additive,
+    Affine,
+    Elementwise,
+    LogisticMixtureCDF,
+    NormalMixtureCDF,
+)
 from ancestral.bijections.linear import Invertible1x1, Scaling
 from ancestral.bijections.normalization import ActNorm, BatchNormalization
 from ancestral.bijections.preprocessing import Logit, Rescale
+from ancestral.bijections.reversible import Reversible
 from ancestral.bijections.shape import MultiScale, Permutation, Reshape, Reversal, Squeeze
 
 __all__ = [
@@ -33,8 +40,8 @@ __all__ = [
     "Elementwise",
     "Inverse",
     "Invertible1x1",
-    "Logit",
     "LogisticMixtureCDF",
+    "Logit",
     "MaskedAutoregressive",
     "MaskedCoupling",
     "MultiScale",
@@ -43,6 +50,7 @@ __all__ = [
     "Rescale",
     "Reshape",
     "Reversal",
+    "Reversible",
     "Scaling",
     "Squeeze",
     "Uniform",

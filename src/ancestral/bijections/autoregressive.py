@@ -12,7 +12,7 @@ from ancestral.errors import UserError
 
 
 class MADE(nn.Module):
-    """A network of D values to ``parameters`` numbers for each, of which those of value i see values < i alone.
+    """A network of D values to several numbers for each, of which those of value i see values < i alone.
 
     Germain et al., 2015 (https://arxiv.org/abs/1502.03509): masked weights. Each hidden unit has a degree,
     the number of values that it may see; here units stand in the order of their degrees, and these are spread
@@ -20,42 +20,44 @@ class MADE(nn.Module):
 
     ``stream`` gives the same outputs one value after another, with the multiplications of one pass.
 
-    Shapes: x ``(N, D)``, output ``(N, parameters * D)``: the first parameter of all values, then the second, …
+    Shapes: x ``(N, D)``, output ``(N, per_value * D)``: the first parameter of all values, then the second, …
 
     Args:
         dims: D.
-        parameters: numbers for each value.
+        per_value: numbers for each value.
         hidden: units of each hidden layer.
         context: features of the context, which every output sees, through the first layer and by itself.
         activation: between layers.
     """
 
     def __init__(
-        self, dims: int, parameters: int, hidden: Sequence[int] = (256, 256), *, context: int = 0,
+        self, dims: int, per_value: int, hidden: Sequence[int] = (256, 256), *, context: int = 0,
         activation: Callable[[Tensor], Tensor] = torch.relu,
     ) -> None:  # fmt: skip
         super().__init__()
         if not hidden:
             raise UserError("expected at least one hidden layer, got none", "try 256 256")
-        self.dims, self.parameters, self.activation = dims, parameters, activation
+        self.dims, self.per_value, self.activation = dims, per_value, activation
         # A unit of degree k sees values 0 to k - 1; a single value is seen by none.
-        self.degrees = [[(k * (dims - 1)) // units + min(1, dims - 1) for k in range(units)] for units in hidden]
+        self.degrees = [
+            [(k * (dims - 1)) // units + min(1, dims - 1) for k in range(units)] for units in hidden
+        ]
         inputs, layers = list(range(1, dims + 1)), []
         for units in self.degrees:
             layers.append(MaskedLinear(_at_most(inputs, units)))
             inputs = units
-        outputs = [i for _ in range(parameters) for i in range(dims)]
+        outputs = [i for _ in range(per_value) for i in range(dims)]
         self.layers = nn.ModuleList(layers)
         self.output = MaskedLinear(_at_most(inputs, outputs))
         nn.init.zeros_(self.output.weight)
         self.context = nn.Linear(context, hidden[0], bias=False) if context else None
         # The first value has no unit that it could see the context through.
-        self.direct = nn.Linear(context, parameters * dims, bias=False) if context else None
+        self.direct = nn.Linear(context, per_value * dims, bias=False) if context else None
         if self.direct is not None:
             nn.init.zeros_(self.direct.weight)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """The parameters of all values, ``(N, parameters * D)``."""
+        """The numbers of all values, ``(N, per_value * D)``."""
         for i, layer in enumerate(self.layers):
             x = layer(x)
             x = self.activation(x if i or self.context is None else x + self.context(context))
@@ -100,7 +102,10 @@ class Stream:
         self._weights = [layer.masked for layer in (*network.layers, network.output)]
         self._biases = [layer.bias for layer in (*network.layers, network.output)]
         # By column: a value's units are neighbors in memory.
-        self._units = [weight.new_zeros(network.dims, n), *(weight.new_zeros(len(d), n) for d in network.degrees)]
+        self._units = [
+            weight.new_zeros(network.dims, n),
+            *(weight.new_zeros(len(d), n) for d in network.degrees),
+        ]
         self._known = [0] * len(self._units)
         self._context = None if network.context is None else network.context(context).T
         self._direct = None if network.direct is None else network.direct(context)
@@ -125,7 +130,7 @@ class Stream:
             self._known[i + 1] = end
 
     def parameters(self) -> Tensor:
-        """The parameters of the next value, ``(N, parameters)``."""
+        """The numbers of the next value, ``(N, per_value)``."""
         rows = slice(self.done, None, self.network.dims)
         seen = self._known[-1]
         output = self._weights[-1][rows, :seen] @ self._units[-1][:seen]
@@ -153,7 +158,7 @@ class MaskedAutoregressive(Bijection):
 
     def __init__(self, elementwise: Elementwise, network: MADE) -> None:
         super().__init__()
-        assert network.parameters == elementwise.parameters
+        assert network.per_value == elementwise.parameters
         self.elementwise, self.network = elementwise, network
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

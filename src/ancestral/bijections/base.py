@@ -18,11 +18,11 @@ class Bijection(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """z and log |det dz/dx|, ``(N,)``."""
+        """Z and log |det dz/dx|, ``(N,)``."""
 
     @abstractmethod
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """x and log |det dx/dz|, ``(N,)``."""
+        """X and log |det dx/dz|, ``(N,)``."""
 
 
 class Inverse(Bijection):
@@ -38,7 +38,7 @@ class Inverse(Bijection):
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See ``Bijection.inverse``."""
-        return self.bijection(z, context)  # type: ignore[no-any-return]
+        return self.bijection(z, context)
 
 
 class Composition(Bijection):

@@ -8,7 +8,7 @@ al., Flow++, 2019, https://arxiv.org/abs/1902.00275, section 3.1).
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from ancestral.bijections.base import Bijection, summed
 from ancestral.spec import Spec

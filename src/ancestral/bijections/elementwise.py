@@ -25,11 +25,11 @@ class Elementwise(ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """z and log dz/dx."""
+        """Z and log dz/dx."""
 
     @abstractmethod
     def inverse(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """x and log dx/dz."""
+        """X and log dx/dz."""
 
     def _split(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         """The parameters one by one, each of the shape of ``x``, in at least float32."""
@@ -95,7 +95,7 @@ class _MixtureCDF(Elementwise):
         """
 
     def _inverse(self, z: Tensor, mixture: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """x whose quantile is z, and the logarithm of dz/dx, by bisection, sharpened by a step of Newton's."""
+        """The x whose quantile is z, and the logarithm of dz/dx: bisection, then a step of Newton's."""
         _, loc, inverse_scale = mixture
         # Where the quantile of each component is below z, so is the mixture's; and likewise above.
         each = loc + z / inverse_scale

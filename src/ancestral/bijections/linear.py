@@ -42,7 +42,9 @@ class Invertible1x1(Bijection):
         return (lower @ upper).index_select(0, self.permutation.argsort())
 
     def _factors(self) -> tuple[Tensor, Tensor]:
-        lower = self.lower.tril(-1) + torch.eye(len(self.lower), device=self.lower.device, dtype=self.lower.dtype)
+        lower = self.lower.tril(-1) + torch.eye(
+            len(self.lower), device=self.lower.device, dtype=self.lower.dtype
+        )
         return lower, self.upper.triu(1) + torch.diag(self.signs * self.log_scale.exp())
 
     def _log_det(self, x: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ class ActNorm(Bijection):
         self._known_started = True
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
-        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[arg-type]
+        super()._load_from_state_dict(*args, **kwargs)
         self._known_started = False
 
 
@@ -73,7 +73,7 @@ class BatchNormalization(Bijection):
     """Batch normalization (Dinh et al., 2016, section 3.7; Papamakarios et al., 2017, section 3.3).
 
     Of each channel: z = (x - m) / sqrt(v + eps) e^g + b. In training m and v are those of the batch of all
-    processes, with gradients; else running means, so that the density of an example does not depend on others.
+    processes, with gradients; else running means, so that an example's density does not depend on others.
     ``mask`` leaves places out: true where nothing changes (the part of a coupling that stays).
 
     Args:

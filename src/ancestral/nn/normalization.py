@@ -48,9 +48,9 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 def moments(x: Tensor, left_out: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, biased variance and number of the values of each channel over the batch of all processes, ``(C,)``.
+    """Mean, biased variance and number of the values of each channel, ``(C,)``.
 
-    With gradients, and in at least float32.
+    Over the batch of all processes, with gradients, and in at least float32.
 
     >>> moments(torch.tensor([[1.0], [3.0]]))
     (tensor([2.]), tensor([1.]), tensor([2.]))

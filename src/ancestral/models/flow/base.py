@@ -28,9 +28,9 @@ from ancestral.units import bits_per_dim
 class Flow(ContinuousLatents):
     """Base of the flows. A model sets ``flow``, from values to noise ``(N, D)``.
 
-    Shapes: x ``(N, *spec.shape)``, z ``(N, D)``, D the number of values of an example. Likelihoods are in nats
-    for each example: exact of real numbers, lower bounds of integers. A class-conditional flow without labels
-    is the even mixture of its classes.
+    Shapes: x ``(N, *spec.shape)``, z ``(N, D)``, D the number of values of an example. Likelihoods are in
+    nats for each example: exact of real numbers, lower bounds of integers. A class-conditional flow without
+    labels is the even mixture of its classes.
     """
 
     flow: Bijection
@@ -85,7 +85,7 @@ class Flow(ContinuousLatents):
     def log_density(self, y: Tensor, context: Tensor | None) -> Tensor:
         """Log p(y) of real numbers ``(N, *spec.shape)``, ``(N,)`` nats."""
         z, log_det = self.flow(y, context)
-        return self._log_base(z) + log_det  # type: ignore[no-any-return]
+        return self._log_base(z) + log_det
 
     def _log_base(self, z: Tensor) -> Tensor:
         if self.config.base == "logistic":
@@ -143,7 +143,7 @@ class Flow(ContinuousLatents):
 
     @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:
-        """z of each example ``(N, D)``, of integers with noise of .5, under the map of no class.
+        """Z of each example ``(N, D)``, of integers with noise of .5, under the map of no class.
 
         Raises UserError for examples of another shape or range.
         """

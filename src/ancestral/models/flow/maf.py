@@ -26,10 +26,10 @@ from ancestral.spec import Spec
 
 
 class MAF(Flow):
-    r"""Autoregressive transformations :math:`z_i = (x_i - \mu_i(x_{<i})) / \sigma_i(x_{<i})`, one upon another.
+    r"""Autoregressive transformations :math:`z_i = (x_i - \mu_i(x_{<i})) / \sigma_i(x_{<i})`.
 
-    Each has a MADE; batch normalization follows, and the order of the values is reversed (section 3). With
-    ``components``, a last one makes the base an autoregressive mixture of Gaussians (MAF MoG, section 4).
+    They follow one upon another, each with a MADE; between them are batch normalization and a reversal of the
+    order of the values (section 3). With ``components``, a last one makes the base an autoregressive mixture of Gaussians (MAF MoG, section 4).
 
     The density of an example is one pass; sampling computes one value after another.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -46,7 +47,7 @@ class _Block(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, width, H, W)`` to the same shape."""
-        return x + super().forward(x)  # type: ignore[no-any-return]
+        return x + super().forward(x)
 
 
 class _Bounded(nn.Module):
@@ -94,11 +95,11 @@ class ResidualNetwork(nn.Module):
         for block, skip in zip(self.blocks, self.skips[1:], strict=True):
             h = block(h)
             total = total + skip(h)
-        return self.bounded(self.last(total))  # type: ignore[no-any-return]
+        return self.bounded(self.last(total))
 
 
 class RowNetwork(nn.Module):
-    """A network with tanh for the log-scales, one with rectifiers for the shifts (Papamakarios et al., 2017)."""
+    """Log-scales by a network with tanh, shifts by one with rectifiers (Papamakarios et al., 2017)."""
 
     def __init__(self, inputs: int, outputs: int, width: int, layers: int, classes: int) -> None:
         super().__init__()
@@ -111,7 +112,7 @@ class RowNetwork(nn.Module):
         inputs: int, outputs: int, width: int, layers: int, activation: type[nn.Module]
     ) -> nn.Sequential:
         sizes, parts = [inputs, *[width] * layers], list[nn.Module]()
-        for before, after in zip(sizes, sizes[1:], strict=False):
+        for before, after in pairwise(sizes):
             parts += [nn.Linear(before, after), activation()]
         last = nn.Linear(sizes[-1], outputs)
         nn.init.zeros_(last.weight)
@@ -125,11 +126,12 @@ class RowNetwork(nn.Module):
 
 
 class RealNVP(Flow):
-    r"""Affine couplings :math:`z_2 = (x_2 + t(x_1)) \, e^{s(x_1)}` with batch normalization, on several scales.
+    r"""Affine couplings :math:`z_2 = (x_2 + t(x_1)) \, e^{s(x_1)}` on several scales.
 
-    Images (section 4.1): at each scale three couplings of checkerboards, then three of channels of the squeezed
-    image; then half of the channels, of the other half's pixels in each 2x2 block, are done (section 3.6). The
-    last scale has four checkerboards. Rows of a table: couplings of halves of the columns, which take turns.
+    Images (section 4.1): at each scale three couplings of checkerboards, then three of channels of the
+    squeezed image, each with batch normalization; then half of the pixels of each 2x2 block are done (section
+    3.6). The last scale has four checkerboards. Rows of a table: couplings of halves of the columns, which
+    take turns.
 
     The authors penalize the gains of the weight normalization, which here no weight decay singles out.
 
@@ -148,7 +150,7 @@ class RealNVP(Flow):
         scales: Depth = 3
         """Of images: resolutions."""
         width: Width = 64
-        """Channels of the networks at the first scale, twice as many at each further one; of tables: units."""
+        """Channels of the networks at the first scale, twice as many at each further one; units, of tables."""
         blocks: Blocks = 8
         """Of images: residual blocks of each network; of tables: hidden layers."""
         couplings: Depth = 10
@@ -175,7 +177,9 @@ class RealNVP(Flow):
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__(config, spec)
         if len(spec.shape) not in (1, 3):
-            raise UserError(f"expected images (C, H, W) or rows (D,), got shape {spec.shape}", "use nice or maf")
+            raise UserError(
+                f"expected images (C, H, W) or rows (D,), got shape {spec.shape}", "use nice or maf"
+            )
         first: list[Bijection] = [] if spec.levels is None else [Rescale(0, spec.levels), Logit(0.05)]
         build = self._rows if len(spec.shape) == 1 else self._images
         self.flow = Composition(*first, *build())
