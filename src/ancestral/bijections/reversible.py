@@ -13,10 +13,10 @@ from ancestral.bijections.base import Bijection, Composition
 class Reversible(Composition):
     """Bijections one after another, of which training keeps no activations.
 
-    The backward pass inverts one step after another, and computes each anew with gradients (Gomez et al., 2017, https://arxiv.org/abs/1707.04585). So the memory does not grow with the number of
-    steps; a training step takes two forward passes and an inverse more. The gradients are those of the inputs
-    that the inverse leads back to: ``inverse_error`` says how far these were off at most, in the last
-    backward pass.
+    The backward pass inverts one step after another, and computes each anew with gradients (Gomez et al.,
+    2017, https://arxiv.org/abs/1707.04585). So the memory does not grow with the number of steps; a training
+    step takes two forward passes and an inverse more. The gradients are those of the inputs that the inverse
+    leads back to: ``inverse_error`` says how far these were off at most, in the last backward pass.
 
     Every step must be invertible in training mode, as batch normalization is not.
     """

@@ -29,7 +29,8 @@ class MAF(Flow):
     r"""Autoregressive transformations :math:`z_i = (x_i - \mu_i(x_{<i})) / \sigma_i(x_{<i})`.
 
     They follow one upon another, each with a MADE; between them are batch normalization and a reversal of the
-    order of the values (section 3). With ``components``, a last one makes the base an autoregressive mixture of Gaussians (MAF MoG, section 4).
+    order of the values (section 3). With ``components``, a last one makes the base an autoregressive mixture
+    of Gaussians (MAF MoG, section 4).
 
     The density of an example is one pass; sampling computes one value after another.
 

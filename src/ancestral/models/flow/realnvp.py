@@ -150,7 +150,7 @@ class RealNVP(Flow):
         scales: Depth = 3
         """Of images: resolutions."""
         width: Width = 64
-        """Channels of the networks at the first scale, twice as many at each further one; units, of tables."""
+        """Channels of the networks at the first scale, twice as many at each further one; of tables units."""
         blocks: Blocks = 8
         """Of images: residual blocks of each network; of tables: hidden layers."""
         couplings: Depth = 10
