@@ -6,19 +6,20 @@ A table's rows are real numbers, and their density is exact. Integers get noise 
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
 from torch.nn.functional import logsigmoid, one_hot
 
 from ancestral.batch import Batch
-from ancestral.bijections import Bijection, Dequantization, Uniform
+from ancestral.bijections import Bijection, Dequantization
 from ancestral.bijections.base import summed
 from ancestral.capabilities import ContinuousLatents
 from ancestral.errors import UserError
 from ancestral.model import LikelihoodKind, Model
+from ancestral.models.flow.dequantizers import NOISES, UniformNoise, VariationalNoise
 from ancestral.sampling import Sampling, single
 from ancestral.spec import Spec
 from ancestral.stages import Loss, Phase, Progress, Stage
@@ -33,6 +34,7 @@ class Flow(ContinuousLatents):
     labels is the even mixture of its classes.
     """
 
+    choices: ClassVar = {"dequantization": NOISES}
     flow: Bijection
 
     @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,8 @@ class Flow(ContinuousLatents):
 
         base: Literal["normal", "logistic"] = "normal"
         """Distribution of each value of the noise z."""
+        dequantization: UniformNoise | VariationalNoise = field(default_factory=UniformNoise)
+        """Noise that is added to integers."""
         class_conditional: bool = True
         """Condition on the class where the data have classes."""
 
@@ -50,7 +54,9 @@ class Flow(ContinuousLatents):
             raise UserError(
                 "expected values whose order means something, got codes", "use an autoregressive model"
             )
-        self.dequantization: Dequantization | None = None if spec.levels is None else Uniform(spec)
+        self.dequantization: Dequantization | None = (
+            None if spec.levels is None else config.dequantization.build(spec)
+        )
 
     def stages(self) -> tuple[Stage, ...]:
         """One, before whose first step what normalizes starts from data (``ActNorm``)."""

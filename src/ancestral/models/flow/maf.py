@@ -12,6 +12,7 @@ from ancestral.bijections import (
     Bijection,
     Composition,
     Elementwise,
+    Inverse,
     Logit,
     MaskedAutoregressive,
     NormalMixtureCDF,
@@ -32,7 +33,8 @@ class MAF(Flow):
     order of the values (section 3). With ``components``, a last one makes the base an autoregressive mixture
     of Gaussians (MAF MoG, section 4).
 
-    The density of an example is one pass; sampling computes one value after another.
+    The density of an example is one pass; sampling computes one value after another. With ``inverse`` it is
+    the other way round (Kingma et al., 2016, https://arxiv.org/abs/1606.04934).
 
     See ``Flow`` for shapes and figures.
 
@@ -56,6 +58,9 @@ class MAF(Flow):
         """Between the layers of a MADE."""
         batch_norm: bool = True
         """Batch normalization between the transformations."""
+        inverse: bool = False
+        """Take each transformation the other way round (IAF): one pass to sample, D passes to score, and to
+        train."""
         components: Blocks = 0
         """Gaussians of each value's conditional under the base; 0 for a standard normal base."""
 
@@ -95,4 +100,5 @@ class MAF(Flow):
             self.spec.dims, elementwise.parameters, [config.width] * config.hidden,
             context=self.sample_classes, activation=torch.relu if config.activation == "relu" else torch.tanh,
         )  # fmt: skip
-        return MaskedAutoregressive(elementwise, network)
+        transformation = MaskedAutoregressive(elementwise, network)
+        return Inverse(transformation) if config.inverse else transformation
