@@ -470,8 +470,8 @@ MISTAKES = [
     ),
     ("train vqvea --data digits --out out", "did you mean vqvae?"),
     (
-        "train glow --data digits --out out",
-        "got glow which is planned; choose from pixelrnn, pixelcnn, gated-pixelcnn",
+        "train dcgan --data digits --out out",
+        "got dcgan which is planned; choose from pixelrnn, pixelcnn, gated-pixelcnn",
     ),
     ("train --data digits", "expected the name of a model first, got --data"),
     ("train vqvae --out out", "expected --data, got none"),

@@ -63,7 +63,7 @@ class _Forgetful(torch.autograd.Function):
             for step, state in zip(
                 reversed(list(ctx.composition.bijections)), reversed(ctx.randomness), strict=True
             ):
-                with torch.no_grad():
+                with torch.no_grad(), _replayed(state, z.device):
                     z, _ = step.inverse(z, *contexts)
                 with torch.enable_grad(), _replayed(state, z.device):
                     given = [tensor.detach().requires_grad_() for tensor in (z, *contexts)]

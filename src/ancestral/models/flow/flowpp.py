@@ -39,7 +39,7 @@ class CouplingNetwork(nn.Module):
     """Gated residual convolutions; the output is zero at first."""
 
     def __init__(
-        self, inputs: int, outputs: int, width: int, blocks: int, classes: int, dropout: float
+        self, inputs: int, outputs: int, *, width: int, blocks: int, classes: int, dropout: float
     ) -> None:
         super().__init__()
         self.first = _convolution(inputs, width)
@@ -142,8 +142,8 @@ class FlowPP(Flow):
         config, kept = self.config, kept_channels(channels)
         elementwise = LogisticMixtureCDF(config.components)
         network = CouplingNetwork(
-            kept, elementwise.parameters * (channels - kept), config.width, config.blocks,
-            self.sample_classes, config.dropout,
+            kept, elementwise.parameters * (channels - kept), width=config.width, blocks=config.blocks,
+            classes=self.sample_classes, dropout=config.dropout,
         )  # fmt: skip
         coupling = Coupling(elementwise, network, stays="second" if second else "first")
         back = torch.tensor(order).argsort().tolist()

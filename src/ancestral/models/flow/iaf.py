@@ -125,8 +125,8 @@ class IAF(Reconstructs):
     r"""A deep hierarchical VAE whose posteriors are inverse autoregressive flows.
 
     The ResNet VAE of section 4: :math:`p(x) = \int p(x \mid z) \prod_l p(z_l \mid z_{>l}) \, dz`. Layers
-    stand in ``scales``: the first has half the image's resolution, each further one half of that. Inference is
-    bidirectional: a posterior knows the image from the way up and the latents above from the way down.
+    stand in ``scales``: the first has half the image's resolution, each further one half of that. Inference
+    is bidirectional: a posterior knows the image from the way up and the latents above from the way down.
     As a flow by itself, an IAF is a MAF the other way round: ``maf`` with ``inverse``.
 
     Shapes: x ``(N, C, H, W)`` integers. Likelihoods are lower bounds, in nats for each example.

@@ -1,7 +1,7 @@
 """NICE (Dinh et al., Non-linear Independent Components Estimation, 2014), https://arxiv.org/abs/1410.8516."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,8 @@ class NICE(Flow):
     class Config(Flow.Config):
         """Options of NICE."""
 
-        base = "logistic"
+        base: Literal["normal", "logistic"] = "logistic"
+        """Distribution of each value of the noise z."""
         couplings: Depth = 4
         """Coupling layers."""
         layers: Depth = 5
