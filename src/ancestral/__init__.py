@@ -53,9 +53,11 @@ _NAMES = {
         "reconstruct",
         "sample",
         "sample_shards",
+        "score",
         "tokenize",
         "tokenize_shards",
         "write_codes",
+        "write_scores",
     ),
     "media": ("write_examples",),
     "model": ("Model",),
@@ -126,12 +128,14 @@ __all__ = [
     "reconstruct",
     "sample",
     "sample_shards",
+    "score",
     "tokenize",
     "tokenize_shards",
     "train",
     "write_codes",
     "write_examples",
     "write_report",
+    "write_scores",
 ]
 
 

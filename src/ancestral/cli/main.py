@@ -17,6 +17,7 @@ COMMANDS = {
     "tokenize": "data to code maps: a folder of Parquet, .npy, .safetensors",
     "detokenize": "code maps back to images",
     "evaluate": "likelihood in bits/dim, reconstruction, codes, samples",
+    "score": "log p(x) of each example: anomaly scores as .csv or .parquet",
     "compare": "figures of several runs side by side",
     "certify": "test what an autoregressive network sees: leaks, blind spots",
     "report": "one HTML page about a run",

@@ -5,6 +5,7 @@ from ancestral.evaluation.evaluation import evaluate
 from ancestral.evaluation.reconstruction import reconstruct
 from ancestral.evaluation.rejection import Gate
 from ancestral.evaluation.sampling import complete, sample
+from ancestral.evaluation.scores import Scores, score, write_scores
 from ancestral.evaluation.sharded_codes import CodeShards, read_code_shards, tokenize_shards
 from ancestral.evaluation.sharded_samples import Shards, read_shards, sample_shards
 from ancestral.evaluation.tokens import detokenize, tokenize
@@ -16,6 +17,7 @@ __all__ = [
     "Evaluation",
     "Figure",
     "Gate",
+    "Scores",
     "Shards",
     "complete",
     "detokenize",
@@ -26,7 +28,9 @@ __all__ = [
     "reconstruct",
     "sample",
     "sample_shards",
+    "score",
     "tokenize",
     "tokenize_shards",
     "write_codes",
+    "write_scores",
 ]

@@ -1,0 +1,132 @@
+"""How likely each example is: anomaly scores, one row for each."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ancestral.batch import Batch
+from ancestral.data import Dataset, Preparation
+from ancestral.errors import UserError
+from ancestral.evaluation.batches import batches
+from ancestral.evaluation.sampling import check_seed
+from ancestral.evaluation.subject import Subject, Trained, undisturbed
+from ancestral.files import replacing
+from ancestral.units import bits_per_dim
+
+ENDINGS = (".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Log-likelihoods of examples, in the order of the source's split."""
+
+    names: tuple[str, ...]
+    """What the source calls each example: a file, or a row's number."""
+    log_likelihood: Tensor
+    """Log p(x) of each, ``(N,)`` float64 nats on the CPU: exact or a lower bound, as ``kind`` says. Of a
+    table it is the density of the row as the file has it."""
+    bits_per_dim: Tensor | None
+    """The same as bits for each value, of integers."""
+    kind: str
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def columns(self) -> dict[str, list[str] | list[float]]:
+        """As columns of a file; what is least likely first would be in the order of ``log_likelihood``."""
+        columns: dict[str, list[str] | list[float]] = {"name": list(self.names)}
+        columns["log_likelihood"] = self.log_likelihood.tolist()
+        if self.bits_per_dim is not None:
+            columns["bits_per_dim"] = self.bits_per_dim.tolist()
+        return columns
+
+
+@undisturbed
+def score(
+    model: Trained,
+    data: Dataset | str | None = None,
+    *,
+    split: str = "test",
+    importance_samples: int = 1,
+    preparation: Preparation | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    progress: bool = False,
+) -> Scores:
+    """Log p(x) of each example of a split, without labels.
+
+    Args:
+        model: a model, a run or its directory, or a Hub name.
+        data: a data set or its source; a run's own data if None.
+        split: ``train``, ``validation``, ``test`` or ``all``.
+        importance_samples: k of the importance-weighted bound, of models that have one.
+        preparation: how a source's data are prepared; as in the run, and to the model's spec, if None.
+        limit: the first so many examples only.
+        seed: of the noise in bounds.
+        device: where to compute; where a model is, else on the CPU, if None.
+        progress: show a progress bar.
+
+    Raises:
+        UserError: the model has no likelihood or is not trained, or the data do not fit it.
+    """
+    check_seed(seed)
+    subject = Subject.find(model, device)
+    network = subject.model
+    if network.likelihood == "none":
+        problem = f"expected a model with a likelihood, got {type(network).__name__}"
+        raise UserError(problem, "ancestral models lists which have one")
+    subject.check_trained()
+    network.check_importance_samples(importance_samples)
+    dataset = subject.dataset(data, preparation)
+    examples = replace(dataset.split(split, limit), labels=None)
+
+    def each() -> Iterator[Tensor]:
+        for part in batches(len(examples), "scores", device=network.device, show=progress):
+            batch: Batch = examples[part].to(network.device)
+            yield network.log_likelihood(batch, importance_samples).double().cpu()
+
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        nats = torch.cat(list(each())) + dataset.log_determinant
+    discrete = network.spec.levels is not None
+    return Scores(
+        names=tuple(dataset.names_of(split)[: len(examples)]),
+        log_likelihood=nats,
+        bits_per_dim=bits_per_dim(-nats, network.spec.dims) if discrete else None,
+        kind=network.likelihood,
+    )
+
+
+def check_scores_file(path: Path) -> None:
+    """Raise UserError unless scores can be written to ``path``: a new .csv or .parquet file."""
+    if path.suffix.lower() not in ENDINGS:
+        raise UserError(f"expected a file .csv or .parquet, got {path}", "name one: --out scores.csv")
+    if path.exists():
+        raise UserError(f"expected a new file, got {path} which is there already", "choose another --out")
+
+
+def write_scores(path: str | Path, scores: Scores) -> None:
+    """Write scores to a new .csv or .parquet file, a row for each example.
+
+    Raises:
+        UserError: the path has another ending, or there is such a file.
+    """
+    path = Path(path)
+    check_scores_file(path)
+    columns = scores.columns()
+    with replacing(path) as temporary:
+        if path.suffix.lower() == ".parquet":
+            import pyarrow as pa  # noqa: PLC0415  # takes long
+            import pyarrow.parquet as pq  # noqa: PLC0415
+
+            pq.write_table(pa.table(columns).replace_schema_metadata({"likelihood": scores.kind}), temporary)
+            return
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
