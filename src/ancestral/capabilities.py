@@ -103,8 +103,8 @@ class Reconstructs(Model):
         """The model's version of ``x``: integers of the same shape."""
 
 
-class ContinuousLatents(Reconstructs):
-    """A model with a vector of real numbers behind each example, standard normal a priori."""
+class ContinuousLatents(Model):
+    """A model with a vector of real numbers behind each example, a priori independent and around 0."""
 
     @abstractmethod
     def embed(self, x: Tensor) -> Tensor:

@@ -56,6 +56,8 @@ class Examined:
     """Whether to show progress."""
     named: Sequence[str] = ()
     """Measures that were asked for by name; none if all are taken that draw nothing."""
+    log_determinant: float = 0.0
+    """What is added to the log density of a standardized row to make it that of the row in the file."""
 
     def each(self, what: str, function: Callable[..., Tensor], *more: Tensor) -> Tensor:
         """``function`` of each batch and of the same part of ``more``, on the model's device."""

@@ -27,7 +27,9 @@ def measure(examined: Examined) -> Result:
     if isinstance(model, Tokenizer):
         return Result(pictures={"latent": lambda: code_maps(model, examined.some(12).x)})
     assert isinstance(model, ContinuousLatents)
-    pictures = {"latent": lambda: latent_grid(model, examined.some(_SHOWN).x)}
+    pictures = {}
+    if model.embed(examined.some(1).x).shape[1] < model.spec.dims:  # two values of many say little
+        pictures["latent"] = lambda: latent_grid(model, examined.some(_SHOWN).x)
     if len(examined.examples) > 1:
         pictures["interpolations"] = lambda: interpolations(model, examined.some(20).x)
     return Result(pictures=pictures)

@@ -15,13 +15,13 @@ def applies(model: Model) -> bool:
 
 
 def measure(examined: Examined) -> Result:
-    """In bits/dim, or nats of continuous data."""
+    """In bits/dim; of a table in nats of the rows as the file has them, and as they are when standardized."""
     k = examined.importance_samples
     samples = [1, k] if k > 1 else [1]
-    return Result(figures=[_figure(examined, c, n) for c in examined.conditions for n in samples])
+    return Result(figures=[f for c in examined.conditions for n in samples for f in _figures(examined, c, n)])
 
 
-def _figure(examined: Examined, condition: Condition, k: int) -> Figure:
+def _figures(examined: Examined, condition: Condition, k: int) -> list[Figure]:
     model = examined.model
     assert model.likelihood != "none"
     if model.likelihood == "exact":
@@ -34,12 +34,19 @@ def _figure(examined: Examined, condition: Condition, k: int) -> Figure:
     def cost(batch: Batch) -> Tensor:
         return -model.log_likelihood(condition(batch), k)
 
-    return Figure.of_nats(
-        id + condition.suffix,
-        name + condition.words,
-        examined.each(name, cost),
-        model.spec,
-        quantity=f"negative log-likelihood{condition.words}",
-        kind=model.likelihood,
-        note=", ".join(filter(None, (note, condition.note))),
-    )
+    costs = examined.each(name, cost)
+    figures = {("", ""): costs - examined.log_determinant}
+    if examined.log_determinant:
+        figures["_standardized", " of standardized rows"] = costs
+    return [
+        Figure.of_nats(
+            f"{id}{suffix}{condition.suffix}",
+            f"{name}{words}{condition.words}",
+            nats,
+            model.spec,
+            quantity=f"negative log-likelihood{words}{condition.words}",
+            kind=model.likelihood,
+            note=", ".join(filter(None, (note, condition.note))),
+        )
+        for (suffix, words), nats in figures.items()
+    ]

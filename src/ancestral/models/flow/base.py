@@ -166,7 +166,3 @@ class Flow(ContinuousLatents):
                 f"expected latents (N, {self.spec.dims}), got {tuple(z.shape)}", "give what embed gives"
             )
         return self._from_noise(z.to(self.device), self.context(len(z), None))
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """``x`` again, up to rounding: nothing is lost."""
-        return self.decode(self.embed(x))

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 
 from ancestral.batch import Batch
-from ancestral.capabilities import ContinuousLatents
+from ancestral.capabilities import ContinuousLatents, Reconstructs
 from ancestral.configuration import Blocks, Configuration, Natural, NonNegative, Range, Width
 from ancestral.distributions.discrete import Discrete
 from ancestral.distributions.likelihood import IndependentKind, Likelihood
@@ -91,7 +91,7 @@ class Convolutional(Configuration):
         return encoder, nn.Sequential(*first, decoder)
 
 
-class VAE(ContinuousLatents):
+class VAE(ContinuousLatents, Reconstructs):
     r"""Latent variable model with a Gaussian encoder.
 
     :math:`p(x) = \int p(x \mid z)\, N(z; 0, I)\, dz`, and the encoder is :math:`q(z \mid x)`.
