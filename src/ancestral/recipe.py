@@ -12,14 +12,14 @@ from ancestral.errors import UserError
 class Updates(Configuration):
     """How the weights of one phase are updated."""
 
-    optimizer: Literal["adam", "adamw", "adagrad", "rmsprop", "sgd"] = "adam"
+    optimizer: Literal["adam", "adamw", "adamax", "adagrad", "rmsprop", "sgd"] = "adam"
     """The optimizer."""
     learning_rate: Positive = 1e-3
     """Learning rate after the warm-up."""
     betas: tuple[Share, Share] = (0.9, 0.999)
     """Adam's decay rates of the first and second moment."""
     eps: NonNegative = 1e-8
-    """Added to the denominator by Adam, Adagrad and RMSProp."""
+    """Added to the denominator by Adam, Adamax, Adagrad and RMSProp."""
     weight_decay: NonNegative = 0.0
     """Weight decay (decoupled for adamw, an L2 penalty otherwise)."""
     schedule: Literal["constant", "cosine", "exponential"] = "cosine"

@@ -17,6 +17,8 @@ def build_optimizer(parameters: Iterable[nn.Parameter], options: Updates) -> tor
         return torch.optim.Adam(parameters, rate, options.betas, options.eps, decay, fused=True)
     if options.optimizer == "adamw":
         return torch.optim.AdamW(parameters, rate, options.betas, options.eps, decay, fused=True)
+    if options.optimizer == "adamax":
+        return torch.optim.Adamax(parameters, rate, options.betas, options.eps, decay)
     if options.optimizer == "adagrad":
         return torch.optim.Adagrad(parameters, rate, weight_decay=decay, eps=options.eps)
     if options.optimizer == "rmsprop":

@@ -7,7 +7,13 @@ from torch import nn
 from ancestral.recipe import Optimization
 from ancestral.stages import Stage
 
-_MOMENTS = {"adam": ("Adam", 2), "adamw": ("AdamW", 2), "adagrad": ("Adagrad", 1), "rmsprop": ("RMSProp", 1)}
+_MOMENTS = {
+    "adam": ("Adam", 2),
+    "adamw": ("AdamW", 2),
+    "adamax": ("Adamax", 2),
+    "adagrad": ("Adagrad", 1),
+    "rmsprop": ("RMSProp", 1),
+}
 """What each optimizer that keeps something is called, and how many numbers it keeps of each weight."""
 
 

@@ -1,6 +1,6 @@
 """Glow (Kingma & Dhariwal, Generative Flow with Invertible 1x1 Convolutions, 2018), https://arxiv.org/abs/1807.03039."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -29,6 +29,11 @@ from ancestral.errors import UserError
 from ancestral.models.flow.base import Flow
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
+
+_PAPER = Optimization(
+    steps=176_000, batch_size=512, optimizer="adamax", learning_rate=1e-3, schedule="constant", warmup=1000,
+    gradient_clip=None,
+)  # fmt: skip
 
 
 class EdgeConv2d(nn.Conv2d):
@@ -157,7 +162,26 @@ class Glow(Flow):
             model=Config(levels=2, depth=8, width=64),
             stages={"training": Optimization(steps=20_000, batch_size=64, learning_rate=1e-3, ema=0.999)},
         ),
-    }
+        "cifar10": Recipe(
+            source="Kingma & Dhariwal 2018, table 4 and the authors' code: L=3, K=32, 512 channels, Adamax, "
+            "1e-3, batch 512 on 8 GPUs, 10 epochs of warm-up, 1800 epochs",
+            model=Config(),
+            stages={"training": _PAPER},
+        ),
+        "imagenet32": Recipe(
+            source="the same, K=48; steps are ours", model=Config(depth=48), stages={"training": _PAPER}
+        ),
+        "imagenet64": Recipe(
+            source="the same, L=4, K=48; steps are ours", model=Config(levels=4, depth=48),
+            stages={"training": _PAPER},
+        ),
+        "celebahq256": Recipe(
+            source="the same, L=6, K=32, additive couplings; images of 5 bits: --images.levels 32; steps are "
+            "ours",
+            model=Config(levels=6, coupling="additive", reversible=True),
+            stages={"training": replace(_PAPER, batch_size=40)},
+        ),
+    }  # fmt: skip
 
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__(config, spec)

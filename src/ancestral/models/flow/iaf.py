@@ -167,7 +167,18 @@ class IAF(Reconstructs):
             model=Config(width=64, latents=16, free_bits=0.1),
             stages={"training": Optimization(steps=10_000, batch_size=64, learning_rate=2e-3, ema=0.999)},
         ),
-    }
+        "cifar10": Recipe(
+            source="the authors' code: 20 layers of 16x16 maps, 160 channels, 32 latent maps, free bits .1, "
+            "Adamax, 2e-3, EMA .999; steps are ours",
+            model=Config(scales=1, layers=20, free_bits=0.1),
+            stages={
+                "training": Optimization(
+                    steps=500_000, batch_size=32, optimizer="adamax", learning_rate=2e-3,
+                    schedule="constant", warmup=0, ema=0.999,
+                )
+            },
+        ),
+    }  # fmt: skip
 
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__(config, spec)

@@ -22,6 +22,11 @@ from ancestral.models.flow.base import Flow
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
 
+_PAPER = Optimization(
+    steps=375_000, batch_size=200, optimizer="rmsprop", learning_rate=1e-3, schedule="exponential",
+    decay=1 / 1.0005, warmup=0, gradient_clip=None,
+)  # fmt: skip
+
 
 class CouplingNetwork(nn.Sequential):
     """Rectified layers and a linear output, of weights in +-.01 at first, as in the authors' code."""
@@ -81,6 +86,17 @@ class NICE(Flow):
             source="the paper's network for MNIST, for two CPU cores",
             model=Config(width=512, layers=3),
             stages={"training": Optimization(steps=8000, batch_size=128, learning_rate=1e-3)},
+        ),
+        "mnist": Recipe(
+            source="the authors' code: 4 couplings of 5 layers of 1000, RMSProp, batch 200, 1500 epochs, the "
+            "rate divided by 1.0005 at each update; without their momentum",
+            model=Config(),
+            stages={"training": _PAPER},
+        ),
+        "svhn": Recipe(
+            source="the same: 4 couplings of 3 layers of 2000, a normal base; without their whitening",
+            model=Config(base="normal", layers=3, width=2000),
+            stages={"training": _PAPER},
         ),
     }
 

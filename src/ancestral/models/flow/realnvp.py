@@ -32,6 +32,10 @@ from ancestral.nn.normalization import BatchNorm
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
 
+_PAPER = Optimization(
+    steps=500_000, batch_size=64, learning_rate=1e-3, schedule="constant", warmup=0, gradient_clip=100.0
+)
+
 
 def _convolution(inputs: int, outputs: int, kernel: int) -> nn.Module:
     return weight_norm(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2))
@@ -166,6 +170,17 @@ class RealNVP(Flow):
             source="a small network of the paper's kind, for two CPU cores",
             model=Config(scales=2, width=32, blocks=2),
             stages={"training": Optimization(steps=8000, batch_size=64, learning_rate=1e-3)},
+        ),
+        "cifar10": Recipe(
+            source="Dinh et al. 2016, section 4.1: 4 scales down to 4x4, 8 residual blocks, base width 64; "
+            "Adam, 1e-3, batch 64; steps are ours",
+            model=Config(scales=4),
+            stages={"training": _PAPER},
+        ),
+        "imagenet64": Recipe(
+            source="the same for 64x64: 5 scales, 2 residual blocks, base width 32; steps are ours",
+            model=Config(scales=5, width=32, blocks=2),
+            stages={"training": _PAPER},
         ),
         "table": Recipe(
             source="Papamakarios et al. 2017, the row Real NVP (10), for two CPU cores",
