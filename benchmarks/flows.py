@@ -1,0 +1,346 @@
+"""Flows: training steps and sampling beside peers, and what reversible training saves.
+
+    pip install zuko nflows
+    python benchmarks/flows.py [glow] [maf] [realnvp] [sampling] [memory]
+
+``glow``: a step at 32x32x3, L=3, K=8, hidden 128, batch 32, beside the same network as scripts have it:
+eager, in PyTorch's default memory format, plain matrices whose determinant is computed in each step. ``of
+peak`` is the share of the speed of a large matrix product in this run that the multiplications of the
+convolutions reach.
+
+``maf`` and ``realnvp``: networks of 63 columns, 5 transformations with two hidden layers of 256, batch 1,024,
+beside zuko's and nflows'; a step of training, and (``maf``) 10,000 rows drawn.
+
+``sampling``: the time of ``flow.inverse`` over that of ``flow``, of the recipes' small networks.
+
+``memory``: the most memory that the graph of a Glow step keeps, for K = 8, 16, 32, with and without
+``reversible``, and the time of the step.
+
+All contestants take turns; figures are medians.
+"""
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from ancestral.batch import Batch
+from ancestral.models.flow.base import Flow
+from ancestral.models.flow.flowpp import FlowPP
+from ancestral.models.flow.glow import Glow
+from ancestral.models.flow.maf import MAF
+from ancestral.models.flow.nice import NICE
+from ancestral.models.flow.realnvp import RealNVP
+from ancestral.spec import Spec
+from ancestral.stages import Progress, initialize
+
+GLOW = Glow.Config(levels=3, depth=8, width=128)
+COLORS = Spec(shape=(3, 32, 32))
+ROWS = Spec(shape=(63,), levels=None)
+
+
+class PlainActNorm(nn.Module):
+    """Activation norm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.logs = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The result, and its log-determinant."""
+        return (x + self.bias) * torch.exp(3 * self.logs), (3 * self.logs).sum() * x[0, 0].numel()
+
+
+class PlainZeros(nn.Module):
+    """The convolution that is zero at first."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+        nn.init.zeros_(self.conv.weight)
+        self.logs = nn.Parameter(torch.zeros(1, outputs, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The parameters of a distribution."""
+        return self.conv(x) * torch.exp(3 * self.logs)
+
+
+class PlainStep(nn.Module):
+    """One step of the flow."""
+
+    def __init__(self, c: int, width: int) -> None:
+        super().__init__()
+        self.norm = PlainActNorm(c)
+        self.weight = nn.Parameter(torch.linalg.qr(torch.randn(c, c))[0])
+        self.first, self.first_norm = nn.Conv2d(c // 2, width, 3, padding=1, bias=False), PlainActNorm(width)
+        self.second, self.second_norm = nn.Conv2d(width, width, 1, bias=False), PlainActNorm(width)
+        self.last = PlainZeros(width, c)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The result, and its log-determinant."""
+        x, total = self.norm(x)
+        x = nn.functional.conv2d(x, self.weight[:, :, None, None])
+        total = total + torch.slogdet(self.weight)[1] * x[0, 0].numel()
+        a, b = x.chunk(2, 1)
+        h = torch.relu(self.first_norm(self.first(a))[0])
+        h = torch.relu(self.second_norm(self.second(h))[0])
+        shift, scale = self.last(h).chunk(2, 1)
+        scale = torch.sigmoid(scale + 2)
+        return torch.cat([a, (b + shift) * scale], 1), total + scale.log().flatten(1).sum(1)
+
+
+class PlainGlow(nn.Module):
+    """Glow as scripts have it."""
+
+    def __init__(self, levels: int, depth: int, width: int) -> None:
+        super().__init__()
+        c, self.levels, self.splits = 3, nn.ModuleList(), nn.ModuleList()
+        for i in range(levels):
+            c *= 4
+            self.levels.append(nn.ModuleList(PlainStep(c, width) for _ in range(depth)))
+            if i < levels - 1:
+                self.splits.append(PlainZeros(c // 2, c))
+                c //= 2
+        self.top = PlainZeros(1, 2 * c)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The loss."""
+        x = (x.float() + torch.rand(x.shape)) / 256 - 0.5
+        total = torch.zeros(len(x))
+        for i, level in enumerate(self.levels):
+            n, c, h, w = x.shape
+            x = x.view(n, c, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 2, 4).reshape(n, 4 * c, h // 2, w // 2)
+            for step in level:
+                x, log_det = step(x)
+                total = total + log_det
+            if i < len(self.splits):
+                x, z = x.chunk(2, 1)
+                mean, logs = self.splits[i](x).chunk(2, 1)
+            else:
+                z = x
+                mean, logs = self.top(torch.zeros(1, 1, *x.shape[2:])).chunk(2, 1)
+            density = -logs - 0.5 * ((z - mean) * torch.exp(-logs)).square() - 0.919
+            total = total + density.flatten(1).sum(1)
+        return -total.mean() / (3072 * 0.6931)
+
+
+def trained(model: Flow, x: Tensor) -> Flow:
+    """Started from data, in training mode and channels last."""
+    stage = model.stages()[0]
+    initialize(model, stage, Batch(x))
+    return model.to(memory_format=torch.channels_last).train()
+
+
+def step(loss: Callable[[], Tensor], parameters: list[nn.Parameter]) -> Callable[[], None]:
+    optimizer = torch.optim.Adam(parameters, 1e-4, fused=True)
+
+    def run() -> None:
+        loss().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return run
+
+
+def seconds(job: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    job()
+    return time.perf_counter() - start
+
+
+def medians(jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    for job in jobs.values():
+        job()
+        job()
+    times = {name: [] for name in jobs}
+    for _ in range(rounds):
+        for name, job in jobs.items():
+            times[name].append(seconds(job))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def flops(model: nn.Module, job: Callable[[], object]) -> float:
+    """Of the convolutions of a step, forward and backward."""
+    total = 0.0
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        total += 3 * 2 * layer.weight.numel() * output[:, 0].numel()
+
+    handles = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, nn.Conv2d)]
+    job()
+    for handle in handles:
+        handle.remove()
+    return total
+
+
+def loss_of(model: Flow, x: Tensor) -> Callable[[], Tensor]:
+    progress = Progress.at(0, 1)
+    return lambda: model.loss(Batch(x), "training", progress).total
+
+
+def glow(rounds: int) -> None:
+    x = torch.randint(256, (32, 3, 32, 32)).to(torch.uint8)
+    plain = PlainGlow(GLOW.levels, GLOW.depth, GLOW.width)
+    jobs = {"plain": step(lambda: plain(x), list(plain.parameters()))}
+    models = {}
+    for name in ("ours", "compiled"):
+        models[name] = model = trained(GLOW.build(COLORS), x)
+        loss = loss_of(model, x)
+        jobs[name] = step(torch.compile(loss) if name == "compiled" else loss, list(model.parameters()))
+    a = torch.randn(2048, 2048)
+    work = flops(models["ours"], jobs["ours"])
+    jobs["product"] = lambda: a @ a
+    t = medians(jobs, rounds)
+    peak = 2 * 2048**3 / t["product"]
+    print(f"{'glow 32x32x3':>16} | {'ms':>8} | {'speed-up':>8} | {'of peak':>7}")
+    for name in ("plain", "ours", "compiled"):
+        ratio = t["plain"] / t[name]
+        print(f"{name:>16} | {1e3 * t[name]:8.1f} | {ratio:8.2f} | {work / t[name] / peak:7.0%}")
+
+
+def maf(rounds: int) -> None:
+    import zuko  # noqa: PLC0415  # peers need not be there for the rest
+    from nflows import distributions, flows, transforms  # noqa: PLC0415
+
+    x = torch.randn(1024, 63)
+    model = trained(replace(MAF.Config(), batch_norm=False).build(ROWS), x)
+    theirs = zuko.flows.MAF(63, transforms=5, hidden_features=(256, 256))
+    parts = []
+    for _ in range(5):
+        parts.append(transforms.ReversePermutation(63))
+        parts.append(
+            transforms.MaskedAffineAutoregressiveTransform(63, 256, num_blocks=2, use_residual_blocks=False)
+        )
+    other = flows.Flow(transforms.CompositeTransform(parts), distributions.StandardNormal([63]))
+    loss = loss_of(model, x)
+    jobs = {
+        "ours": step(loss, list(model.parameters())),
+        "compiled": step(torch.compile(loss), list(model.parameters())),
+        "zuko": step(lambda: -theirs().log_prob(x).mean(), list(theirs.parameters())),
+        "nflows": step(lambda: -other.log_prob(x).mean(), list(other.parameters())),
+    }
+    t = medians(jobs, rounds)
+    model.eval()
+    with torch.no_grad():
+        draws = {
+            "ours": lambda: model.sample(10_000),
+            "zuko": lambda: theirs().sample((10_000,)),
+            "nflows": lambda: other.sample(10_000),
+        }
+        d = medians(draws, max(2, rounds // 3))
+        z = torch.randn(10_000, 63)
+        once = medians({"forward": lambda: model.flow(z)}, rounds)["forward"]
+    print(f"{'maf, 63 columns':>16} | {'step ms':>8} | {'x ours':>8} | {'10,000 rows s':>13} | {'x ours':>8}")
+    for name in t:
+        drawn = f"{d[name]:13.3f} | {d[name] / d['ours']:8.1f}" if name in d else f"{'':>13} |"
+        print(f"{name:>16} | {1e3 * t[name]:8.1f} | {t[name] / t['ours']:8.2f} | {drawn}")
+    print(f"one pass of 10,000 rows: {once:.3f} s; drawing takes {d['ours'] / once:.1f} times that")
+
+
+def realnvp(rounds: int) -> None:
+    from nflows import distributions, flows, transforms  # noqa: PLC0415
+    from nflows.nn.nets import MLP  # noqa: PLC0415
+
+    x = torch.randn(1024, 63)
+    model = trained(RealNVP.Config(width=256, blocks=2, couplings=5).build(ROWS), x)
+
+    def network(inputs: int, outputs: int) -> nn.Module:
+        return MLP((inputs,), (outputs,), (256, 256))
+
+    mask, parts = torch.arange(63) % 2, []
+    for _ in range(5):
+        parts.append(transforms.AffineCouplingTransform(mask, network))
+        parts.append(transforms.BatchNorm(63))
+        mask = 1 - mask
+    other = flows.Flow(transforms.CompositeTransform(parts), distributions.StandardNormal([63]))
+    loss = loss_of(model, x)
+    jobs = {
+        "ours": step(loss, list(model.parameters())),
+        "compiled": step(torch.compile(loss), list(model.parameters())),
+        "nflows": step(lambda: -other.log_prob(x).mean(), list(other.parameters())),
+    }
+    t = medians(jobs, rounds)
+    print(f"{'realnvp, 63 cols':>16} | {'step ms':>8} | {'x ours':>8} | {'weights':>9}")
+    sizes = {"ours": model, "compiled": model, "nflows": other}
+    for name in t:
+        weights = sum(p.numel() for p in sizes[name].parameters())
+        print(f"{name:>16} | {1e3 * t[name]:8.1f} | {t[name] / t['ours']:8.2f} | {weights:9,}")
+
+
+def sampling(rounds: int) -> None:
+    gray = Spec(shape=(1, 28, 28))
+    print(f"{'64 images':>16} | {'forward s':>9} | {'inverse s':>9} | {'ratio':>6}")
+    for name, config in {
+        "nice": NICE.recipes["small"].model,
+        "realnvp": RealNVP.recipes["small"].model,
+        "glow": Glow.recipes["small"].model,
+        "flowpp": FlowPP.recipes["small"].model,
+    }.items():
+        x = torch.randint(256, (64, 1, 28, 28))
+        model = trained(config.build(gray), x).eval()
+        with torch.no_grad():
+            z = model.embed(x)
+            t = medians(
+                {
+                    "forward": lambda m=model, x=x: m.flow(x + 0.5),
+                    "inverse": lambda m=model, z=z: m.flow.inverse(z),
+                },
+                rounds,
+            )
+        ratio = t["inverse"] / t["forward"]
+        print(f"{name:>16} | {t['forward']:9.3f} | {t['inverse']:9.3f} | {ratio:6.2f}")
+
+
+def memory(rounds: int) -> None:
+    x = torch.randint(256, (32, 3, 32, 32)).to(torch.uint8)
+    print(
+        f"{'glow 32x32x3':>16} | {'plain MiB':>9} | {'reversible':>10} | {'plain ms':>8} | {'reversible':>10}"
+    )
+    for depth in (8, 16, 32):
+        kept, jobs = {}, {}
+        for reversible in (False, True):
+            config = replace(GLOW, depth=depth, reversible=reversible)
+            model = trained(config.build(COLORS), x)
+            own, total = {p.data_ptr() for p in model.parameters()}, 0
+
+            def count(tensor: Tensor, own: set[int] = own) -> Tensor:
+                nonlocal total
+                if tensor.data_ptr() not in own:
+                    own.add(tensor.data_ptr())
+                    total += tensor.numel() * tensor.element_size()
+                return tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+                loss_of(model, x)()
+            kept[reversible] = total / 2**20
+            jobs[str(reversible)] = step(loss_of(model, x), list(model.parameters()))
+        t = medians(jobs, max(2, rounds // 3))
+        print(f"{f'K={depth}':>16} | {kept[False]:9.1f} | {kept[True]:10.1f} | {1e3 * t['False']:8.1f} | "
+              f"{1e3 * t['True']:10.1f}", flush=True)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parts = {"glow": glow, "maf": maf, "realnvp": realnvp, "sampling": sampling, "memory": memory}
+    parser.add_argument("parts", nargs="*", help=f"{', '.join(parts)}; all if none")
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
+    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
+          f"torch {torch.__version__}")  # fmt: skip
+    for name, part in parts.items():
+        if name in options.parts or not options.parts:
+            print()
+            part(options.rounds)
+
+
+if __name__ == "__main__":
+    main()
