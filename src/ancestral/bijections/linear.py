@@ -47,7 +47,8 @@ class Invertible1x1(Bijection):
         )
         return lower, self.upper.triu(1) + torch.diag(self.signs * self.log_scale.exp())
 
-    def _log_det(self, x: Tensor) -> Tensor:
+    def log_det(self, x: Tensor) -> Tensor:
+        """Of ``x``, ``(N,)``."""
         if self.lu:
             log_det = self.log_scale.to(widened(x.dtype)).sum()
         else:
@@ -56,7 +57,7 @@ class Invertible1x1(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See ``Bijection.forward``."""
-        return _mix(self.matrix(), x), self._log_det(x)
+        return _mix(self.matrix(), x), self.log_det(x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See ``Bijection.inverse``. Raises UserError for a matrix that has become singular."""
@@ -72,16 +73,17 @@ class Invertible1x1(Bijection):
         if not bool(inverse.isfinite().all()):
             problem = f"expected an invertible matrix of {len(inverse)} channels, got a singular one"
             raise UserError(problem, "train with a smaller learning rate, or with the LU form")
-        return _mix(inverse.to(z.dtype), z), -self._log_det(z)
+        return _mix(inverse.to(z.dtype), z), -self.log_det(z)
 
 
 def _mix(matrix: Tensor, x: Tensor) -> Tensor:
-    """``matrix`` times the channels of ``(N, C, *grid)`` at each place."""
-    if x.dim() == 2:
-        return nn.functional.linear(x, matrix)
-    if x.dim() == 4:
-        return nn.functional.conv2d(x, matrix[:, :, None, None])
-    return conv1d(x.flatten(2), matrix[:, :, None]).view_as(x)
+    """``matrix`` times the channels of ``(N, C, *grid)`` at each place, not rounded by autocast."""
+    with torch.autocast(x.device.type, enabled=False):
+        if x.dim() == 2:
+            return nn.functional.linear(x, matrix)
+        if x.dim() == 4:
+            return nn.functional.conv2d(x, matrix[:, :, None, None])
+        return conv1d(x.flatten(2), matrix[:, :, None]).view_as(x)
 
 
 class Scaling(Bijection):
@@ -93,14 +95,15 @@ class Scaling(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See ``Bijection.forward``."""
-        return x * self._of(self.log_scale, x).exp(), self._log_det(x)
+        return x * self._of(self.log_scale, x).exp(), self.log_det(x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See ``Bijection.inverse``."""
-        return z * self._of(-self.log_scale, z).exp(), -self._log_det(z)
+        return z * self._of(-self.log_scale, z).exp(), -self.log_det(z)
 
     def _of(self, values: Tensor, x: Tensor) -> Tensor:
         return values.view(1, -1, *[1] * (x.dim() - 2))
 
-    def _log_det(self, x: Tensor) -> Tensor:
+    def log_det(self, x: Tensor) -> Tensor:
+        """Of ``x``, ``(N,)``."""
         return (self.log_scale.to(widened(x.dtype)).sum() * x[0, 0].numel()).expand(len(x))

@@ -42,20 +42,34 @@ class ActNorm(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See ``Bijection.forward``."""
-        if self.training and not self._known_started:
-            self._start(x)
-        z = (x + _over_grid(self.shift, x)) * _over_grid((self.speed * self.log_scale).exp(), x)
-        return z.to(x.dtype), _total(self.speed * self.log_scale, x)
+        self.start(x)
+        z = (x + _over_grid(self.shift, x)) * _over_grid(self.scale, x)
+        return z.to(x.dtype), self.log_det(x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See ``Bijection.inverse``."""
         x = z * _over_grid((-self.speed * self.log_scale).exp(), z) - _over_grid(self.shift, z)
-        return x.to(z.dtype), _total(-self.speed * self.log_scale, z)
+        return x.to(z.dtype), -self.log_det(z)
+
+    def log_det(self, x: Tensor) -> Tensor:
+        """Of ``x``, ``(N,)``."""
+        return _total(self.speed * self.log_scale, x)
+
+    @property
+    def scale(self) -> Tensor:
+        """e^s, ``(C,)``."""
+        return (self.speed * self.log_scale).exp()
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it has started; reads the device until it has, never after."""
+        self._known_started = self._known_started or bool(self.started)
+        return self._known_started
 
     @torch.no_grad()
-    def _start(self, x: Tensor) -> None:
-        self._known_started = bool(self.started)  # reads the device until it is true, never after
-        if self._known_started or not x.isfinite().all():
+    def start(self, x: Tensor) -> None:
+        """Start from ``x``, in training mode and once."""
+        if not self.training or self.is_started or not x.isfinite().all():
             return
         mean, variance, _ = moments(x)
         self.shift.copy_(-mean)

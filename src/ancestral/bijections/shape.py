@@ -68,6 +68,9 @@ class Reshape(Bijection):
         return z.reshape(-1, *self.before), no_change(z)
 
 
+_BY_ROWS = (0, 1, 2, 3)
+
+
 class Squeeze(Bijection):
     """Blocks of 2x2 pixels into channels, ``(N, C, H, W)`` to ``(N, 4C, H/2, W/2)``.
 
@@ -78,21 +81,25 @@ class Squeeze(Bijection):
 
     def __init__(self, *, diagonal: bool = False) -> None:
         super().__init__()
-        self.places = (0, 3, 1, 2) if diagonal else (0, 1, 2, 3)
+        self.places = (0, 3, 1, 2) if diagonal else _BY_ROWS
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See ``Bijection.forward``. Raises UserError for a size that is odd."""
         n, c, h, w = x.shape
         check_squeezable((h, w), 1)
-        blocks = x.reshape(n, c, h // 2, 2, w // 2, 2).permute(0, 3, 5, 1, 2, 4).flatten(1, 2)
-        return blocks[:, list(self.places)].flatten(1, 2), no_change(x)
+        # Channels last, as convolutions want them.
+        blocks = x.movedim(1, -1).reshape(n, h // 2, 2, w // 2, 2, c).transpose(2, 3).flatten(3, 4)
+        blocks = blocks if self.places == _BY_ROWS else blocks[..., self.places, :]
+        return blocks.flatten(3).movedim(-1, 1), no_change(x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See ``Bijection.inverse``."""
         n, c, h, w = z.shape
         back = [self.places.index(place) for place in range(4)]
-        blocks = z.reshape(n, 4, c // 4, h, w)[:, back].reshape(n, 2, 2, c // 4, h, w)
-        return blocks.permute(0, 3, 4, 1, 5, 2).reshape(n, c // 4, 2 * h, 2 * w), no_change(z)
+        blocks = z.movedim(1, -1).reshape(n, h, w, 4, c // 4)
+        blocks = blocks if self.places == _BY_ROWS else blocks[..., back, :]
+        blocks = blocks.reshape(n, h, w, 2, 2, c // 4)
+        return blocks.transpose(2, 3).reshape(n, 2 * h, 2 * w, c // 4).movedim(-1, 1), no_change(z)
 
 
 def check_squeezable(grid: Sequence[int], times: int) -> None:

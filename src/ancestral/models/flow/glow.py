@@ -1,11 +1,12 @@
 """Glow (Kingma & Dhariwal, Generative Flow with Invertible 1x1 Convolutions, 2018), https://arxiv.org/abs/1807.03039."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, pad
 
 from ancestral.bijections import (
     ActNorm,
@@ -36,18 +37,28 @@ _PAPER = Optimization(
 )  # fmt: skip
 
 
-class EdgeConv2d(nn.Conv2d):
+class EdgeConv2d(nn.Module):
     """A 3x3 convolution that knows where the image ends: a further input is 1 on the padding, 0 elsewhere."""
 
-    def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
-        super().__init__(inputs, outputs, 3, padding=1, bias=bias)
-        self.edge = nn.Parameter(torch.zeros(outputs, 1, 3, 3))
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, 3, 3))
+        self.edge = nn.Parameter(torch.empty(outputs, 1, 3, 3))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, inputs, H, W)`` to ``(N, outputs, H, W)``."""
-        border = x.new_ones(1, 1, x.shape[2] + 2, x.shape[3] + 2)
-        border[:, :, 1:-1, 1:-1] = 0
-        return super().forward(x) + conv2d(border, self.edge)
+    def forward(self, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        """``(N, inputs, H, W)`` to ``(N, outputs, H, W)``, times ``scale`` and plus ``bias``, ``(outputs,)``.
+
+        The scale is that of the weights: they are fewer than the values of a map.
+        """
+        scale = scale.view(-1, 1, 1, 1)
+        weight, edge = self.weight * scale, self.edge * scale
+        border = x.new_zeros(1, 1, x.shape[2], x.shape[3])
+        border = pad(border, (1, 1, 1, 1), value=1.0)
+        if x.shape[1] >= len(weight):
+            return conv2d(x, weight, bias, padding=1) + conv2d(border, edge)
+        # The fewer inputs are what a further channel is cheap for.
+        seen = torch.cat([pad(x, (1, 1, 1, 1)), border.expand(len(x), -1, -1, -1)], 1)
+        return conv2d(seen, torch.cat([weight, edge], 1), bias)
 
 
 class ZeroConv2d(nn.Module):
@@ -56,39 +67,72 @@ class ZeroConv2d(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.convolution = EdgeConv2d(inputs, outputs)
-        nn.init.zeros_(self.convolution.weight)
-        assert self.convolution.bias is not None
-        nn.init.zeros_(self.convolution.bias)
+        for parameter in self.convolution.parameters():
+            nn.init.zeros_(parameter)
+        self.bias = nn.Parameter(torch.zeros(outputs))
         self.log_scale = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(N, inputs, H, W)`` to ``(N, outputs, H, W)``."""
-        output: Tensor = self.convolution(x)
-        return output * (3 * self.log_scale).exp().view(1, -1, 1, 1)
+        scale = (3 * self.log_scale).exp()
+        output: Tensor = self.convolution(x, scale, self.bias * scale)
+        return output
 
 
 class CouplingNetwork(nn.Module):
-    """Convolutions 3x3, 1x1, 3x3; activation norm and a rectifier after the first two (section 3.3)."""
+    """Convolutions 3x3, 1x1, 3x3; activation norm and a rectifier after the first two (section 3.3).
+
+    The norms' shifts and scales are part of the convolutions' weights, which spares passes over the maps.
+    """
 
     def __init__(self, inputs: int, outputs: int, width: int, classes: int) -> None:
         super().__init__()
-        self.first = EdgeConv2d(inputs, width, bias=False)
-        self.second = nn.Conv2d(width, width, 1, bias=False)
+        self.first = EdgeConv2d(inputs, width)
+        self.second = nn.Parameter(torch.empty(width, width, 1, 1))
         self.norms = nn.ModuleList(ActNorm(width, speed=3.0) for _ in range(2))
         self.last = ZeroConv2d(width, outputs)
-        nn.init.normal_(self.first.weight, 0, 0.05)
-        nn.init.normal_(self.first.edge, 0, 0.05)
-        nn.init.normal_(self.second.weight, 0, 0.05)
+        for parameter in (*self.first.parameters(), self.second):
+            nn.init.normal_(parameter, 0, 0.05)
         self.classes = nn.Linear(classes, width, bias=False) if classes else None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """What stays ``(N, inputs, H, W)``, and the class one-hot, to ``(N, outputs, H, W)``."""
-        x = self.norms[0](self.first(x))[0]
+        h = self._normalized(0, lambda scale, bias: self.first(x, scale, bias))
         if self.classes is not None:
-            x = x + self.classes(context)[:, :, None, None]
-        x = self.norms[1](self.second(x.relu()))[0]
-        output: Tensor = self.last(x.relu())
+            h = h + self.classes(context)[:, :, None, None]
+        h = h.relu()
+        h = self._normalized(1, lambda s, b: conv2d(h, self.second * s.view(-1, 1, 1, 1), b)).relu()
+        output: Tensor = self.last(h)
         return output
+
+    def _normalized(self, i: int, convolution: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        norm = self.norms[i]
+        assert isinstance(norm, ActNorm)
+        if norm.training and not norm.is_started:
+            norm.start(convolution(torch.ones_like(norm.shift), torch.zeros_like(norm.shift)))
+        return convolution(norm.scale, norm.shift * norm.scale)
+
+
+class NormalizedMix(Bijection):
+    """Activation norm and the 1x1 convolution after it, computed as one convolution: W e^s x + W e^s b."""
+
+    def __init__(self, channels: int, *, lu: bool) -> None:
+        super().__init__()
+        self.norm, self.mix = ActNorm(channels, speed=3.0), Invertible1x1(channels, lu=lu)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See ``Bijection.forward``."""
+        self.norm.start(x)
+        matrix = self.mix.matrix() * self.norm.scale
+        with torch.autocast(x.device.type, enabled=False):  # what is inverted is not rounded
+            z = conv2d(x, matrix[:, :, None, None], matrix @ self.norm.shift)
+        return z, self.norm.log_det(x) + self.mix.log_det(x)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See ``Bijection.inverse``."""
+        between, first = self.mix.inverse(z)
+        x, second = self.norm.inverse(between)
+        return x, first + second
 
 
 class LearnedTop(Bijection):
@@ -201,7 +245,7 @@ class Glow(Flow):
             shape = (4 * shape[0], shape[1] // 2, shape[2] // 2)
             steps: list[Bijection] = [Squeeze()]
             for _ in range(config.depth):
-                steps += [ActNorm(shape[0], speed=3.0), Invertible1x1(shape[0], lu=config.lu)]
+                steps.append(NormalizedMix(shape[0], lu=config.lu))
                 steps.append(self._coupling(elementwise, shape[0]))
             shapes.append(shape)
             if i == config.levels - 1:
