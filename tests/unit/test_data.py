@@ -15,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import ExifTags, Image
@@ -1000,11 +1002,33 @@ def test_a_table_is_read_from_either_file_and_standardized_by_its_training_split
     array = load_data(f"table:{tmp_path / 'a.npy'}")
     assert array.columns == ("x1", "x2", "x3")
     assert array.fingerprint == dataset.fingerprint
+    parquet = {"height": x[:, 0].astype(float), "weight": x[:, 1], "age": x[:, 2]}
+    pq.write_table(pa.table(parquet), tmp_path / "a.parquet")
+    columns = load_data(f"table:{tmp_path / 'a.parquet'}")
+    assert (columns.columns, columns.fingerprint) == (dataset.columns, dataset.fingerprint)
     plain = load_data(f"table:{tmp_path / 'a.npy'}", TableOptions(standardize=False))
     assert np.array_equal(plain.train.x.numpy(), x[rows["train"]])
     assert (plain.means, plain.scales, plain.log_determinant) == ((), (), 0.0)
     assert plain.names == array.names
     assert plain.fingerprint != array.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (["a", "b", "c"], "expected columns of numbers in F, got string in column kind; leave it out"),
+        ([1.0, None, 3.0], "got a missing value in row 1 (counted from 0), column kind; mend it"),
+        ([1.0, 2.0, float("inf")], "got inf in row 2 (counted from 0), column kind"),
+        ([], "expected rows of numbers in F, got none"),
+    ],
+)
+def test_parquet_columns_that_are_no_numbers(tmp_path, column, message):
+    path = tmp_path / "F.parquet"
+    rows = pa.table({"size": pa.array([1, 2, 3][: len(column)], pa.int32()), "kind": column})
+    pq.write_table(rows, path)
+    with pytest.raises(UserError) as error:
+        load_data(f"table:{path}")
+    assert message in str(error.value).replace(str(path), "F")
 
 
 def test_constant_columns_are_not_divided(tmp_path):
@@ -1085,7 +1109,7 @@ def test_arrays_that_are_no_tables(tmp_path, monkeypatch):
     assert "expected an array in torn.npy" in refused("torn.npy")
     assert "expected a table gone.csv, got nothing there" in refused("gone.csv")
     (tmp_path / "a.txt").write_text("1")
-    assert "expected a table .csv or .npy, got a.txt" in refused("a.txt")
+    assert "expected a table .csv, .parquet or .npy, got a.txt" in refused("a.txt")
     (tmp_path / "folder.csv").mkdir()
     assert "expected a table folder.csv, got a folder" in refused("folder.csv")
     monkeypatch.chdir(tmp_path)

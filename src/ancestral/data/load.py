@@ -43,7 +43,7 @@ def load_data(source: str, preparation: Preparation | None = None, cache: Path |
 
     Args:
         source: ``digits``, ``fashion-mnist``, the path of a folder of images, ``hub:OWNER/NAME``, or
-            ``table:FILE`` of a .csv or .npy file.
+            ``table:FILE`` of a .csv, .parquet or .npy file.
         preparation: what is done to the data; None takes the defaults of the source's kind.
         cache: folder for images that do not fit into memory, which are decoded once; None takes ``data`` in
             ANCESTRAL_CACHE, else in XDG_CACHE_HOME/ancestral, else in ~/.cache/ancestral.
@@ -124,7 +124,7 @@ def find(source: str) -> Pictures:
     if source and path.is_dir():
         return folder(path)
     if source and path.exists():
-        if path.suffix.lower() in (".csv", ".npy"):
+        if path.suffix.lower() in (".csv", ".npy", ".parquet"):
             raise UserError(
                 f"expected a folder of images, got the file {source}",
                 f"write {TABLE}{source} if it is a table",

@@ -1,4 +1,4 @@
-"""Tables of real numbers: files .csv, or .npy with two dimensions."""
+"""Tables of real numbers: files .csv, .parquet, or .npy with two dimensions."""
 
 import csv
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ def load_table(source: str, options: TableOptions) -> Dataset:
 
 
 def read_table(path: Path) -> Table:
-    """The numbers of a .csv or .npy file. Raises UserError, naming the first row and column without one."""
+    """The numbers of a file. Raises UserError, naming the first row and column without one."""
     if not path.is_file():
         got = "a folder" if path.is_dir() else f"nothing there (looked for {path.absolute()})"
         raise UserError(f"expected a table {path}, got {got}", "check the path")
@@ -75,9 +75,11 @@ def read_table(path: Path) -> Table:
             return _read_csv(path)
         if path.suffix.lower() == ".npy":
             return _read_npy(path)
+        if path.suffix.lower() == ".parquet":
+            return _read_parquet(path)
     except OSError as error:
         raise UserError(f"cannot read {path} ({error})", "check the file") from error
-    problem = f"expected a table .csv or .npy, got {path}"
+    problem = f"expected a table .csv, .parquet or .npy, got {path}"
     raise UserError(problem, "save it as comma-separated values, or with numpy.save")
 
 
@@ -94,6 +96,43 @@ def _read_npy(path: Path) -> Table:
         where = f"row {row}, column {column} (counted from 0)"
         raise _no_number(path, str(values[row, column]), where)
     return Table(_numbered(values.shape[1]), single)
+
+
+def _read_parquet(path: Path) -> Table:
+    try:
+        import pyarrow as pa  # noqa: PLC0415  # need not be there for the rest
+        import pyarrow.parquet as pq  # noqa: PLC0415
+    except ImportError:
+        problem = f"expected the package pyarrow to read {path}, got none"
+        raise UserError(problem, "pip install pyarrow, or save the table as .csv") from None
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowInvalid as error:
+        problem = f"expected a Parquet file, got {path} ({str(error).partition('.')[0]})"
+        raise UserError(problem, "check the file") from None
+    if not table.num_columns or not len(table):
+        raise UserError(f"expected rows of numbers in {path}, got none", "check the file")
+    columns = []
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        kind = column.type
+        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+            problem = f"expected columns of numbers in {path}, got {kind} in column {name}"
+            raise UserError(problem, "leave it out of the file, or write its values as numbers")
+        values = (
+            column.cast(pa.float64()).to_numpy()
+            if kind != pa.bool_()
+            else np.array(column.to_pylist(), float)
+        )
+        columns.append(_single(values))
+        if not np.isfinite(columns[-1]).all():
+            row = int(np.flatnonzero(~np.isfinite(columns[-1]))[0])
+            got = column[row].as_py()
+            raise _no_number(
+                path, "" if got is None else str(got), f"row {row} (counted from 0), column {name}"
+            )
+    if not columns or not len(table):
+        raise UserError(f"expected rows of numbers in {path}, got none", "check the file")
+    return Table(tuple(table.column_names), np.stack(columns, 1))
 
 
 def _read_csv(path: Path) -> Table:
