@@ -271,7 +271,7 @@ def _ends(ends: tuple[float, float] | None) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table, of 80 characters where the last column alone, which wraps, has to give way for that."""
+    """Lines of a table, of 80 characters if the last column, which alone wraps, can give way."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     width = max(80, sum(widths[:-1]) + 2 * (len(widths) - 1) + min(widths[-1], 24))
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
