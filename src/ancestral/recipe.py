@@ -59,6 +59,9 @@ class Optimization(Updates):
     autoregressive models, and of others that name their blocks."""
     ema: Share | None = None
     """Decay of the moving average of the weights that samples and evaluations use; None keeps none."""
+    keep_best: bool = False
+    """Keep the weights that were best on the validation split, by their loss when they were evaluated, in
+    place of the last ones: where examples are few, a model learns them by heart in the end."""
     phases: Mapping[str, Updates] = field(default_factory=dict)
     """Of a stage with several phases: how each one that has an optimizer of its own is updated."""
 

@@ -5,6 +5,7 @@ Exact resume, checkpoints, phases, accumulation, averaging.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -403,6 +404,52 @@ def test_average_that_goes_on_no_more_becomes_the_weights():
     assert torch.equal(layer.weight, torch.ones(1, 2))
     assert torch.equal(layer.bias, raw)
     assert left.keys() == {"bias"}
+
+
+class Drift(Model):
+    """Its one number grows by a tenth in each step; validation likes it best at .35."""
+
+    Config = Toy.Config
+    recipes = {}  # noqa: RUF012
+
+    def __init__(self, config, spec):
+        super().__init__(config, spec)
+        self.number = Number()
+
+    def loss(self, batch, phase, progress):
+        value = self.number.value
+        return Loss(-value if self.training else (value - 0.35).square())
+
+    def draw(self, n, labels, contexts, options, *, generator, progress):
+        return torch.zeros(n, *self.spec.shape, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(("ema", "kept"), [(None, 0.3), (0.5, 0.4)])
+def test_the_best_weights_are_kept_even_by_a_run_that_was_killed(tmp_path, capsys, ema, kept):
+    optimization = Optimization(
+        steps=8, batch_size=8, optimizer="sgd", learning_rate=0.1, schedule="constant", warmup=0, ema=ema,
+        keep_best=True,
+    )  # fmt: skip
+
+    def run(name, steps=8):
+        model = Drift(Toy.Config(), load_data("digits").spec)
+        fit(model, tmp_path / name, optimization, evaluate_every=1)
+        return model, load_file(tmp_path / name / "model" / "model.safetensors")["number.value"]
+
+    model, saved = run("whole")
+    # The average follows the number: it is what was nearest to .35.
+    means = [line["loss"] for line in metrics(tmp_path / "whole") if line["split"] == "validation"]
+    best = means.index(min(means)) + 1
+    assert 1 < best < 8
+    assert f"kept the weights of step {best}, the best of stage training" in capsys.readouterr().out
+    assert float(saved) == model.number.value.item()
+    assert (float(saved) - 0.35) ** 2 == pytest.approx(min(means), abs=1e-6)
+    assert float(saved) == pytest.approx(kept, abs=0.07)
+    # A process that was killed after step 6 goes on, long after the best step.
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    shutil.rmtree(tmp_path / "killed" / "model")
+    shutil.rmtree(tmp_path / "killed" / "checkpoints" / "training" / "step-00000008")
+    assert torch.equal(run("killed")[1], saved)
 
 
 def test_learning_rates():

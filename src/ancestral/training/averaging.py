@@ -1,4 +1,4 @@
-"""A moving average of weights, which samples and evaluations use in their place."""
+"""What samples and evaluations use in place of the last weights: a moving average, or the best ones."""
 
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
@@ -69,6 +69,29 @@ class Average:
     def _set(self, values: Mapping[str, Tensor]) -> None:
         for name, weight in self._weights.items():
             weight.copy_(values[name])
+
+
+class Best:
+    """The weights of the least validation loss so far.
+
+    Args:
+        model: whose weights are kept.
+        names: which of ``model.state_dict()``.
+        values: those kept so far, if any.
+        loss: their loss.
+        step: when they were met.
+    """
+
+    def __init__(
+        self, model: nn.Module, names: Set[str], values: Mapping[str, Tensor], loss: float, step: int
+    ) -> None:
+        self.weights, self.loss, self.step = Average(model, names, 0.0, values), loss, step
+
+    def offer(self, loss: float, step: int) -> None:
+        """Keep the model's weights, as they are now, if their loss is less."""
+        if loss < self.loss:
+            self.loss, self.step = loss, step
+            self.weights.update()
 
 
 @torch.no_grad()

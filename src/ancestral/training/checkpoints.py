@@ -33,6 +33,10 @@ class Checkpoint:
     averages: dict[str, Tensor]
     updates: int
     """Updates of the averages so far."""
+    best: dict[str, Tensor]
+    """The weights of the least validation loss, where they are kept."""
+    best_loss: float | None
+    best_step: int
     sums: dict[str, tuple[float, int]]
     """Of each term since the last entry of the log: its sum, and how many were added."""
     seconds: float
@@ -47,6 +51,8 @@ class _State(Configuration):
     step: Natural
     seconds: NonNegative
     updates: Natural
+    best_loss: float | None = None
+    best_step: Natural = 0
     sums: Mapping[str, tuple[float, int]]
     files: Mapping[str, str]
     """SHA-256 of each file, by the name of what it holds."""
@@ -61,6 +67,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
     """Write ``checkpoint`` below ``folder`` and remove the oldest ones of its stage beyond ``keep``."""
     stage = folder / checkpoint.stage
     tensors = {"model": checkpoint.weights, "averages": checkpoint.averages}
+    tensors |= {"best": checkpoint.best} if checkpoint.best else {}
     tensors |= {f"optimizer-{phase}": state for phase, state in checkpoint.optimizers.items()}
     with replacing(place(folder, checkpoint.stage, checkpoint.step)) as temporary:
         temporary.mkdir()
@@ -71,6 +78,8 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
             step=checkpoint.step,
             seconds=checkpoint.seconds,
             updates=checkpoint.updates,
+            best_loss=checkpoint.best_loss,
+            best_step=checkpoint.best_step,
             sums=checkpoint.sums,
             files={name: checksum(_file(temporary, name)) for name in tensors},
         )
@@ -151,6 +160,9 @@ def read(path: Path) -> Checkpoint:
         },
         averages=tensors["averages"],
         updates=state.updates,
+        best=tensors.get("best", {}),
+        best_loss=state.best_loss,
+        best_step=state.best_step,
         sums=dict(state.sums),
         seconds=state.seconds,
     )

@@ -21,7 +21,7 @@ from ancestral.model import Model, repeated_blocks
 from ancestral.recipe import Optimization
 from ancestral.stages import Phase, Progress, Stage, idle, initialize, owned
 from ancestral.training import checkpoints, prepared
-from ancestral.training.averaging import Average, settle
+from ancestral.training.averaging import Average, Best, settle
 from ancestral.training.batches import Batches
 from ancestral.training.checkpoints import Checkpoint
 from ancestral.training.fabric import build_fabric, can_compile
@@ -177,6 +177,11 @@ class Trainer:
     def _check(self) -> None:
         """Raise UserError for batches that cannot be had, or where nothing can be recomputed or sharded."""
         for stage in self.stages:
+            if self.optimizations[stage.name].keep_best and self.is_sharded(stage):
+                problem = (
+                    f"expected a stage with whole weights to keep the best of, got {stage.name}, sharded"
+                )
+                raise UserError(problem, f"leave --{stage.name}.keep-best out, or choose --strategy ddp")
             if self.optimizations[stage.name].recompute and not self._recomputed(stage):
                 name = type(self.model).__name__
                 problem = f"expected a stage with blocks to recompute, got {stage.name} of {name}, without"
@@ -245,12 +250,16 @@ class Trainer:
             if stop and (done < steps or index + 1 < len(self.stages)):
                 assert self._signals.received is not None
                 raise Interrupted(stage.name, done, self._signals.received)
-        average = self._whole(work)
+        average = self._final(work)
         self._averages = average.values if average is not None else {}
         self._updates = average.updates if average is not None else 0
         work.batches.close()
         if self.journal:
             self.journal.end_stage()
+            if work.best is not None and 0 < work.best.step < steps:
+                print(
+                    f"kept the weights of step {work.best.step}, the best of stage {stage.name}", flush=True
+                )
 
     def _begin(self, stage: Stage, checkpoint: Checkpoint | None) -> Work:
         """Everything that the steps of a stage need, as it was at the checkpoint."""
@@ -296,6 +305,7 @@ class Trainer:
                 if p.optimizer is None
             },
             average=self._average(stage, averages, shards),
+            best=self._best(stage, checkpoint),
             progress=progress,
             shards=shards,
         )
@@ -352,6 +362,15 @@ class Trainer:
         if shards is not None:
             return Average(shards.network, names, decay, shards.split(values), updates)
         return Average(self.model, names, decay, values, updates)
+
+    def _best(self, stage: Stage, checkpoint: Checkpoint | None) -> Best | None:
+        """The best weights of a stage so far, if its optimization keeps them."""
+        if not self.optimizations[stage.name].keep_best:
+            return None
+        names = owned(self.model, stage.modules if stage.averaged is None else stage.averaged)
+        if checkpoint is None or checkpoint.best_loss is None:
+            return Best(self.model, names, {}, math.inf, 0)
+        return Best(self.model, names, checkpoint.best, checkpoint.best_loss, checkpoint.best_step)
 
     def _initialize(self, stage: Stage, batches: Batches, progress: Progress, parts: int) -> None:
         if stage.initialize is None:
@@ -498,7 +517,9 @@ class Trainer:
         average = self._whole(work)
         with average.in_place() if average is not None else nullcontext():
             if due(self.options.evaluate_every):
-                self._evaluate(work, done)
+                loss = self.fabric.broadcast(self._evaluate(work, done))
+                if work.best is not None and loss is not None:
+                    work.best.offer(loss, done)
             if due(self.options.sample_every):
                 self._draw(work.stage, done)
             if due(self._measure_every):
@@ -523,10 +544,16 @@ class Trainer:
         values = gathered(average.values)
         return Average(self.model, values.keys(), average.decay, values, average.updates)
 
+    def _final(self, work: Work) -> Average | None:
+        """What samples use once a stage has ended, in place of its last weights."""
+        average, best = self._whole(work), work.best
+        return average if best is None or not best.step else best.weights
+
     def _save(self, work: Work, done: int) -> None:
         """A checkpoint, and at the end of a stage the model; only of finite weights."""
         work.check_losses()
-        sums, average = self._sums(work), self._whole(work)
+        ends, best = done == work.optimization.steps, work.best
+        sums, average = self._sums(work), self._final(work) if ends else self._whole(work)
         optimizers = {n: checkpoints.flatten_optimizer(o.optimizer) for n, o in work.optimizers.items()}
         if work.shards is not None:
             from ancestral.training.sharding import gathered  # noqa: PLC0415
@@ -535,7 +562,7 @@ class Trainer:
         if self._leads:
             work.check_finite(done, self._learned(), "tensor")
             work.check_finite(done, average.values if average is not None else {}, "average")
-            if done == work.optimization.steps:
+            if ends:
                 self.model.trained = self._trained(work.stage)
                 with average.in_place() if average is not None else nullcontext():
                     self.model.save_pretrained(self.path / "model", without=self._absent)
@@ -546,6 +573,9 @@ class Trainer:
                 optimizers=optimizers,
                 averages=average.values if average is not None else {},
                 updates=average.updates if average is not None else 0,
+                best=best.weights.values if best is not None and best.step else {},
+                best_loss=best.loss if best is not None and best.step else None,
+                best_step=best.step if best is not None else 0,
                 sums=sums,
                 seconds=self._seconds,
             )
@@ -571,12 +601,12 @@ class Trainer:
         return tuple(s.name for s in self.model.stages() if s.name in trained)
 
     @torch.no_grad()
-    def _evaluate(self, work: Work, step: int) -> None:
-        """Means of the loss and its terms over (the first of) the validation split, always with one noise."""
+    def _evaluate(self, work: Work, step: int) -> float | None:
+        """The loss on (the first of) the validation split, always with one noise; the first process alone."""
         seen = min(len(work.validation), _VALIDATION_EXAMPLES)
         phases = [phase for phase in work.stage.phases if phase.validated]
         if self.journal is None or not seen or not phases:
-            return
+            return None
         self.model.eval()
         sums: dict[str, float] = {}
         seed_step(work.device, self.options.seed, work.stage.name, "validation")
@@ -595,6 +625,7 @@ class Trainer:
         if wrong := [name for name, value in means.items() if not math.isfinite(value)]:
             raise work.diverged(step, f"validation, term {wrong[0]}")
         self.journal.write(work.stage.name, step, "validation", means, steps=work.optimization.steps)
+        return sum(means[work.term(phase, "loss")] for phase in phases)
 
     @property
     def _measure_every(self) -> int:

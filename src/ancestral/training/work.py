@@ -13,7 +13,7 @@ from ancestral.errors import UserError
 from ancestral.model import Model
 from ancestral.recipe import Optimization, Updates
 from ancestral.stages import Phase, Progress, Stage
-from ancestral.training.averaging import Average
+from ancestral.training.averaging import Average, Best
 from ancestral.training.batches import Batches
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Work:
     optimizers: Mapping[str, Any]
     """By the name of the phase that owns it."""
     average: Average | None
+    best: Best | None
     progress: Progress
     """Its step is one tensor that each step fills anew, so that nothing waits for a copy to the device."""
     pending: list[_Pending] = field(default_factory=list)
