@@ -145,8 +145,8 @@ class VQVAE2(QuantizedAutoencoder):
             ),
             stages={
                 "tokenizer": Optimization(steps=2500, batch_size=32, learning_rate=1e-3),
-                "top": Optimization(steps=2000, batch_size=64, learning_rate=1e-3),
-                "bottom": Optimization(steps=2500, batch_size=64, learning_rate=1e-3),
+                "top": Optimization(steps=1500, batch_size=64, learning_rate=1e-3, keep_best=True),
+                "bottom": Optimization(steps=2000, batch_size=64, learning_rate=1e-3, keep_best=True),
             },
         ),
         "digits": Recipe(
