@@ -271,7 +271,9 @@ def _ends(ends: tuple[float, float] | None) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table; only its last column wraps."""
+    """Lines of a table, of 80 characters if the last column, which alone wraps, can give way."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    width = max(80, sum(widths[:-1]) + 2 * (len(widths) - 1) + min(widths[-1], 24))
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
     for i, name in enumerate(head):
         last = i == len(head) - 1
@@ -284,7 +286,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         )
     for row in rows:
         table.add_row(*map(escape, row))
-    console = Console(width=80, color_system=None)
+    console = Console(width=width, color_system=None)
     with console.capture() as capture:
         console.print(table)
     return [line.rstrip() for line in capture.get().splitlines() if line.strip()]
