@@ -43,7 +43,8 @@ def load_data(source: str, preparation: Preparation | None = None, cache: Path |
 
     Args:
         source: ``digits``, ``fashion-mnist``, the path of a folder of images, ``hub:OWNER/NAME``, or
-            ``table:FILE`` of a .csv, .parquet or .npy file.
+            ``table:FILE`` of a .csv, .parquet or .npy file, or
+            ``table:patches``, ``iris``, ``wine`` or ``breast-cancer``.
         preparation: what is done to the data; None takes the defaults of the source's kind.
         cache: folder for images that do not fit into memory, which are decoded once; None takes ``data`` in
             ANCESTRAL_CACHE, else in XDG_CACHE_HOME/ancestral, else in ~/.cache/ancestral.

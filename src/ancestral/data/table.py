@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from ancestral.batch import Batch
+from ancestral.data.bundled_tables import BUNDLED
 from ancestral.data.dataset import Dataset
 from ancestral.data.pictures import SPLITS, TRAIN
 from ancestral.data.preparation import TABLE, TableOptions
 from ancestral.data.splits import assign, content_hashes
-from ancestral.errors import UserError
+from ancestral.errors import UserError, nearest
 from ancestral.files import read_array
 from ancestral.spec import Spec
 
@@ -26,20 +27,25 @@ class Table:
     columns: tuple[str, ...]
     values: NDArray[np.float32]
     """``(N, D)``, finite."""
+    splits: NDArray[np.int8] | None = None
+    """The split of each row, where the source has splits of its own."""
 
 
 def load_table(source: str, options: TableOptions) -> Dataset:
-    """The data set of ``table:FILE``.
+    """The data set of ``table:FILE``, or of ``table:NAME`` of a table that is at hand.
 
     Raises:
         UserError: there is no such file, it holds something else than numbers, or a split would be empty.
     """
-    path = Path(source.removeprefix(TABLE)).expanduser()
-    table = read_table(path)
+    name = source.removeprefix(TABLE)
+    path = Path(name).expanduser()
+    table = Table(*BUNDLED[name]()) if name in BUNDLED else read_table(path)
     hashes, n = content_hashes(table.values), len(table.values)
-    given, usable = np.full(n, TRAIN, np.int8), np.ones(n, np.bool_)
+    given = np.full(n, TRAIN, np.int8) if table.splits is None else table.splits
     remedy = "give more rows that differ: equal rows never stand in two splits"
-    rows = assign(str(path), hashes, given, usable, options, remedy=remedy).rows
+    usable = np.ones(n, np.bool_)
+    found = assign(str(path), hashes, given, usable, options, remedy=remedy)
+    rows = found.rows
     x = {name: table.values[rows[name]] for name in SPLITS}
     means = scales = np.zeros(0)
     if options.standardize:
@@ -48,15 +54,18 @@ def load_table(source: str, options: TableOptions) -> Dataset:
         means, scales = train.mean(0), np.where(constant, 1.0, train.std(0))
         x = {name: ((values - means) / scales).astype(np.float32) for name, values in x.items()}
     made = {"train": "what the other splits leave"}
-    for name, share in (("validation", options.validation), ("test", options.test)):
-        made[name] = f"{share:.4g} of train, in the order of a hash of the values"
+    for split, share in (("validation", options.validation), ("test", options.test)):
+        by_hash = f"{share:.4g} of train, in the order of a hash of the values"
+        made[split] = by_hash if table.splits is None else "the source's own"
     return Dataset(
-        source=f"{TABLE}{path.resolve()}",  # a run is evaluated from anywhere
+        # A run is evaluated from anywhere.
+        source=source if name in BUNDLED else f"{TABLE}{path.resolve()}",
         spec=Spec(shape=(len(table.columns),), levels=None),
         train=Batch(torch.from_numpy(x["train"])),
         validation=Batch(torch.from_numpy(x["validation"])),
         test=Batch(torch.from_numpy(x["test"])),
         preparation=options,
+        duplicates=found.duplicates,
         made=made,
         names={name: tuple(map(str, rows[name].tolist())) for name in SPLITS},
         columns=table.columns,
@@ -69,7 +78,8 @@ def read_table(path: Path) -> Table:
     """The numbers of a file. Raises UserError, naming the first row and column without one."""
     if not path.is_file():
         got = "a folder" if path.is_dir() else f"nothing there (looked for {path.absolute()})"
-        raise UserError(f"expected a table {path}, got {got}", "check the path")
+        remedy = "check the path" if path.suffix or path.is_dir() else nearest(str(path), BUNDLED)
+        raise UserError(f"expected a table {path}, got {got}", remedy)
     try:
         if path.suffix.lower() == ".csv":
             return _read_csv(path)

@@ -1,0 +1,37 @@
+"""Tables that need no file."""
+
+import numpy as np
+import pytest
+import torch
+
+from ancestral.data import load_data
+from ancestral.errors import UserError
+
+
+def test_patches_have_splits_of_their_own_and_sum_to_what_is_left_out():
+    data = load_data("table:patches")
+    assert data.spec.shape == (63,)
+    assert data.source == "table:patches"
+    assert set(data.made.values()) >= {"the source's own"}
+    sizes = [len(data.split(name)) for name in ("train", "validation", "test")]
+    assert sizes[0] > 70_000
+    assert sizes[0] > 2.5 * sizes[1] > 2.5 * 0.9 * sizes[2]
+    raw = data.train.x.double() * torch.tensor(data.scales) + torch.tensor(data.means)
+    assert float(raw.abs().max()) < 1
+    # The noise of a level: differences of neighbors are never finer than it lets them be alike.
+    again = load_data("table:patches")
+    assert again.fingerprint == data.fingerprint
+
+
+@pytest.mark.parametrize(("name", "rows", "columns"), [("iris", 150, 4), ("wine", 178, 13)])
+def test_scikit_learns_tables_are_at_hand(name, rows, columns):
+    data = load_data(f"table:{name}")
+    assert data.spec.shape == (columns,)
+    assert sum(len(data.split(split)) for split in ("train", "validation", "test")) == rows
+    assert all(data.columns)
+    assert np.allclose(data.train.x.mean(0), 0, atol=1e-5)
+
+
+def test_a_name_that_is_no_table_gets_the_nearest():
+    with pytest.raises(UserError, match="expected a table irs, got nothing there .*did you mean iris"):
+        load_data("table:irs")
