@@ -33,5 +33,5 @@ def test_scikit_learns_tables_are_at_hand(name, rows, columns):
 
 
 def test_a_name_that_is_no_table_gets_the_nearest():
-    with pytest.raises(UserError, match="expected a table irs, got nothing there .*did you mean iris"):
+    with pytest.raises(UserError, match=r"expected a table irs, got nothing there .*did you mean iris"):
         load_data("table:irs")

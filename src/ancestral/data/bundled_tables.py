@@ -1,6 +1,7 @@
-"""Tables that scikit-learn brings: ``table:patches`` of its two photographs, and ``table:iris`` and others."""
+"""Tables that scikit-learn brings: ``table:patches``, of its two photographs, ``table:iris``, …."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +29,7 @@ def patches() -> Bundled:
         grey = image.astype(np.float64) @ [0.299, 0.587, 0.114]
         width = grey.shape[1]
         cuts = [0, int(0.6 * width), int(0.8 * width), width]
-        for split, (left, right) in zip(
-            (TRAIN, VALIDATION, TEST), zip(cuts, cuts[1:], strict=False), strict=True
-        ):
+        for split, (left, right) in zip((TRAIN, VALIDATION, TEST), pairwise(cuts), strict=True):
             windows = np.lib.stride_tricks.sliding_window_view(grey[:, left:right], (_SIDE, _SIDE))
             own = windows[::_STRIDE, ::_STRIDE].reshape(-1, _SIDE * _SIDE)
             noisy = (own + random.uniform(size=own.shape)) / 256

@@ -47,11 +47,14 @@ def load_table(source: str, options: TableOptions) -> Dataset:
     found = assign(str(path), hashes, given, usable, options, remedy=remedy)
     rows = found.rows
     x = {name: table.values[rows[name]] for name in SPLITS}
+    if (constant := (x["train"] == x["train"][0]).all(0)).any():
+        column = table.columns[int(constant.argmax())]
+        problem = f"expected columns that vary in {path}, got the same number all over column {column}"
+        raise UserError(problem, "leave it out of the file: its density has no bounds")
     means = scales = np.zeros(0)
     if options.standardize:
         train = x["train"].astype(np.float64)
-        constant = (train == train[0]).all(0)
-        means, scales = train.mean(0), np.where(constant, 1.0, train.std(0))
+        means, scales = train.mean(0), train.std(0)
         x = {name: ((values - means) / scales).astype(np.float32) for name, values in x.items()}
     made = {"train": "what the other splits leave"}
     for split, share in (("validation", options.validation), ("test", options.test)):
