@@ -203,6 +203,7 @@ def _context(run: Path) -> dict[str, Any]:
         ],
         "latent": picture(run / "samples" / "latent.png"),
         "interpolations": picture(run / "samples" / "interpolations.png"),
+        "classes": picture(run / "samples" / "classes.png"),
         "codebooks": _codebooks(evaluation.codebooks) if evaluation else [],
         "stages": stages,
         "config": list(_entries(about.config)),

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ancestral.batch import Batch
 from ancestral.capabilities import ContinuousLatents, Tokenizer
-from ancestral.evaluation.measurement import Examined, Result
+from ancestral.evaluation.measurement import MOST_CLASSES, Examined, Result
 from ancestral.media import Pixels, grid, picture, to_pixels
 from ancestral.model import Model
 
@@ -32,7 +33,26 @@ def measure(examined: Examined) -> Result:
         pictures["latent"] = lambda: latent_grid(model, examined.some(_SHOWN).x)
     if len(examined.examples) > 1:
         pictures["interpolations"] = lambda: interpolations(model, examined.some(20).x)
+    labels = examined.examples.labels
+    if labels is not None and 1 < len(labels.unique()) <= MOST_CLASSES:
+        pictures["classes"] = lambda: class_differences(model, examined.some(_SHOWN))
     return Result(pictures=pictures)
+
+
+@torch.no_grad()
+def class_differences(model: ContinuousLatents, batch: Batch) -> Pixels:
+    """An example of each class, a row each, made into the other classes in turn, a column each.
+
+    The difference of the classes' mean latents is added to its own (Kingma & Dhariwal, 2018,
+    https://arxiv.org/abs/1807.03039, figure 6); the diagonal is the example itself.
+    """
+    assert batch.labels is not None
+    z, labels = model.embed(batch.x), batch.labels
+    classes = labels.unique()
+    means = torch.stack([z[labels == c].mean(0) for c in classes])
+    firsts = torch.stack([z[labels == c][0] for c in classes])
+    moved = firsts.unsqueeze(1) + means.unsqueeze(0) - means.unsqueeze(1)
+    return picture(model.spec, model.decode(moved.flatten(0, 1)), columns=len(classes))
 
 
 @torch.no_grad()
