@@ -3,6 +3,7 @@
 Exact resume, checkpoints, phases, accumulation, averaging.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -28,7 +29,7 @@ from ancestral.model import Model
 from ancestral.recipe import Optimization, Updates
 from ancestral.spec import Spec
 from ancestral.stages import Loss, Phase, Stage
-from ancestral.training import Diverged, TrainingOptions, train
+from ancestral.training import Diverged, TrainingOptions, checkpoints, train
 from ancestral.training.averaging import Average, settle
 from ancestral.training.batches import Batches
 from ancestral.training.journal import Journal
@@ -445,6 +446,16 @@ def test_the_best_weights_are_kept_even_by_a_run_that_was_killed(tmp_path, capsy
     assert float(saved) == model.number.value.item()
     assert (float(saved) - 0.33) ** 2 == pytest.approx(min(means), abs=1e-6)
     assert float(saved) == pytest.approx(kept, abs=0.07)
+    # A checkpoint of a version that kept no best weights is whole, too.
+    state = tmp_path / "whole" / "checkpoints" / "training" / "step-00000008" / "state.json"
+    content = json.loads(state.read_text())["state"]
+    assert content.pop("best_loss") == pytest.approx(min(means))
+    assert content.pop("best_step") == best
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    old = tmp_path / "old" / "training" / state.parent.name
+    shutil.copytree(state.parent, old)
+    (old / "state.json").write_text(json.dumps({"state": content, "digest": digest}))
+    assert checkpoints.read(old).best_loss is None
     # A process that was killed after step 6 goes on, long after the best step.
     shutil.copytree(tmp_path / "whole", tmp_path / "killed")
     shutil.rmtree(tmp_path / "killed" / "model")

@@ -57,10 +57,10 @@ class _State(Configuration):
     files: Mapping[str, str]
     """SHA-256 of each file, by the name of what it holds."""
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of all this."""
-        return hashlib.sha256(json.dumps(to_json(self), sort_keys=True).encode()).hexdigest()
+
+def _digest(state: Any) -> str:
+    """SHA-256 of a state as it is written: one of an earlier version lacks fields."""
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
@@ -83,7 +83,8 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
             sums=checkpoint.sums,
             files={name: checksum(_file(temporary, name)) for name in tensors},
         )
-        text = json.dumps({"state": to_json(state), "digest": state.digest}, indent=2)
+        content = to_json(state)
+        text = json.dumps({"state": content, "digest": _digest(content)}, indent=2)
         (temporary / _STATE).write_text(text, encoding="utf-8")
     for old in _steps(stage)[:-keep]:
         shutil.rmtree(old)
@@ -137,7 +138,9 @@ def read(path: Path) -> Checkpoint:
     written = read_json(path / _STATE)
     try:
         state = from_json(_State, written["state"])
-        if written["digest"] != state.digest or path != place(path.parents[1], state.stage, state.step):
+        if written["digest"] != _digest(written["state"]) or path != place(
+            path.parents[1], state.stage, state.step
+        ):
             raise ValueError
     except (UserError, KeyError, TypeError, ValueError):
         raise Damaged(

@@ -177,6 +177,9 @@ class Trainer:
     def _check(self) -> None:
         """Raise UserError for batches that cannot be had, or where nothing can be recomputed or sharded."""
         for stage in self.stages:
+            if self.optimizations[stage.name].keep_best and not len(self.data.validation):
+                problem = f"expected examples to validate stage {stage.name} on, got none"
+                raise UserError(problem, f"leave --{stage.name}.keep-best out")
             if self.optimizations[stage.name].keep_best and self.is_sharded(stage):
                 problem = (
                     f"expected a stage with whole weights to keep the best of, got {stage.name}, sharded"
@@ -547,7 +550,10 @@ class Trainer:
     def _final(self, work: Work) -> Average | None:
         """What samples use once a stage has ended, in place of its last weights."""
         average, best = self._whole(work), work.best
-        return average if best is None or not best.step else best.weights
+        if best is None or not best.step:
+            return average
+        best.weights.updates = average.updates if average is not None else 0  # of what a next stage goes on
+        return best.weights
 
     def _save(self, work: Work, done: int) -> None:
         """A checkpoint, and at the end of a stage the model; only of finite weights."""
