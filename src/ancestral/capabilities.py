@@ -107,12 +107,15 @@ class ContinuousLatents(Model):
     """A model with a vector of real numbers behind each example, a priori independent and around 0."""
 
     @abstractmethod
-    def embed(self, x: Tensor) -> Tensor:
-        """The mean latent vector of each example, ``(N, latents)``."""
+    def embed(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The mean latent vector of each example, ``(N, latents)``.
+
+        A model that draws by class takes the examples' classes ``(N,)``.
+        """
 
     @abstractmethod
-    def decode(self, z: Tensor) -> Tensor:
-        """Integers ``(N, *spec.shape)`` decoded from latent vectors ``(N, latents)``."""
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Examples ``(N, *spec.shape)`` from latent vectors ``(N, latents)``, and classes likewise."""
 
 
 class Tokenizer(Reconstructs):

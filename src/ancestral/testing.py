@@ -594,9 +594,11 @@ def check_latents(model: Model) -> None:
     if not isinstance(model, ContinuousLatents):
         return
     model.eval()
-    z = model.embed(_batch(model.spec).x)
+    batch = _batch(model.spec)
+    labels = batch.labels if model.sample_classes else None
+    z = model.embed(batch.x, labels)
     assert z.dim() == 2, f"latents have shape {tuple(z.shape)}, not (N, latents)"
-    model.spec.check(model.decode(z))
+    model.spec.check(model.decode(z, labels))
 
 
 CHECKS: tuple[Callable[[Model], None], ...] = (

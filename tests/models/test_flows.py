@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ancestral.batch import Batch
-from ancestral.bijections import BatchNormalization, Coupling, Reversible
+from ancestral.bijections import BatchNormalization, Coupling, Invertible1x1, Reversible
 from ancestral.errors import UserError
 from ancestral.models.flow.base import Flow
 from ancestral.models.flow.dequantizers import VariationalNoise
@@ -89,8 +89,12 @@ def test_classes_condition_a_flow_and_their_mixture_is_the_unlabeled_figure(name
     by_class = torch.stack([model.log_likelihood(Batch(x, torch.full((4,), c))) for c in range(3)])
     assert float(by_class.std(0).min()) > 0
     torch.testing.assert_close(model.log_likelihood(Batch(x)), by_class.logsumexp(0) - math.log(3))
-    model.check_labels(torch.tensor([2]), 1)
-    assert torch.equal(model.decode(model.embed(x)).long(), x)
+    labels = torch.tensor([0, 1, 2, 0])
+    z = model.embed(x, labels)
+    assert torch.equal(model.decode(z, labels).long(), x)
+    assert not torch.equal(z[1], model.embed(x, torch.zeros(4, dtype=torch.int64))[1])
+    with pytest.raises(UserError, match="expected labels for a class-conditional"):
+        model.embed(x)
 
 
 class Still(torch.nn.Module):
@@ -138,6 +142,65 @@ def test_more_noise_tightens_the_bound_towards_the_truth():
     assert float(truth.exp().sum()) < 1.0
 
 
+@pytest.mark.parametrize("name", ["nice of rows", "realnvp of rows"])
+def test_every_column_of_an_odd_number_depends_on_others(name):
+    config, _ = FLOWS[name]
+    torch.manual_seed(0)
+    model = config.build(Spec(shape=(5,), levels=None))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    model.eval()
+    x = torch.randn(40, 5)
+    seen = torch.stack(
+        [torch.autograd.functional.jacobian(lambda r: model.flow(r[None])[0][0], row) != 0 for row in x]
+    ).any(0)
+    assert bool((seen.sum(1) > 1).all())
+
+
+def test_what_lies_beyond_all_floats_is_infinitely_unlikely():
+    model = trained("maf of rows")
+    x = torch.tensor([[0.1, 0.2, 0.3, 0.4], [1e30, -1e30, 1e30, 1e30]])
+    with torch.no_grad():
+        near, far = model.log_likelihood(Batch(x)).tolist()
+        assert math.isfinite(near)
+        assert far == -math.inf
+        # A log-scale that grows with the value before makes samples that no float holds.
+        for parameter in model.parameters():
+            parameter.mul_(30)
+    with pytest.raises(UserError, match="lower the temperature"):
+        model.sample(100, temperature=50.0)
+
+
+def test_a_singular_matrix_is_named():
+    model = trained("glow, additive")
+    with torch.no_grad():
+        name, mixing = next((n, m) for n, m in model.named_modules() if isinstance(m, Invertible1x1))
+        mixing.weight[0] = mixing.weight[1]
+    with pytest.raises(UserError, match=rf"expected invertible matrices, got a singular one in {name}; "):
+        model.sample(2)
+
+
+@pytest.mark.parametrize("name", ["glow", "flowpp", "realnvp"])
+def test_autocast_rounds_networks_and_not_what_is_inverted(name):
+    model = trained(name)
+    x = examples(model.spec, 3)
+    y = x.float() + 0.5
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        z, log_det = model.flow(y)
+        back, _ = model.flow.inverse(z)
+    assert z.dtype == log_det.dtype == torch.float32
+    torch.testing.assert_close(back, y, atol=0.02, rtol=0)
+    with torch.no_grad():
+        exact = model.flow(y)[1]
+    torch.testing.assert_close(log_det, exact, atol=2.0, rtol=0.01)
+
+
+def test_too_many_levels_are_refused():
+    with pytest.raises(UserError, match="at most 65,536 levels"):
+        NICE.Config.tiny().build(Spec(shape=(4,), levels=2**20, domain="table"))
+
+
 def test_only_the_last_scale_of_nice_changes_the_volume():
     model = trained("nice of rows")
     _, log_det = model.flow(torch.randn(5, 4))
@@ -169,7 +232,7 @@ def test_glow_starts_as_its_code_does():
     batch = Batch(torch.randint(256, (64, 1, 28, 28)))
     with torch.no_grad():
         model.log_likelihood(batch)
-    normalized = mix.mix.inverse(seen["mixed"])[0]
+    normalized = mix.mixing.inverse(seen["mixed"])[0]
     torch.testing.assert_close(normalized.mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
     torch.testing.assert_close(normalized.std((0, 2, 3)), torch.ones(4), atol=1e-2, rtol=0)
     # Of a normal variable: mean 1 / sqrt(2 pi).

@@ -101,7 +101,7 @@ CASES = {
         for name, e in ELEMENTWISE.items()
     },
     "coupling of an odd number": (
-        lambda: trained(Coupling(Affine(), Network(3, 4), stays="second")),
+        lambda: trained(Coupling(Affine(), Network(2, 6), stays="second")),
         ROW,
     ),
     "1x1, LU": (lambda: trained(Invertible1x1(4), 0.1), IMAGE),
@@ -221,10 +221,11 @@ def test_a_stream_multiplies_no_more_than_a_pass():
     assert 0 < streamed.get_total_flops() <= one.get_total_flops()
 
 
-def test_activation_norm_starts_from_the_first_batch_of_a_training_and_never_again():
+@pytest.mark.parametrize("constant", [7.0, 3.3, 100.1, 0.0])
+def test_activation_norm_starts_from_the_first_batch_of_a_training_and_never_again(constant):
     torch.manual_seed(0)
     x = 3 * torch.randn(50, 4, 5, 5) + torch.tensor([1.0, -2, 3, 100]).view(4, 1, 1)
-    x[:, 2] = 7.0  # constant
+    x[:, 2] = constant
     norm = ActNorm(4, speed=3.0).eval()
     assert torch.equal(norm(x)[0], x)
     assert not bool(norm.started)
@@ -280,12 +281,56 @@ def test_a_rotation_keeps_its_fixed_parts():
     torch.testing.assert_close(mix(torch.randn(1, 6))[1], determinant[None])
 
 
-def test_a_singular_matrix_is_named():
+@pytest.mark.parametrize("lu", [True, False])
+def test_a_rotation_comes_back_from_its_state_and_from_half_precision(lu):
+    torch.manual_seed(0)
+    mix = trained(Invertible1x1(6, lu=lu), 0.1)
+    again = Invertible1x1(6, lu=lu)
+    again.load_state_dict(mix.state_dict())
+    x = torch.randn(2, 6, 3, 3)
+    assert torch.equal(again(x)[0], mix(x)[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        z, _ = mix(x)
+        torch.testing.assert_close(mix.inverse(z)[0], x, atol=1e-5, rtol=1e-4)
+    assert z.dtype == torch.float32
+
+
+def test_a_matrix_without_an_inverse_knows_it():
     mix = Invertible1x1(3, lu=False)
+    assert not mix.is_singular
     with torch.no_grad():
         mix.weight[0] = mix.weight[1]
-    with pytest.raises(UserError, match="invertible matrix of 3 channels, got a singular one"):
-        mix.inverse(torch.randn(2, 3))
+    assert mix.is_singular
+    assert not bool(mix.inverse(torch.randn(2, 3))[0].isfinite().any())
+
+
+@pytest.mark.parametrize("elementwise", ELEMENTWISE.values(), ids=ELEMENTWISE.keys())
+def test_gradients_of_an_inverse_are_those_of_an_implicit_function(elementwise):
+    torch.manual_seed(0)
+    parameters = 0.3 * torch.randn(40, elementwise.parameters, dtype=torch.float64)
+    x = torch.randn(40, 1, dtype=torch.float64)
+    z = elementwise.forward(x, parameters)[0].detach().requires_grad_()
+    parameters.requires_grad_()
+    found, log_slope = elementwise.inverse(z, parameters)
+    weights = torch.randn(40, 1, dtype=torch.float64)
+    ours = torch.autograd.grad(((found + log_slope) * weights).sum(), (z, parameters))
+    # The same function with x, which is differentiated implicitly: dx = (dz - dF/dparameters) / F'.
+    again = x.clone().requires_grad_()
+    forward, slope = elementwise.forward(again, parameters)
+    pulled = torch.autograd.grad(
+        (-slope * weights).sum(), (again, parameters), retain_graph=True, allow_unused=True
+    )
+    by_x = weights + (0 if pulled[0] is None else pulled[0])
+    to_z = by_x * (-slope.detach()).exp()
+    (through,) = torch.autograd.grad((forward * -to_z).sum(), (parameters,))
+    torch.testing.assert_close(ours[0], to_z, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(ours[1], through + by[1], rtol=1e-6, atol=1e-8)
+
+
+def test_a_network_of_the_wrong_width_is_named():
+    coupling = Coupling(Affine("exp"), Network(3, 3))
+    with pytest.raises(UserError, match="expected 2 parameters for each of 3 channels that change, got 3"):
+        coupling(torch.randn(2, 6))
 
 
 def test_a_squeeze_puts_places_in_order():

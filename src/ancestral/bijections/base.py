@@ -1,5 +1,6 @@
 """What a bijection is, and bijections made of others."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
@@ -91,3 +92,18 @@ def widened(dtype: torch.dtype) -> torch.dtype:
 def summed(log_det: Tensor) -> Tensor:
     """The sum over all values of an example, ``(N,)``."""
     return log_det.flatten(1).sum(1)
+
+
+def over_grid(per_channel: Tensor, x: Tensor) -> Tensor:
+    """A number of each channel ``(C,)`` as it is multiplied with ``x`` ``(N, C, *grid)``."""
+    return per_channel.view(1, -1, *[1] * (x.dim() - 2))
+
+
+def scaling(log_scale: Tensor, x: Tensor) -> Tensor:
+    """The log-determinant ``(N,)`` of multiplying each channel of ``x`` by the exponential of ``(C,)``."""
+    return (log_scale.to(widened(x.dtype)).sum() * x[0, 0].numel()).expand(len(x))
+
+
+def log_normal(z: Tensor) -> Tensor:
+    """Log density of each value under a standard normal, in nats."""
+    return -0.5 * (z.square() + math.log(2 * math.pi))

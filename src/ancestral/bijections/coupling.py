@@ -43,8 +43,7 @@ class Coupling(Bijection):
     def _couple(
         self, function: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], x: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        kept = kept_channels(x.shape[1])
-        first, second = x.tensor_split([kept if self.stays == "first" else x.shape[1] - kept], 1)
+        first, second = x.tensor_split([halves(x.shape[1])[0]], 1)
         if self.stays == "first":
             second, log_det = function(second, self.network(first, context))
         else:
@@ -52,21 +51,22 @@ class Coupling(Bijection):
         return torch.cat([first, second.to(x.dtype)], 1), summed(log_det)
 
 
-def kept_channels(channels: int) -> int:
-    """How many channels stay: half of them, and the middle one of an odd number.
+def halves(channels: int, stays: Literal["first", "second"] = "first") -> tuple[int, int]:
+    """How many channels stay, and how many change; both halves are cut at the same place.
 
     Raises:
         UserError: there is one channel alone.
 
-    >>> kept_channels(7)
-    4
+    >>> halves(7), halves(7, "second")
+    ((4, 3), (3, 4))
     """
     if channels < 2:
         raise UserError(
             f"expected at least 2 channels or columns to couple, got {channels}",
             "squeeze an image first; for one column use maf",
         )
-    return (channels + 1) // 2
+    first = (channels + 1) // 2
+    return (first, channels - first) if stays == "first" else (channels - first, first)
 
 
 class MaskedCoupling(Bijection):

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from ancestral.bijections.base import Bijection, summed
+from ancestral.bijections.base import Bijection, log_normal, summed
 from ancestral.spec import Spec
 
 
@@ -24,9 +24,6 @@ class Dequantization(nn.Module, ABC):
 
 class Uniform(Dequantization):
     """Noise that says nothing: q = 1."""
-
-    def __init__(self, spec: Spec) -> None:
-        super().__init__()
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See ``Dequantization.forward``."""
@@ -51,9 +48,6 @@ class Variational(Dequantization):
         scaled = self.spec.scale(x)
         e = torch.randn_like(scaled)
         logit, log_det = self.flow(e, self.features(scaled))
-        log_base = summed(-0.5 * (e.square() + LOG_TWO_PI))
+        log_base = summed(log_normal(e))
         log_slope = summed(nn.functional.logsigmoid(logit) + nn.functional.logsigmoid(-logit))
         return torch.sigmoid(logit), log_base - log_det - log_slope
-
-
-LOG_TWO_PI = float(torch.log(torch.tensor(2 * torch.pi, dtype=torch.float64)))

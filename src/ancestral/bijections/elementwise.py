@@ -11,14 +11,15 @@ from torch.nn.functional import logsigmoid, softplus
 
 from ancestral.bijections.base import widened
 from ancestral.distributions.discretized import log_ndtr, ndtri_exp
+from ancestral.errors import UserError
 
 
 class Elementwise(ABC):
     """An increasing function of each value of ``(N, C, *grid)``, with ``parameters`` numbers for each.
 
     These come as ``(N, parameters * C, *grid)``: the first parameter of all channels, then the second, … All
-    zeros are near the identity. Both directions give the result and the log-derivative of their own, of the
-    shape of ``x``.
+    zeros are near the identity, for mixtures around 0. Both directions give the result and the log-derivative
+    of their own, of the shape of ``x``.
     """
 
     parameters: int
@@ -33,6 +34,12 @@ class Elementwise(ABC):
 
     def _split(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         """The parameters one by one, each of the shape of ``x``, in at least float32."""
+        if parameters.shape[1] != self.parameters * x.shape[1]:
+            problem = f"expected {self.parameters} parameters for each of {x.shape[1]} channels that change"
+            raise UserError(
+                f"{problem}, got {parameters.shape[1]}",
+                f"let the network have {self.parameters * x.shape[1]} outputs",
+            )
         return parameters.to(widened(x.dtype)).chunk(self.parameters, 1)
 
 
@@ -96,20 +103,24 @@ class _MixtureCDF(Elementwise):
 
     def _inverse(self, z: Tensor, mixture: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The x whose quantile is z, and the logarithm of dz/dx: bisection, then a step of Newton's."""
-        _, loc, inverse_scale = mixture
-        # Where the quantile of each component is below z, so is the mixture's; and likewise above.
-        each = loc + z / inverse_scale
-        low, high = each.amin(0), each.amax(0)
-        for _ in range(30 if z.dtype == torch.float32 else 60):
+        with torch.no_grad():
+            _, loc, inverse_scale = mixture
+            # Where the quantile of each component is below z, so is the mixture's; and likewise above.
+            each = loc + z / inverse_scale
+            low, high = each.amin(0), each.amax(0)
+            for _ in range(30 if z.dtype == torch.float32 else 60):
+                middle = (low + high) / 2
+                below = self._forward(middle, mixture)[0] < z
+                low, high = torch.where(below, middle, low), torch.where(below, high, middle)
             middle = (low + high) / 2
-            below = self._forward(middle, mixture)[0] < z
-            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        x = (low + high) / 2
-        quantile, log_slope = self._forward(x, mixture)
-        x = (x - (quantile - z) * (-log_slope).exp()).clamp(low, high)
+        # The step carries the gradient: that of an implicit function.
+        quantile, log_slope = self._forward(middle, mixture)
+        x = middle - (quantile - z) * (-log_slope.detach()).exp()
+        x = x + (x.clamp(low, high) - x).detach()
         return x, self._forward(x, mixture)[1]
 
     def _mixture(self, parts: Sequence[Tensor], spread: float, least: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Locations are spread over [-spread, spread] and scales are 1 / K where the parameters are 0."""
         k = self.components
         logits, loc, log_scale = (torch.stack(list(parts[i * k : (i + 1) * k])) for i in range(3))
         places = torch.linspace(-spread, spread, k, device=loc.device, dtype=loc.dtype)
@@ -185,6 +196,7 @@ class NormalMixtureCDF(_MixtureCDF):
         log_cdf = torch.logsumexp(log_weights + log_ndtr(centered), 0)
         log_survival = torch.logsumexp(log_weights + log_ndtr(-centered), 0)
         log_density = torch.logsumexp(log_weights + inverse_scale.log() - centered.square() / 2, 0)
-        z = ndtri_exp(torch.minimum(log_cdf, log_survival))  # the smaller tail is the one that has digits
+        # The smaller tail is the one that has digits.
+        z = ndtri_exp(torch.where(log_cdf < log_survival, log_cdf, log_survival))
         z = torch.where(log_cdf < log_survival, z, -z)
         return z, log_density + z.square() / 2

@@ -2,10 +2,9 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv1d
+from torch.nn.functional import linear
 
-from ancestral.bijections.base import Bijection, widened
-from ancestral.errors import UserError
+from ancestral.bijections.base import Bijection, over_grid, scaling, widened
 
 
 class Invertible1x1(Bijection):
@@ -17,6 +16,7 @@ class Invertible1x1(Bijection):
     """
 
     permutation: Tensor
+    order: Tensor
     signs: Tensor
 
     def __init__(self, channels: int, *, lu: bool = True) -> None:
@@ -29,61 +29,63 @@ class Invertible1x1(Bijection):
             return
         permutation, lower, upper = torch.linalg.lu(rotation)
         self.register_buffer("permutation", permutation.argmax(0))  # W[permutation] = L U
+        self.register_buffer("order", self.permutation.argsort())
         self.register_buffer("signs", upper.diag().sign().to(dtype))
         self.lower = nn.Parameter(lower.tril(-1).to(dtype))
         self.upper = nn.Parameter(upper.triu(1).to(dtype))
         self.log_scale = nn.Parameter(upper.diag().abs().log().to(dtype))
 
     def matrix(self) -> Tensor:
-        """W, ``(C, C)``: output = W input at each place."""
+        """W, ``(C, C)``: output = W input at each place. Autocast does not round it: the inverse is exact."""
         if not self.lu:
             return self.weight
-        lower, upper = self._factors()
-        return (lower @ upper).index_select(0, self.permutation.argsort())
+        with torch.autocast(self.lower.device.type, enabled=False):
+            lower, upper = self._factors()
+            return (lower @ upper).index_select(0, self.order)
 
     def _factors(self) -> tuple[Tensor, Tensor]:
-        lower = self.lower.tril(-1) + torch.eye(
-            len(self.lower), device=self.lower.device, dtype=self.lower.dtype
-        )
-        return lower, self.upper.triu(1) + torch.diag(self.signs * self.log_scale.exp())
+        ones = torch.eye(len(self.lower), device=self.lower.device, dtype=self.lower.dtype)
+        return self.lower.tril(-1) + ones, self.upper.triu(1) + torch.diag(self.signs * self.log_scale.exp())
 
     def log_det(self, x: Tensor) -> Tensor:
         """Of ``x``, ``(N,)``."""
         if self.lu:
-            log_det = self.log_scale.to(widened(x.dtype)).sum()
-        else:
-            log_det = torch.linalg.slogdet(self.weight.double())[1].to(widened(x.dtype))
+            return scaling(self.log_scale, x)
+        log_det = torch.linalg.slogdet(self.weight.double())[1].to(widened(x.dtype))
         return (log_det * x[0, 0].numel()).expand(len(x))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See ``Bijection.forward``."""
-        return _mix(self.matrix(), x), self.log_det(x)
+        return mix(self.matrix(), x), self.log_det(x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """See ``Bijection.inverse``. Raises UserError for a matrix that has become singular."""
-        if self.lu:
-            lower, upper = (factor.double() for factor in self._factors())
-            rows = torch.eye(len(lower), device=z.device, dtype=torch.float64)[self.permutation]
-            half = torch.linalg.solve_triangular(lower, rows, upper=False, unitriangular=True)
-            inverse = torch.linalg.solve_triangular(upper, half, upper=True)
-        else:
-            inverse, info = torch.linalg.inv_ex(self.weight.double())
-            if int(info):
-                inverse = torch.full_like(inverse, torch.nan)
-        if not bool(inverse.isfinite().all()):
-            problem = f"expected an invertible matrix of {len(inverse)} channels, got a singular one"
-            raise UserError(problem, "train with a smaller learning rate, or with the LU form")
-        return _mix(inverse.to(z.dtype), z), -self.log_det(z)
+        """See ``Bijection.inverse``. Of a singular matrix (see ``is_singular``) the result is not finite."""
+        with torch.autocast(z.device.type, enabled=False):
+            if self.lu:
+                lower, upper = (factor.double() for factor in self._factors())
+                rows = torch.eye(len(lower), device=z.device, dtype=torch.float64)[self.permutation]
+                half = torch.linalg.solve_triangular(lower, rows, upper=False, unitriangular=True)
+                inverse = torch.linalg.solve_triangular(upper, half, upper=True)
+            else:
+                inverse, info = torch.linalg.inv_ex(self.weight.double())
+                inverse = torch.where(info == 0, inverse, torch.nan)
+        return mix(inverse.to(z.dtype), z), -self.log_det(z)
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether the matrix has no inverse that floats could hold; waits for the device."""
+        with torch.no_grad():
+            log_det = torch.linalg.slogdet(self.matrix().double())[1]
+        return not bool(log_det.isfinite())
 
 
-def _mix(matrix: Tensor, x: Tensor) -> Tensor:
-    """``matrix`` times the channels of ``(N, C, *grid)`` at each place, not rounded by autocast."""
+def mix(matrix: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``matrix`` times the channels of ``(N, C, *grid)`` at each place, plus ``bias`` ``(C,)``.
+
+    A product and no convolution, which GPUs would round to TF32; nor does autocast round it.
+    """
     with torch.autocast(x.device.type, enabled=False):
-        if x.dim() == 2:
-            return nn.functional.linear(x, matrix)
-        if x.dim() == 4:
-            return nn.functional.conv2d(x, matrix[:, :, None, None])
-        return conv1d(x.flatten(2), matrix[:, :, None]).view_as(x)
+        return linear(x.movedim(1, -1), matrix, bias).movedim(-1, 1)
 
 
 class Scaling(Bijection):
@@ -95,15 +97,8 @@ class Scaling(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See ``Bijection.forward``."""
-        return x * self._of(self.log_scale, x).exp(), self.log_det(x)
+        return x * over_grid(self.log_scale.exp(), x), scaling(self.log_scale, x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See ``Bijection.inverse``."""
-        return z * self._of(-self.log_scale, z).exp(), -self.log_det(z)
-
-    def _of(self, values: Tensor, x: Tensor) -> Tensor:
-        return values.view(1, -1, *[1] * (x.dim() - 2))
-
-    def log_det(self, x: Tensor) -> Tensor:
-        """Of ``x``, ``(N,)``."""
-        return (self.log_scale.to(widened(x.dtype)).sum() * x[0, 0].numel()).expand(len(x))
+        return z * over_grid((-self.log_scale).exp(), z), -scaling(self.log_scale, z)

@@ -3,19 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from ancestral.bijections.base import Bijection, widened
+from ancestral.bijections.base import Bijection, over_grid, scaling, widened
 from ancestral.errors import UserError
 from ancestral.nn.normalization import moments
-
-
-def _over_grid(per_channel: Tensor, x: Tensor) -> Tensor:
-    return per_channel.view(1, -1, *[1] * (x.dim() - 2))
-
-
-def _total(log_scale: Tensor, x: Tensor) -> Tensor:
-    """The log-determinant of a scaling of each channel, ``(N,)``."""
-    positions = x[0, 0].numel()
-    return (log_scale.to(widened(x.dtype)).sum() * positions).expand(len(x))
 
 
 class ActNorm(Bijection):
@@ -43,17 +33,17 @@ class ActNorm(Bijection):
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See ``Bijection.forward``."""
         self.start(x)
-        z = (x + _over_grid(self.shift, x)) * _over_grid(self.scale, x)
+        z = (x + over_grid(self.shift, x)) * over_grid(self.scale, x)
         return z.to(x.dtype), self.log_det(x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See ``Bijection.inverse``."""
-        x = z * _over_grid((-self.speed * self.log_scale).exp(), z) - _over_grid(self.shift, z)
+        x = z * over_grid((-self.speed * self.log_scale).exp(), z) - over_grid(self.shift, z)
         return x.to(z.dtype), -self.log_det(z)
 
     def log_det(self, x: Tensor) -> Tensor:
         """Of ``x``, ``(N,)``."""
-        return _total(self.speed * self.log_scale, x)
+        return scaling(self.speed * self.log_scale, x)
 
     @property
     def scale(self) -> Tensor:
@@ -69,18 +59,23 @@ class ActNorm(Bijection):
     @torch.no_grad()
     def start(self, x: Tensor) -> None:
         """Start from ``x``, in training mode and once."""
-        if not self.training or self.is_started or not x.isfinite().all():
+        if not self.training or self.is_started:
             return
         mean, variance, _ = moments(x)
+        if not (mean.isfinite() & variance.isfinite()).all():  # the same on all processes
+            return
         self.shift.copy_(-mean)
-        log_scale = torch.where(variance > 1e-12, -0.5 * variance.clamp(min=1e-12).log(), 0.0)
+        # What varies by no more than the mean is rounded by is constant.
+        varies = variance > 1e-10 * mean.square() + 1e-12
+        log_scale = torch.where(varies, -0.5 * variance.clamp(min=1e-12).log(), 0.0)
         self.log_scale.copy_(log_scale / self.speed)
         self.started.fill_(True)
         self._known_started = True
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._known_started = False
+        # Now, not in the first step, whose graph would be another one than without the loading.
+        self._known_started = bool(self.started)
 
 
 class BatchNormalization(Bijection):
@@ -128,9 +123,9 @@ class BatchNormalization(Bijection):
         log_scale = -0.5 * (variance + self.eps).log()
         if self.log_gain is not None:
             log_scale = log_scale + self.log_gain
-        z = (x - _over_grid(mean, x)) * _over_grid(log_scale.exp(), x)
+        z = (x - over_grid(mean, x)) * over_grid(log_scale.exp(), x)
         if self.bias is not None:
-            z = z + _over_grid(self.bias, x)
+            z = z + over_grid(self.bias, x)
         return self._unmasked(x, z, log_scale)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -141,13 +136,13 @@ class BatchNormalization(Bijection):
         log_scale = -0.5 * (self.variance + self.eps).log()
         if self.log_gain is not None:
             log_scale = log_scale + self.log_gain
-        shifted = z if self.bias is None else z - _over_grid(self.bias, z)
-        x = shifted * _over_grid((-log_scale).exp(), z) + _over_grid(self.mean, z)
+        shifted = z if self.bias is None else z - over_grid(self.bias, z)
+        x = shifted * over_grid((-log_scale).exp(), z) + over_grid(self.mean, z)
         return self._unmasked(z, x, -log_scale)
 
     def _unmasked(self, before: Tensor, after: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
         if self.mask is None:
-            return after.to(before.dtype), _total(log_scale, before)
+            return after.to(before.dtype), scaling(log_scale, before)
         changed = torch.where(self.mask, before, after.to(before.dtype))
         places = (~self.mask).expand(before.shape[1:]).flatten(1).sum(1)
         return changed, (log_scale.to(widened(before.dtype)) * places).sum().expand(len(before))

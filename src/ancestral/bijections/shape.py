@@ -68,20 +68,17 @@ class Reshape(Bijection):
         return z.reshape(-1, *self.before), no_change(z)
 
 
-_BY_ROWS = (0, 1, 2, 3)
-
-
 class Squeeze(Bijection):
     """Blocks of 2x2 pixels into channels, ``(N, C, H, W)`` to ``(N, 4C, H/2, W/2)``.
 
     Dinh et al., 2016 (https://arxiv.org/abs/1605.08803), section 3.6. The channels of each of a block's four
-    places stand together, in the order of ``places``: by rows, or with ``diagonal`` upper left, lower right,
-    upper right, lower left, so that the first half is a checkerboard of the image (the authors' code).
+    places stand together: by rows, or with ``diagonal`` upper left, lower right, upper right, lower left, so
+    that the first half is a checkerboard of the image (the authors' code).
     """
 
     def __init__(self, *, diagonal: bool = False) -> None:
         super().__init__()
-        self.places = (0, 3, 1, 2) if diagonal else _BY_ROWS
+        self.diagonal = diagonal
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See ``Bijection.forward``. Raises UserError for a size that is odd."""
@@ -89,15 +86,18 @@ class Squeeze(Bijection):
         check_squeezable((h, w), 1)
         # Channels last, as convolutions want them.
         blocks = x.movedim(1, -1).reshape(n, h // 2, 2, w // 2, 2, c).transpose(2, 3).flatten(3, 4)
-        blocks = blocks if self.places == _BY_ROWS else blocks[..., self.places, :]
+        if self.diagonal:
+            upper_left, others, lower_right = blocks.split([1, 2, 1], 3)
+            blocks = torch.cat([upper_left, lower_right, others], 3)
         return blocks.flatten(3).movedim(-1, 1), no_change(x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See ``Bijection.inverse``."""
         n, c, h, w = z.shape
-        back = [self.places.index(place) for place in range(4)]
         blocks = z.movedim(1, -1).reshape(n, h, w, 4, c // 4)
-        blocks = blocks if self.places == _BY_ROWS else blocks[..., back, :]
+        if self.diagonal:
+            upper_left, lower_right, rest = blocks.split([1, 1, 2], 3)
+            blocks = torch.cat([upper_left, rest, lower_right], 3)
         blocks = blocks.reshape(n, h, w, 2, 2, c // 4)
         return blocks.transpose(2, 3).reshape(n, 2 * h, 2 * w, c // 4).movedim(-1, 1), no_change(z)
 

@@ -45,5 +45,8 @@ def main(arguments: list[str]) -> None:
     )
     write_scores(options.out, scores)
     nats, least = scores.log_likelihood, scores.log_likelihood.argsort()[:3].tolist()
-    print(f"{options.out}: {len(scores):,} examples, {nats.mean():.4f} nats on average ({scores.kind})")
+    finite = nats[nats.isfinite()]
+    mean = f"{finite.mean():.4f} nats on average ({scores.kind})"
+    beyond = f", {len(nats) - len(finite):,} too far out for any number" if len(finite) < len(nats) else ""
+    print(f"{options.out}: {len(scores):,} examples, {mean}{beyond}")
     print(f"least likely: {', '.join(f'{scores.names[i]} ({nats[i]:.4f})' for i in least)}")

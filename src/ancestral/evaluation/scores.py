@@ -37,7 +37,7 @@ class Scores:
         return len(self.names)
 
     def columns(self) -> dict[str, list[str] | list[float]]:
-        """As columns of a file; what is least likely first would be in the order of ``log_likelihood``."""
+        """As columns of a file."""
         columns: dict[str, list[str] | list[float]] = {"name": list(self.names)}
         columns["log_likelihood"] = self.log_likelihood.tolist()
         if self.bits_per_dim is not None:
@@ -86,7 +86,9 @@ def score(
     examples = replace(dataset.split(split, limit), labels=None)
 
     def each() -> Iterator[Tensor]:
-        for part in batches(len(examples), "scores", device=network.device, show=progress):
+        for part in batches(
+            len(examples), "scores", device=network.device, show=progress, dims=network.spec.dims
+        ):
             batch: Batch = examples[part].to(network.device)
             yield network.log_likelihood(batch, importance_samples).double().cpu()
 

@@ -68,6 +68,13 @@ def moments(x: Tensor, left_out: Tensor | None = None) -> tuple[Tensor, Tensor, 
     return mean, _over_processes(centered.square().sum(dims)) / count, count.detach()
 
 
+def mean_over_processes(x: Tensor) -> Tensor:
+    """The mean of ``x`` over all processes, with gradients for each of them."""
+    return _over_processes(x) / (
+        dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    )
+
+
 def _over_processes(x: Tensor) -> Tensor:
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return x

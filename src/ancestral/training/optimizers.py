@@ -38,7 +38,7 @@ def learning_rate(options: Updates, step: int, steps: int) -> float:
         return rate * (step + 1) / options.warmup
     if options.schedule == "cosine":
         progress = (step - options.warmup) / max(1, steps - options.warmup)
-        return rate * 0.5 * (1 + math.cos(math.pi * progress))
+        rate *= 0.5 * (1 + math.cos(math.pi * progress))
     if options.schedule == "exponential":
-        return rate * options.decay ** (step - options.warmup)
-    return rate
+        rate *= options.decay ** (step - options.warmup)
+    return max(rate, options.least_rate)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ancestral.batch import Batch
 from ancestral.capabilities import ContinuousLatents, Tokenizer
+from ancestral.evaluation.batches import batches
 from ancestral.evaluation.measurement import MOST_CLASSES, Examined, Result
 from ancestral.media import Pixels, grid, picture, to_pixels
 from ancestral.model import Model
@@ -28,15 +29,34 @@ def measure(examined: Examined) -> Result:
     if isinstance(model, Tokenizer):
         return Result(pictures={"latent": lambda: code_maps(model, examined.some(12).x)})
     assert isinstance(model, ContinuousLatents)
+    labels, by_class = examined.examples.labels, model.sample_classes > 0
+    if model.spec.domain != "image" or (by_class and labels is None):
+        return Result()
     pictures = {}
-    if model.embed(examined.some(1).x).shape[1] < model.spec.dims:  # two values of many say little
+    if not by_class and _embed(model, examined.some(1)).shape[1] < model.spec.dims:
+        # Of as many latents as pixels, two say little.
         pictures["latent"] = lambda: latent_grid(model, examined.some(_SHOWN).x)
     if len(examined.examples) > 1:
-        pictures["interpolations"] = lambda: interpolations(model, examined.some(20).x)
-    labels = examined.examples.labels
+        pictures["interpolations"] = lambda: interpolations(model, _pairs(examined.some(_SHOWN), by_class))
     if labels is not None and 1 < len(labels.unique()) <= MOST_CLASSES:
         pictures["classes"] = lambda: class_differences(model, examined.some(_SHOWN))
     return Result(pictures=pictures)
+
+
+def _embed(model: ContinuousLatents, batch: Batch) -> Tensor:
+    """Latents of examples, of whose classes only a model that draws by class hears."""
+    parts = batches(len(batch), "latents", device=model.device, show=False, dims=model.spec.dims)
+    labels = batch.labels if model.sample_classes else None
+    return torch.cat([model.embed(batch.x[part], None if labels is None else labels[part]) for part in parts])
+
+
+def _pairs(batch: Batch, by_class: bool) -> Batch:
+    """Up to twenty examples, every two the ends of an interpolation, of one class if need be."""
+    if not by_class:
+        return batch.some(20)
+    assert batch.labels is not None
+    found = [(batch.labels == c).nonzero().flatten()[:2] for c in batch.labels.unique()[:10]]
+    return batch[torch.cat([pair for pair in found if len(pair) == 2])]
 
 
 @torch.no_grad()
@@ -44,28 +64,33 @@ def class_differences(model: ContinuousLatents, batch: Batch) -> Pixels:
     """An example of each class, a row each, made into the other classes in turn, a column each.
 
     The difference of the classes' mean latents is added to its own (Kingma & Dhariwal, 2018,
-    https://arxiv.org/abs/1807.03039, figure 6); the diagonal is the example itself.
+    https://arxiv.org/abs/1807.03039, figure 6), or a model that draws by class is asked for another class
+    with the same latents; the diagonal is the example itself.
     """
     assert batch.labels is not None
-    z, labels = model.embed(batch.x), batch.labels
-    classes = labels.unique()
-    means = torch.stack([z[labels == c].mean(0) for c in classes])
-    firsts = torch.stack([z[labels == c][0] for c in classes])
+    z, classes = _embed(model, batch), batch.labels.unique()
+    firsts = torch.stack([z[batch.labels == c][0] for c in classes])
+    if model.sample_classes:
+        moved, labels = firsts.repeat_interleave(len(classes), 0), classes.repeat(len(classes))
+        return picture(model.spec, model.decode(moved, labels), columns=len(classes))
+    means = torch.stack([z[batch.labels == c].mean(0) for c in classes])
     moved = firsts.unsqueeze(1) + means.unsqueeze(0) - means.unsqueeze(1)
     return picture(model.spec, model.decode(moved.flatten(0, 1)), columns=len(classes))
 
 
 @torch.no_grad()
-def interpolations(model: ContinuousLatents, x: Tensor) -> Pixels:
-    """Rows from one example of ``x`` ``(N, *shape)`` to the next, on the great circle between their latents.
+def interpolations(model: ContinuousLatents, batch: Batch) -> Pixels:
+    """Rows from one example to the next, on the great circle between their latents.
 
     A straight line between two draws of a high-dimensional normal leaves the shell where its mass is (White,
     2016, https://arxiv.org/abs/1609.04468).
     """
-    z = model.embed(x)
+    z = _embed(model, batch)
     weights = torch.linspace(0, 1, _STEPS, device=z.device).unsqueeze(-1)
-    rows = [model.decode(_slerp(a, b, weights)) for a, b in zip(z[0::2], z[1::2], strict=False)]
-    return picture(model.spec, torch.cat(rows), columns=_STEPS)
+    points = torch.cat([_slerp(a, b, weights) for a, b in zip(z[0::2], z[1::2], strict=False)])
+    labels = batch.labels[0::2][: len(z) // 2] if model.sample_classes and batch.labels is not None else None
+    decoded = model.decode(points, None if labels is None else labels.repeat_interleave(_STEPS))
+    return picture(model.spec, decoded, columns=_STEPS)
 
 
 def _slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from torch import Generator, Tensor
 from torch.nn.functional import logsigmoid, one_hot
 
 from ancestral.batch import Batch
-from ancestral.bijections import Bijection, Dequantization
-from ancestral.bijections.base import summed
+from ancestral.bijections import ActNorm, Bijection, Dequantization, Invertible1x1, Reversible
+from ancestral.bijections.base import log_normal, summed
 from ancestral.capabilities import ContinuousLatents
 from ancestral.errors import UserError
 from ancestral.model import LikelihoodKind, Model
@@ -24,6 +24,9 @@ from ancestral.sampling import Sampling, single
 from ancestral.spec import Spec
 from ancestral.stages import Loss, Phase, Progress, Stage
 from ancestral.units import bits_per_dim
+
+_MOST_LEVELS = 2**16
+"""A 32-bit float of this size leaves 256 values to the noise of a level."""
 
 
 class Flow(ContinuousLatents):
@@ -54,13 +57,18 @@ class Flow(ContinuousLatents):
             raise UserError(
                 "expected values whose order means something, got codes", "use an autoregressive model"
             )
+        if (spec.levels or 0) > _MOST_LEVELS:
+            problem = f"expected at most {_MOST_LEVELS:,} levels, beside which noise is not rounded, got"
+            raise UserError(f"{problem} {spec.levels:,}", "use fewer levels, or a table of real numbers")
         self.dequantization: Dequantization | None = (
             None if spec.levels is None else config.dequantization.build(spec)
         )
 
     def stages(self) -> tuple[Stage, ...]:
         """One, before whose first step what normalizes starts from data (``ActNorm``)."""
-        return (Stage("training", (Phase("training", (self,)),), initialize=self._start),)
+        starts = any(isinstance(module, ActNorm) for module in self.modules())
+        phases = (Phase("training", (self,)),)
+        return (Stage("training", phases, initialize=self._start if starts else None),)
 
     def _start(self, batch: Batch) -> None:
         self.log_likelihood(batch)
@@ -70,13 +78,18 @@ class Flow(ContinuousLatents):
         """See ``Model.sample_classes``."""
         return self.spec.classes if self.config.class_conditional else 0
 
-    def context(self, n: int, labels: Tensor | None) -> Tensor | None:
-        """What the bijections are conditioned on: the class, one-hot, ``(n, classes)``; zeros for none."""
+    def context(self, labels: Tensor | None) -> Tensor | None:
+        """What the bijections are conditioned on: the class, one-hot, ``(N, classes)``.
+
+        Raises:
+            UserError: the flow is class-conditional, and there are no labels.
+        """
         if not self.sample_classes:
             return None
         if labels is None:
-            return torch.zeros(n, self.sample_classes, device=self.device, dtype=self.dtype)
-        return one_hot(labels.long(), self.sample_classes).to(self.dtype)
+            problem = f"expected labels for a class-conditional {type(self).__name__}, got none"
+            raise UserError(problem, "give the class of each example; log_likelihood alone does without")
+        return one_hot(labels.long().to(self.device), self.sample_classes).to(self.dtype)
 
     @property
     def likelihood(self) -> LikelihoodKind:
@@ -89,14 +102,16 @@ class Flow(ContinuousLatents):
         return self.spec.levels is not None
 
     def log_density(self, y: Tensor, context: Tensor | None) -> Tensor:
-        """Log p(y) of real numbers ``(N, *spec.shape)``, ``(N,)`` nats."""
-        z, log_det = self.flow(y, context)
-        return self._log_base(z) + log_det
+        """Log p(y) of real numbers ``(N, *spec.shape)``, ``(N,)`` nats.
 
-    def _log_base(self, z: Tensor) -> Tensor:
-        if self.config.base == "logistic":
-            return summed(logsigmoid(z) + logsigmoid(-z))
-        return summed(-0.5 * (z.square() + math.log(2 * math.pi)))
+        In evaluation it is -infinity of what lies so far out that the flow leads beyond all floats.
+        """
+        z, log_det = self.flow(y, context)
+        log_base = logsigmoid(z) + logsigmoid(-z) if self.config.base == "logistic" else log_normal(z)
+        log_density: Tensor = summed(log_base) + log_det
+        if self.training:
+            return log_density
+        return torch.where(log_density.isnan() & y.flatten(1).isfinite().all(1), -math.inf, log_density)
 
     def log_likelihood(self, batch: Batch, k: int = 1) -> Tensor:
         """Log p(x), or of integers log 1/k sum_i p(x + u_i) / q(u_i | x), ``(N,)`` nats."""
@@ -107,7 +122,7 @@ class Flow(ContinuousLatents):
                 labels = torch.full((len(batch.x),), c, device=batch.x.device)
                 by_class.append(self.log_likelihood(replace(batch, labels=labels), k))
             return torch.stack(by_class).logsumexp(0) - math.log(self.sample_classes)
-        context = self.context(len(batch.x), batch.labels)
+        context = self.context(batch.labels)
         x = batch.x.to(self.dtype)
         if self.dequantization is None:
             return self.log_density(x, context)
@@ -126,7 +141,11 @@ class Flow(ContinuousLatents):
         loss = bits_per_dim(nats, self.spec.dims)
         given = "given_label_" if self.sample_classes and batch.labels is not None else ""
         shown = {"nll": nats.detach()} if self.spec.levels is None else {"bits_per_dim": loss.detach()}
-        return Loss(loss, {given + name: value for name, value in shown.items()})
+        terms = {given + name: value for name, value in shown.items()}
+        reversible = [m.inverse_error for m in self.modules() if isinstance(m, Reversible)]
+        if reversible and self.training:  # of the step before
+            terms["inverse_error"] = torch.stack(reversible).amax().clone()
+        return Loss(loss, terms)
 
     def draw(
         self, n: int, labels: Tensor | None, contexts: tuple[Tensor, ...], options: Sampling, *,
@@ -138,31 +157,41 @@ class Flow(ContinuousLatents):
             z = torch.rand(n, self.spec.dims, **places).clamp(1e-7, 1 - 1e-7).logit()
         else:
             z = torch.randn(n, self.spec.dims, **places)
-        return self._from_noise(z * single(options.temperature), self.context(n, labels))
+        return self._from_noise(z * single(options.temperature), self.context(labels))
 
     def _from_noise(self, z: Tensor, context: Tensor | None) -> Tensor:
         y, _ = self.flow.inverse(z, context)
+        if not bool(y.isfinite().all()):
+            for name, module in self.named_modules():
+                if isinstance(module, Invertible1x1) and module.is_singular:
+                    problem = f"expected invertible matrices, got a singular one in {name}"
+                    raise UserError(problem, "train with a smaller learning rate, or with --model.lu")
+            if self.spec.levels is None:
+                problem = (
+                    f"expected finite samples, got {int((~y.isfinite()).sum())} numbers beyond all floats"
+                )
+                raise UserError(problem, "lower the temperature")
         if self.spec.levels is None:
             return y.to(self.spec.dtype)
-        # An integer x has the values from x to x + 1. Noise far out may lead beyond all numbers.
+        # An integer x has the values from x to x + 1.
         return y.nan_to_num().clamp(0, self.spec.levels - 1).floor().to(self.spec.dtype)
 
     @torch.no_grad()
-    def embed(self, x: Tensor) -> Tensor:
-        """Z of each example ``(N, D)``, of integers with noise of .5, under the map of no class.
+    def embed(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The noise of each example, ``(N, D)``, of integers with .5 added, given their classes if need be.
 
-        Raises UserError for examples of another shape or range.
+        Raises UserError for examples of another shape or range, or without the labels that it needs.
         """
-        self.spec.check(x)
-        y = x.to(self.dtype) + (0.5 if self.spec.levels is not None else 0.0)
-        z: Tensor = self.flow(y, self.context(len(x), None))[0]
+        self.spec.check(x, labels)
+        y = x.to(self.device, self.dtype) + (0.5 if self.spec.levels is not None else 0.0)
+        z: Tensor = self.flow(y, self.context(labels))[0]
         return z
 
     @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
-        """The examples of noise ``(N, D)``, under the same map. Raises UserError for z of another shape."""
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The examples of noise ``(N, D)``. Raises UserError for z of another shape, or lacking labels."""
         if z.dim() != 2 or z.shape[1] != self.spec.dims:
             raise UserError(
                 f"expected latents (N, {self.spec.dims}), got {tuple(z.shape)}", "give what embed gives"
             )
-        return self._from_noise(z.to(self.device), self.context(len(z), None))
+        return self._from_noise(z.to(self.device), self.context(labels))

@@ -33,7 +33,7 @@ class UniformNoise(Configuration):
 
     def build(self, spec: Spec) -> Dequantization:
         """The distribution."""
-        return Uniform(spec)
+        return Uniform()
 
 
 @dataclass(frozen=True, kw_only=True)

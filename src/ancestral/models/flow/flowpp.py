@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from ancestral.bijections import (
     Reshape,
     Squeeze,
 )
-from ancestral.bijections.coupling import kept_channels
+from ancestral.bijections.coupling import halves
 from ancestral.bijections.shape import check_squeezable
 from ancestral.configuration import Blocks, Depth, Share, Width
 from ancestral.errors import UserError
@@ -68,8 +68,10 @@ class FlowPP(Flow):
 
     At half the image's resolution, where the four pixels of a block are channels: ``fine`` couplings, of
     which each leaves a half of every block to the other, the diagonals of a checkerboard first, then rows and
-    columns. Then ``coarse`` couplings at a quarter of it. Nothing is factored out. The authors couple odd and
-    even columns at full resolution, with attention and larger networks, which are left out here.
+    columns. Then ``coarse`` couplings at a quarter of it. Activation norm follows each. Nothing is factored
+    out. This is a small relative of the authors' network, which couples odd and even columns at full
+    resolution; has activation norm of each place and a 1x1 convolution before each coupling; and attention,
+    layer norm and more layers in the couplings.
 
     See ``Flow`` for shapes and figures.
 
@@ -132,20 +134,22 @@ class FlowPP(Flow):
             steps.append(Squeeze())
             shape = (16 * c, h // 4, w // 4)
             for i in range(config.coarse):
-                # Every second channel of the finer map, then every second place.
+                # Upper and lower rows of a block of 2x2, then every second channel of its places.
                 order = [*range(0, 16 * c, 2), *range(1, 16 * c, 2)] if (i // 2) % 2 else list(range(16 * c))
                 steps += self._coupling(16 * c, order, second=i % 2 == 1)
         self.flow = Composition(*steps, Reshape(shape, (spec.dims,)))
 
     def _coupling(self, channels: int, order: Sequence[int], *, second: bool) -> list[Bijection]:
         """A coupling of the halves of the channels in another order, and back, then normalization."""
-        config, kept = self.config, kept_channels(channels)
+        config = self.config
+        stays: Literal["first", "second"] = "second" if second else "first"
+        kept, changed = halves(channels, stays)
         elementwise = LogisticMixtureCDF(config.components)
         network = CouplingNetwork(
-            kept, elementwise.parameters * (channels - kept), width=config.width, blocks=config.blocks,
+            kept, elementwise.parameters * changed, width=config.width, blocks=config.blocks,
             classes=self.sample_classes, dropout=config.dropout,
         )  # fmt: skip
-        coupling = Coupling(elementwise, network, stays="second" if second else "first")
+        coupling = Coupling(elementwise, network, stays=stays)
         back = torch.tensor(order).argsort().tolist()
         plain = list(order) == list(range(channels))
         turned = [coupling] if plain else [Permutation(order), coupling, Permutation(back)]

@@ -21,13 +21,14 @@ from ancestral.bijections import (
     Reversal,
 )
 from ancestral.configuration import Blocks, Depth, Width
+from ancestral.errors import UserError
 from ancestral.models.flow.base import Flow
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
 
 _PAPER = Optimization(
     steps=500_000, batch_size=100, learning_rate=1e-4, weight_decay=1e-6, schedule="constant", warmup=0,
-    gradient_clip=None,
+    gradient_clip=None, keep_best=True,
 )  # fmt: skip
 
 
@@ -40,6 +41,9 @@ class MAF(Flow):
 
     The density of an example is one pass; sampling computes one value after another. With ``inverse`` it is
     the other way round (Kingma et al., 2016, https://arxiv.org/abs/1606.04934).
+
+    In evaluation the batch norms have running means where the authors have the statistics of the whole
+    training set; weights start as torch's layers do, and at zero in the last one.
 
     See ``Flow`` for shapes and figures.
 
@@ -78,7 +82,7 @@ class MAF(Flow):
         "table": Recipe(
             source="the paper's MAF (5), for two CPU cores",
             model=Config(),
-            stages={"training": Optimization(steps=5000, batch_size=256, learning_rate=1e-3)},
+            stages={"training": Optimization(steps=5000, batch_size=256, learning_rate=1e-3, keep_best=True)},
         ),
         "power": Recipe(
             source="Papamakarios et al. 2017, appendix: 2 hidden layers of 100, Adam, 1e-4, batch 100, "
@@ -107,6 +111,9 @@ class MAF(Flow):
 
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__(config, spec)
+        if config.components and config.base != "normal":
+            problem = f"expected a normal base under a mixture of Gaussians, got {config.base}"
+            raise UserError(problem, "leave --model.base out, or --model.components")
         d, steps = spec.dims, list[Bijection]()
         if spec.levels is not None:
             steps += [Rescale(0, spec.levels), Logit(0.05)]

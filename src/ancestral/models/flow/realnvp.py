@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from ancestral.bijections import (
     Squeeze,
     checkerboard,
 )
-from ancestral.bijections.coupling import kept_channels
+from ancestral.bijections.coupling import halves
 from ancestral.bijections.shape import check_squeezable
 from ancestral.configuration import Blocks, Depth, Width
 from ancestral.errors import UserError
@@ -185,7 +185,7 @@ class RealNVP(Flow):
         "table": Recipe(
             source="Papamakarios et al. 2017, the row Real NVP (10), for two CPU cores",
             model=Config(width=128, blocks=2, couplings=10),
-            stages={"training": Optimization(steps=5000, batch_size=256, learning_rate=1e-3)},
+            stages={"training": Optimization(steps=5000, batch_size=256, learning_rate=1e-3, keep_best=True)},
         ),
     }
 
@@ -200,11 +200,12 @@ class RealNVP(Flow):
         self.flow = Composition(*first, *build())
 
     def _rows(self) -> list[Bijection]:
-        d, config = self.spec.dims, self.config
-        kept, steps = kept_channels(d), list[Bijection]()
+        d, config, steps = self.spec.dims, self.config, list[Bijection]()
         for i in range(config.couplings):
-            network = RowNetwork(kept, 2 * (d - kept), config.width, config.blocks, self.sample_classes)
-            steps.append(Coupling(Affine("exp"), network, stays="second" if i % 2 else "first"))
+            stays = self._side(i % 2 == 1)
+            kept, changed = halves(d, stays)
+            network = RowNetwork(kept, 2 * changed, config.width, config.blocks, self.sample_classes)
+            steps.append(Coupling(Affine("exp"), network, stays=stays))
             steps.append(BatchNormalization(d))
         return steps
 
@@ -224,6 +225,10 @@ class RealNVP(Flow):
         levels.append(Composition(*(self._checkerboard(shape, width, odd=k % 2 == 1) for k in range(4))))
         return [MultiScale(levels, [*shapes, shape])]
 
+    @staticmethod
+    def _side(second: bool) -> Literal["first", "second"]:
+        return "second" if second else "first"
+
     def _checkerboard(self, shape: Sequence[int], width: int, *, odd: bool) -> Bijection:
         c, h, w = shape
         mask = checkerboard(h, w, odd=odd)
@@ -232,10 +237,10 @@ class RealNVP(Flow):
         return Composition(MaskedCoupling(Affine("exp"), network, mask), norm)
 
     def _channels(self, shape: Sequence[int], width: int, *, second: bool) -> Bijection:
-        c = shape[0]
-        kept = kept_channels(c)
-        network = ResidualNetwork(kept, 2 * (c - kept), width, self.config.blocks, self.sample_classes)
+        c, stays = shape[0], self._side(second)
+        kept, changed = halves(c, stays)
+        network = ResidualNetwork(kept, 2 * changed, width, self.config.blocks, self.sample_classes)
         places = torch.arange(c).view(-1, 1, 1)
-        mask = places >= c - kept if second else places < kept
+        mask = places >= c - kept if second else places < kept  # what stays
         norm = BatchNormalization(c, learned=False, eps=1e-4, mask=mask)
-        return Composition(Coupling(Affine("exp"), network, stays="second" if second else "first"), norm)
+        return Composition(Coupling(Affine("exp"), network, stays=stays), norm)

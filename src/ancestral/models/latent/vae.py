@@ -246,13 +246,13 @@ class VAE(ContinuousLatents, Reconstructs):
         return self.decode(z * single(options.temperature))
 
     @torch.no_grad()
-    def embed(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """The mean of q(z|x), ``(N, latents)``. Raises UserError for examples of another shape or range."""
         self.spec.check(x)
         return self.posterior(x).mean
 
     @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """The mean of p(x|z), rounded to integers. Raises UserError for z of another shape."""
         if z.dim() != 2 or z.shape[1] != self.config.latents:
             raise UserError(
