@@ -2,12 +2,11 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid
 
 from ancestral.bijections.base import widened
 from ancestral.distributions.discretized import log_ndtr, ndtri_exp
@@ -33,14 +32,18 @@ class Elementwise(ABC):
         """X and log dx/dz."""
 
     def _split(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-        """The parameters one by one, each of the shape of ``x``, in at least float32."""
+        """The parameters one by one, each of the shape of ``x``."""
+        return self._checked(parameters, x).chunk(self.parameters, 1)
+
+    def _checked(self, parameters: Tensor, x: Tensor) -> Tensor:
+        """The parameters in at least float32. Raises UserError for another number than x's channels take."""
         if parameters.shape[1] != self.parameters * x.shape[1]:
             problem = f"expected {self.parameters} parameters for each of {x.shape[1]} channels that change"
             raise UserError(
                 f"{problem}, got {parameters.shape[1]}",
                 f"let the network have {self.parameters * x.shape[1]} outputs",
             )
-        return parameters.to(widened(x.dtype)).chunk(self.parameters, 1)
+        return parameters.to(widened(x.dtype))
 
 
 class Additive(Elementwise):
@@ -98,7 +101,7 @@ class _MixtureCDF(Elementwise):
     def _forward(self, x: Tensor, mixture: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The quantile of F(x), and the logarithm of its derivative.
 
-        The mixture is log-weights, locations and inverse scales ``(K, *x.shape)``.
+        The mixture is log-weights, locations and inverse scales ``(N, K, C, *grid)``.
         """
 
     def _inverse(self, z: Tensor, mixture: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -106,8 +109,8 @@ class _MixtureCDF(Elementwise):
         with torch.no_grad():
             _, loc, inverse_scale = mixture
             # Where the quantile of each component is below z, so is the mixture's; and likewise above.
-            each = loc + z / inverse_scale
-            low, high = each.amin(0), each.amax(0)
+            each = loc + z.unsqueeze(1) / inverse_scale
+            low, high = each.amin(1), each.amax(1)
             for _ in range(30 if z.dtype == torch.float32 else 60):
                 middle = (low + high) / 2
                 below = self._forward(middle, mixture)[0] < z
@@ -119,13 +122,13 @@ class _MixtureCDF(Elementwise):
         x = x + (x.clamp(low, high) - x).detach()
         return x, self._forward(x, mixture)[1]
 
-    def _mixture(self, parts: Sequence[Tensor], spread: float, least: float) -> tuple[Tensor, Tensor, Tensor]:
+    def _mixture(self, parameters: Tensor, spread: float) -> tuple[Tensor, Tensor, Tensor]:
         """Locations are spread over [-spread, spread] and scales are 1 / K where the parameters are 0."""
-        k = self.components
-        logits, loc, log_scale = (torch.stack(list(parts[i * k : (i + 1) * k])) for i in range(3))
-        places = torch.linspace(-spread, spread, k, device=loc.device, dtype=loc.dtype)
-        loc = loc + places.view(-1, *[1] * (loc.dim() - 1))
-        return logits.log_softmax(0), loc, (-log_scale.clamp(min=least) + math.log(max(k, 2))).exp()
+        logits, loc, log_scale = parameters.unflatten(1, (3, self.components, -1)).unbind(1)
+        places = torch.linspace(-spread, spread, self.components, device=loc.device, dtype=loc.dtype)
+        loc = loc + places.view(-1, *[1] * (loc.dim() - 2))
+        narrowed = math.log(max(self.components, 2))
+        return logits.log_softmax(1), loc, (narrowed - log_scale.clamp(min=-7.0)).exp()
 
 
 class LogisticMixtureCDF(_MixtureCDF):
@@ -154,17 +157,17 @@ class LogisticMixtureCDF(_MixtureCDF):
 
     def _given(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
         """Shift, log-scale and mixture."""
-        shift, a, *rest = self._split(parameters, x)
-        return shift, self.bound * torch.tanh(a / self.bound), self._mixture(rest, self.spread, -7.0)
+        c = x.shape[1]
+        shift, a, rest = self._checked(parameters, x).split([c, c, 3 * self.components * c], 1)
+        return shift, self.bound * torch.tanh(a / self.bound), self._mixture(rest, self.spread)
 
     def _forward(self, x: Tensor, mixture: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        # By the logarithms of both tails: log(1 - exp(log F)) loses the upper one.
+        # By the logarithms of both tails: log(1 - exp(log F)) loses the upper one; sigmoid(-c) = sigmoid(c)/e^c.
         log_weights, loc, inverse_scale = mixture
-        centered = (x - loc) * inverse_scale
-        log_below, log_above = -softplus(-centered), -softplus(centered)
-        log_cdf = torch.logsumexp(log_weights + log_below, 0)
-        log_survival = torch.logsumexp(log_weights + log_above, 0)
-        log_density = torch.logsumexp(log_weights + log_below + log_above + inverse_scale.log(), 0)
+        centered = (x.unsqueeze(1) - loc) * inverse_scale
+        below = log_weights + logsigmoid(centered)
+        log_cdf, log_survival = torch.logsumexp(below, 1), torch.logsumexp(below - centered, 1)
+        log_density = torch.logsumexp(below + logsigmoid(-centered) + inverse_scale.log(), 1)
         return log_cdf - log_survival, log_density - log_cdf - log_survival
 
 
@@ -181,21 +184,21 @@ class NormalMixtureCDF(_MixtureCDF):
 
     def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """See ``Elementwise.forward``."""
-        parts = self._split(parameters, x)
-        return self._forward(x.to(parts[0].dtype), self._mixture(parts, self.spread, -7.0))
+        parameters = self._checked(parameters, x)
+        return self._forward(x.to(parameters.dtype), self._mixture(parameters, self.spread))
 
     def inverse(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """See ``Elementwise.inverse``."""
-        parts = self._split(parameters, z)
-        x, log_slope = self._inverse(z.to(parts[0].dtype), self._mixture(parts, self.spread, -7.0))
+        parameters = self._checked(parameters, z)
+        x, log_slope = self._inverse(z.to(parameters.dtype), self._mixture(parameters, self.spread))
         return x, -log_slope
 
     def _forward(self, x: Tensor, mixture: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         log_weights, loc, inverse_scale = mixture
-        centered = (x - loc) * inverse_scale
-        log_cdf = torch.logsumexp(log_weights + log_ndtr(centered), 0)
-        log_survival = torch.logsumexp(log_weights + log_ndtr(-centered), 0)
-        log_density = torch.logsumexp(log_weights + inverse_scale.log() - centered.square() / 2, 0)
+        centered = (x.unsqueeze(1) - loc) * inverse_scale
+        log_cdf = torch.logsumexp(log_weights + log_ndtr(centered), 1)
+        log_survival = torch.logsumexp(log_weights + log_ndtr(-centered), 1)
+        log_density = torch.logsumexp(log_weights + inverse_scale.log() - centered.square() / 2, 1)
         # The smaller tail is the one that has digits.
         z = ndtri_exp(torch.where(log_cdf < log_survival, log_cdf, log_survival))
         z = torch.where(log_cdf < log_survival, z, -z)
