@@ -1,4 +1,4 @@
-"""Tables that need no file."""
+"""Tables that need no file, and folders of tables."""
 
 import numpy as np
 import pytest
@@ -35,3 +35,22 @@ def test_scikit_learns_tables_are_at_hand(name, rows, columns):
 def test_a_name_that_is_no_table_gets_the_nearest():
     with pytest.raises(UserError, match=r"expected a table irs, got nothing there .*did you mean iris"):
         load_data("table:irs")
+
+
+def test_a_folder_has_a_table_for_each_split(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(100, 2))
+    np.savetxt(tmp_path / "train.csv", rows[:70], delimiter=",", header="a,b", comments="")
+    np.savetxt(tmp_path / "test.csv", rows[70:], delimiter=",", header="a,b", comments="")
+    data = load_data(f"table:{tmp_path}")
+    assert len(data.test) == 30
+    assert len(data.train) + len(data.validation) == 70
+    assert data.made["test"] == "the source's own"
+    assert data.made["validation"].endswith("hash of the values")
+    raw = data.test.x.double() * torch.tensor(data.scales) + torch.tensor(data.means)
+    np.testing.assert_allclose(raw.numpy(), rows[70:], rtol=1e-5, atol=1e-6)
+    np.savetxt(tmp_path / "validation.csv", rows[:5, ::-1], delimiter=",", header="b,a", comments="")
+    with pytest.raises(UserError, match=r"the columns of train in validation .*: a, b, got b, a; give all"):
+        load_data(f"table:{tmp_path}")
+    (tmp_path / "train.csv").rename(tmp_path / "training.csv")
+    with pytest.raises(UserError, match=r"expected a table of each split in .*, got none called train"):
+        load_data(f"table:{tmp_path}")

@@ -1109,7 +1109,7 @@ def test_arrays_that_are_no_tables(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("1")
     assert "expected a table .csv, .parquet or .npy, got a.txt" in refused("a.txt")
     (tmp_path / "folder.csv").mkdir()
-    assert "expected a table folder.csv, got a folder" in refused("folder.csv")
+    assert "expected a table of each split in folder.csv, got none called train" in refused("folder.csv")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"got the file inf\.npy; write table:inf\.npy if it is a table"):
         load_data("inf.npy")

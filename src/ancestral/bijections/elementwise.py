@@ -162,7 +162,7 @@ class LogisticMixtureCDF(_MixtureCDF):
         return shift, self.bound * torch.tanh(a / self.bound), self._mixture(rest, self.spread)
 
     def _forward(self, x: Tensor, mixture: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        # By the logarithms of both tails: log(1 - exp(log F)) loses the upper one; sigmoid(-c) = sigmoid(c)/e^c.
+        # By the logarithms of both tails: log(1 - exp(log F)) loses the upper one.
         log_weights, loc, inverse_scale = mixture
         centered = (x.unsqueeze(1) - loc) * inverse_scale
         below = log_weights + logsigmoid(centered)

@@ -1,4 +1,7 @@
-"""Tables of real numbers: files .csv, .parquet, or .npy with two dimensions."""
+"""Tables of real numbers: files .csv, .parquet, or .npy with two dimensions.
+
+Or a folder with a file for each split: train, validation (which may be left out) and test.
+"""
 
 import csv
 from dataclasses import dataclass
@@ -19,6 +22,8 @@ from ancestral.errors import UserError, nearest
 from ancestral.files import read_array
 from ancestral.spec import Spec
 
+_ENDINGS = (".csv", ".parquet", ".npy")
+
 
 @dataclass(frozen=True)
 class Table:
@@ -32,14 +37,17 @@ class Table:
 
 
 def load_table(source: str, options: TableOptions) -> Dataset:
-    """The data set of ``table:FILE``, or of ``table:NAME`` of a table that is at hand.
+    """The data set of ``table:FILE`` or ``table:FOLDER``, or of ``table:NAME`` of a table that is at hand.
 
     Raises:
         UserError: there is no such file, it holds something else than numbers, or a split would be empty.
     """
     name = source.removeprefix(TABLE)
     path = Path(name).expanduser()
-    table = Table(*BUNDLED[name]()) if name in BUNDLED else read_table(path)
+    if name in BUNDLED:
+        table = Table(*BUNDLED[name]())
+    else:
+        table = _read_splits(path) if path.is_dir() else read_table(path)
     hashes, n = content_hashes(table.values), len(table.values)
     given = np.full(n, TRAIN, np.int8) if table.splits is None else table.splits
     remedy = "give more rows that differ: equal rows never stand in two splits"
@@ -58,8 +66,9 @@ def load_table(source: str, options: TableOptions) -> Dataset:
         x = {name: ((values - means) / scales).astype(np.float32) for name, values in x.items()}
     made = {"train": "what the other splits leave"}
     for split, share in (("validation", options.validation), ("test", options.test)):
+        own = table.splits is not None and (table.splits == SPLITS.index(split)).any()
         by_hash = f"{share:.4g} of train, in the order of a hash of the values"
-        made[split] = by_hash if table.splits is None else "the source's own"
+        made[split] = "the source's own" if own else by_hash
     return Dataset(
         # A run is evaluated from anywhere.
         source=source if name in BUNDLED else f"{TABLE}{path.resolve()}",
@@ -75,6 +84,28 @@ def load_table(source: str, options: TableOptions) -> Dataset:
         means=tuple(means.tolist()),
         scales=tuple(scales.tolist()),
     )
+
+
+def _read_splits(folder: Path) -> Table:
+    """The tables of a folder, one a split."""
+    found: dict[str, Table] = {}
+    for split in SPLITS:
+        files = [file for ending in _ENDINGS if (file := folder / f"{split}{ending}").is_file()]
+        if len(files) > 1:
+            got = " and ".join(file.name for file in files)
+            raise UserError(f"expected one table of the split {split} in {folder}, got {got}", "remove one")
+        if files:
+            found[split] = read_table(files[0])
+    if "train" not in found:
+        problem = f"expected a table of each split in {folder}, got none called train"
+        raise UserError(problem, "name them train.csv, validation.csv, test.csv; .parquet and .npy will do")
+    columns = found["train"].columns
+    for split, table in found.items():
+        if table.columns != columns:
+            problem = f"expected the columns of train in {split} of {folder}: {', '.join(columns)}"
+            raise UserError(f"{problem}, got {', '.join(table.columns)}", "give all splits the same columns")
+    codes = [np.full(len(t.values), SPLITS.index(split), np.int8) for split, t in found.items()]
+    return Table(columns, np.concatenate([t.values for t in found.values()]), np.concatenate(codes))
 
 
 def read_table(path: Path) -> Table:
