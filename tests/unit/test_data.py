@@ -343,6 +343,7 @@ def test_the_cache_is_where_the_environment_says_and_asked_for_only_when_needed(
 ):
     folder, _ = photos
     monkeypatch.setattr(load, "MEMORY_LIMIT", 100)
+    monkeypatch.delenv("ANCESTRAL_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "general"))
     load_data(str(folder))
     assert list((tmp_path / "general/ancestral/data").iterdir())
