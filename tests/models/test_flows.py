@@ -1,12 +1,15 @@
 """The flows: what their papers say of them, and the traps of public code."""
 
+import json
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+import ancestral
 from ancestral.batch import Batch
 from ancestral.bijections import BatchNormalization, Coupling, Invertible1x1, Reversible
 from ancestral.errors import UserError
@@ -18,8 +21,10 @@ from ancestral.models.flow.iaf import IAF
 from ancestral.models.flow.maf import MAF
 from ancestral.models.flow.nice import NICE
 from ancestral.models.flow.realnvp import RealNVP
+from ancestral.recipe import Optimization
 from ancestral.spec import Spec
 from ancestral.testing import check_bijection, check_model, enumerate_examples
+from ancestral.training import TrainingOptions
 
 IMAGE = Spec(shape=(1, 8, 8), levels=17)
 ROWS = Spec(shape=(4,), levels=None)
@@ -342,3 +347,24 @@ def test_one_column_is_enough_for_maf():
 def test_latents_of_another_shape_are_refused():
     with pytest.raises(UserError, match=r"expected latents \(N, 64\), got \(2, 3\)"):
         trained("glow").decode(torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize(("name", "data"), [("glow", "digits"), ("maf", "table:wine")])
+def test_a_killed_training_ends_with_the_same_weights(tmp_path, name, data):
+    config = (replace(GLOW, levels=1, reversible=True), MAF.Config.tiny())[name == "maf"]
+    every = TrainingOptions(device="cpu", checkpoint_every=3, evaluate_every=3, sample_every=0)
+    optimization = Optimization(steps=6, batch_size=16, warmup=0, ema=0.9, keep_best=name == "maf")
+
+    def weights(out):
+        ancestral.train(
+            name, data=data, out=out, config=config, stages={"training": optimization}, options=every
+        )
+        return (out / "model" / "model.safetensors").read_bytes()
+
+    whole = weights(tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    shutil.rmtree(tmp_path / "killed" / "model")
+    shutil.rmtree(tmp_path / "killed" / "checkpoints" / "training" / "step-00000006")
+    assert weights(tmp_path / "killed") == whole
+    terms = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["inverse_error"] < 1e-4 for line in terms if name == "glow" and line["split"] == "train")
