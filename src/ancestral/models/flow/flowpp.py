@@ -109,7 +109,7 @@ class FlowPP(Flow):
     recipes: ClassVar = {
         "small": Recipe(
             source="chosen on Fashion-MNIST for two CPU cores",
-            model=Config(),
+            model=Config(width=64, class_conditional=False),
             stages={"training": Optimization(steps=14_000, batch_size=64, learning_rate=1e-3, ema=0.999)},
         ),
     }

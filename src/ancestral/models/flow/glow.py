@@ -207,7 +207,7 @@ class Glow(Flow):
     recipes: ClassVar = {
         "small": Recipe(
             source="chosen on Fashion-MNIST for two CPU cores",
-            model=Config(levels=2, depth=8, width=64),
+            model=Config(levels=2, depth=8, width=64, class_conditional=False),
             stages={"training": Optimization(steps=20_000, batch_size=64, learning_rate=1e-3, ema=0.999)},
         ),
         "cifar10": Recipe(

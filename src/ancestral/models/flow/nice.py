@@ -84,7 +84,7 @@ class NICE(Flow):
     recipes: ClassVar = {
         "small": Recipe(
             source="the paper's network for MNIST, for two CPU cores",
-            model=Config(width=512, layers=3),
+            model=Config(width=512, layers=3, class_conditional=False),
             stages={"training": Optimization(steps=8000, batch_size=128, learning_rate=1e-3)},
         ),
         "mnist": Recipe(

@@ -168,7 +168,7 @@ class RealNVP(Flow):
     recipes: ClassVar = {
         "small": Recipe(
             source="a small network of the paper's kind, for two CPU cores",
-            model=Config(scales=2, width=32, blocks=2),
+            model=Config(scales=2, width=32, blocks=2, class_conditional=False),
             stages={"training": Optimization(steps=8000, batch_size=64, learning_rate=1e-3)},
         ),
         "cifar10": Recipe(
