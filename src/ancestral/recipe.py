@@ -26,7 +26,7 @@ class Updates(Configuration):
     """The learning rate after the warm-up: constant, a cosine to 0 at the last step, or exponential decay."""
     decay: float = 0.999995
     """Factor for each step of the exponential schedule."""
-    least_rate: NonNegative = 0.0
+    decay_to: NonNegative = 0.0
     """The learning rate that a schedule never goes below."""
     warmup: Natural = 100
     """Steps over which the learning rate rises linearly from 0."""

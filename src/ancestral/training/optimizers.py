@@ -41,4 +41,4 @@ def learning_rate(options: Updates, step: int, steps: int) -> float:
         rate *= 0.5 * (1 + math.cos(math.pi * progress))
     if options.schedule == "exponential":
         rate *= options.decay ** (step - options.warmup)
-    return max(rate, options.least_rate)
+    return max(rate, options.decay_to)

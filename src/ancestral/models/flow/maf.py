@@ -57,11 +57,11 @@ class MAF(Flow):
     class Config(Flow.Config):
         """Options of MAF."""
 
-        layers: Depth = 5
+        transforms: Depth = 5
         """Autoregressive transformations."""
         width: Width = 256
         """Units of a hidden layer."""
-        hidden: Depth = 2
+        layers: Depth = 2
         """Hidden layers of each MADE."""
         activation: Literal["relu", "tanh"] = "relu"
         """Between the layers of a MADE."""
@@ -76,7 +76,7 @@ class MAF(Flow):
         @classmethod
         def tiny(cls) -> "MAF.Config":
             """Small enough for a test."""
-            return cls(layers=2, width=8, hidden=1)
+            return cls(transforms=2, width=8, layers=1)
 
     recipes: ClassVar = {
         "table": Recipe(
@@ -99,12 +99,12 @@ class MAF(Flow):
             stages={"training": _PAPER},
         ),
         "bsds300": Recipe(
-            source="the same, 1024 units, 10 transformations", model=Config(width=1024, layers=10),
+            source="the same, 1024 units, 10 transformations", model=Config(width=1024, transforms=10),
             stages={"training": _PAPER},
         ),
         "mnist": Recipe(
             source="the same for images, 1 hidden layer of 1024; logit with .05, theirs of MNIST is 1e-6",
-            model=Config(width=1024, hidden=1, layers=10),
+            model=Config(width=1024, layers=1, transforms=10),
             stages={"training": _PAPER},
         ),
     }  # fmt: skip
@@ -119,7 +119,7 @@ class MAF(Flow):
             steps += [Rescale(0, spec.levels), Logit(0.05)]
         if len(spec.shape) > 1:
             steps.append(Reshape(spec.shape, (d,)))
-        for i in range(config.layers):
+        for i in range(config.transforms):
             if i:
                 steps.append(Reversal())
             steps.append(self._transformation(Affine("exp")))
@@ -132,7 +132,7 @@ class MAF(Flow):
     def _transformation(self, elementwise: Elementwise) -> Bijection:
         config = self.config
         network = MADE(
-            self.spec.dims, elementwise.parameters, [config.width] * config.hidden,
+            self.spec.dims, elementwise.parameters, [config.width] * config.layers,
             context=self.sample_classes, activation=torch.relu if config.activation == "relu" else torch.tanh,
         )  # fmt: skip
         transformation = MaskedAutoregressive(elementwise, network)

@@ -24,7 +24,7 @@ from ancestral.spec import Spec
 
 _PAPER = Optimization(
     steps=375_000, batch_size=200, optimizer="rmsprop", learning_rate=1e-3, schedule="exponential",
-    decay=1 / 1.0005, least_rate=1e-4, warmup=0, gradient_clip=None, keep_best=True,
+    decay=1 / 1.0005, decay_to=1e-4, warmup=0, gradient_clip=None, keep_best=True,
 )  # fmt: skip
 
 
