@@ -44,11 +44,11 @@ class MADE(nn.Module):
         ]
         inputs, layers = list(range(1, dims + 1)), []
         for units in self.degrees:
-            layers.append(MaskedLinear(_at_most(inputs, units)))
+            layers.append(MaskedLinear(inputs, units))
             inputs = units
         outputs = [i for _ in range(per_value) for i in range(dims)]
         self.layers = nn.ModuleList(layers)
-        self.output = MaskedLinear(_at_most(inputs, outputs))
+        self.output = MaskedLinear(inputs, outputs)
         nn.init.zeros_(self.output.weight)
         self.context = nn.Linear(context, hidden[0], bias=False) if context else None
         # The first value has no unit that it could see the context through.
@@ -69,18 +69,19 @@ class MADE(nn.Module):
         return Stream(self, n, context)
 
 
-def _at_most(inputs: Sequence[int], outputs: Sequence[int]) -> Tensor:
-    """Which outputs see which inputs, ``(outputs, inputs)``: those of no higher degree."""
-    return torch.tensor(outputs).unsqueeze(1) >= torch.tensor(inputs)
-
-
 class MaskedLinear(nn.Linear):
-    """A linear layer whose weights are zero where ``mask`` ``(outputs, inputs)`` is false."""
+    """A linear layer, an output of which sees the inputs of no higher degree than its own.
+
+    Args:
+        inputs: degrees of the inputs.
+        outputs: degrees of the outputs.
+    """
 
     mask: Tensor
 
-    def __init__(self, mask: Tensor) -> None:
-        super().__init__(mask.shape[1], mask.shape[0])
+    def __init__(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        super().__init__(len(inputs), len(outputs))
+        mask = torch.tensor(outputs).unsqueeze(1) >= torch.tensor(inputs)
         # In the weights' own dtype: a boolean mask would be converted in each step.
         self.register_buffer("mask", mask.to(self.weight.dtype), persistent=False)
 
