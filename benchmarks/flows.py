@@ -11,8 +11,8 @@ convolutions reach.
 ``maf`` and ``realnvp``: networks of 63 columns, 5 transformations with two hidden layers of 256, batch 1,024,
 beside zuko's and nflows'; a step of training, and (``maf``) 10,000 rows drawn.
 
-``sampling``: the time of ``flow.inverse`` beside that of ``flow``, of the recipes' small networks on 64 images,
-and of an inverse autoregressive flow on 1,024 rows.
+``sampling``: the time of ``flow.inverse`` beside that of ``flow``, of the recipes' small networks on 64
+images, and of an inverse autoregressive flow on 1,024 rows.
 
 ``memory``: the most memory that the graph of a Glow step keeps, for K = 8, 16, 32, with and without
 ``reversible``, and the time of the step.
