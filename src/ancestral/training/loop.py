@@ -665,11 +665,15 @@ class Trainer:
             # A column for each class.
             labels = torch.arange(n, device=device) % columns if classes >= columns else None
             contexts = self.data.validation[:n].contexts
-            drawn = self.model.sample(n, labels, contexts=contexts, generator=generator)
-            heads = self.data.classes[:columns] if labels is not None else ()
-            pictures["step"] = media.picture(
-                spec, drawn, columns=columns, names=self.data.columns, heads=heads
-            )
+            try:
+                drawn = self.model.sample(n, labels, contexts=contexts, generator=generator)
+            except UserError as error:  # that samples cannot be drawn yet does not end a training
+                print(f"no samples of step {step}: {error.problem}", flush=True)
+            else:
+                heads = self.data.classes[:columns] if labels is not None else ()
+                pictures["step"] = media.picture(
+                    spec, drawn, columns=columns, names=self.data.columns, heads=heads
+                )
         if isinstance(self.model, Reconstructs) and stage.prepare is None:
             originals = self.data.validation.some(32).x.to(device)
             pictures["reconstructions"] = media.comparison(

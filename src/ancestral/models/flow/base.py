@@ -29,6 +29,10 @@ _MOST_LEVELS = 2**16
 """A 32-bit float of this size leaves 256 values to the noise of a level."""
 
 
+_REDRAWS = 20
+"""Times that rows beyond all floats are drawn again."""
+
+
 class Flow(ContinuousLatents):
     """Base of the flows. A model sets ``flow``, from values to noise ``(N, D)``.
 
@@ -151,30 +155,41 @@ class Flow(ContinuousLatents):
         self, n: int, labels: Tensor | None, contexts: tuple[Tensor, ...], options: Sampling, *,
         generator: Generator | None, progress: Callable[[float], None],
     ) -> Tensor:  # fmt: skip
-        """See ``Model.draw``: noise, times the temperature, through the inverse."""
+        """See ``Model.draw``: noise, times the temperature, through the inverse.
+
+        A row that the inverse leads beyond all floats is drawn again.
+        """
+        context = self.context(labels)
+        y, _ = self.flow.inverse(self._noise(n, options, generator), context)
+        for _ in range(_REDRAWS):
+            beyond = (~y.flatten(1).isfinite().all(1)).nonzero().flatten()
+            if not len(beyond):
+                break
+            given = None if context is None else context[beyond]
+            y[beyond] = self.flow.inverse(self._noise(len(beyond), options, generator), given)[0]
+        return self._to_examples(y)
+
+    def _noise(self, n: int, options: Sampling, generator: Generator | None) -> Tensor:
         places: dict[str, Any] = {"device": self.device, "dtype": self.dtype, "generator": generator}
         if self.config.base == "logistic":
             z = torch.rand(n, self.spec.dims, **places).clamp(1e-7, 1 - 1e-7).logit()
         else:
             z = torch.randn(n, self.spec.dims, **places)
-        return self._from_noise(z * single(options.temperature), self.context(labels))
+        return z * single(options.temperature)
 
-    def _from_noise(self, z: Tensor, context: Tensor | None) -> Tensor:
-        y, _ = self.flow.inverse(z, context)
+    def _to_examples(self, y: Tensor) -> Tensor:
+        """Real numbers as the spec has them. Raises UserError for NaN and infinity."""
         if not bool(y.isfinite().all()):
             for name, module in self.named_modules():
                 if isinstance(module, Invertible1x1) and module.is_singular:
                     problem = f"expected invertible matrices, got a singular one in {name}"
                     raise UserError(problem, "train with a smaller learning rate, or with --model.lu")
-            if self.spec.levels is None:
-                problem = (
-                    f"expected finite samples, got {int((~y.isfinite()).sum())} numbers beyond all floats"
-                )
-                raise UserError(problem, "lower the temperature")
+            got = f"{int((~y.isfinite()).sum())} numbers beyond all floats"
+            raise UserError(f"expected finite samples, got {got}", "lower the temperature")
         if self.spec.levels is None:
             return y.to(self.spec.dtype)
         # An integer x has the values from x to x + 1.
-        return y.nan_to_num().clamp(0, self.spec.levels - 1).floor().to(self.spec.dtype)
+        return y.clamp(0, self.spec.levels - 1).floor().to(self.spec.dtype)
 
     @torch.no_grad()
     def embed(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -194,4 +209,4 @@ class Flow(ContinuousLatents):
             raise UserError(
                 f"expected latents (N, {self.spec.dims}), got {tuple(z.shape)}", "give what embed gives"
             )
-        return self._from_noise(z.to(self.device), self.context(labels))
+        return self._to_examples(self.flow.inverse(z.to(self.device), self.context(labels))[0])
