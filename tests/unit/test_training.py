@@ -463,6 +463,20 @@ def test_the_best_weights_are_kept_even_by_a_run_that_was_killed(tmp_path, capsy
     assert torch.equal(run("killed")[1], saved)
 
 
+class Mute(Drift):
+    """Cannot be drawn from."""
+
+    def draw(self, n, labels, contexts, options, *, generator, progress):
+        raise UserError("expected finite samples, got others", "lower the temperature")
+
+
+def test_samples_that_cannot_be_drawn_do_not_end_a_training(tmp_path, capsys):
+    optimization = Optimization(steps=2, batch_size=8)
+    fit(Mute(Toy.Config(), load_data("digits").spec), tmp_path, optimization, sample_every=1)
+    assert "no samples of step 2: expected finite samples, got others" in capsys.readouterr().out
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
 def test_learning_rates():
     cosine = Updates(warmup=10, learning_rate=1.0, schedule="cosine")
     assert learning_rate(cosine, 0, 110) == pytest.approx(0.1)
