@@ -9,7 +9,7 @@ peak`` is the share of the speed of a large matrix product in this run that the 
 convolutions reach.
 
 ``maf`` and ``realnvp``: networks of 63 columns, 5 transformations with two hidden layers of 256, batch 1,024,
-beside zuko's and nflows'; a step of training, and (``maf``) 10,000 rows drawn. A Real NVP coupling of ours has
+beside zuko's and nflows'; a step of training, and (``maf``) 10,000 rows drawn. Our Real NVP coupling has
 two networks, for scales and for shifts, that of nflows one: ours are narrower, with as many weights.
 
 ``sampling``: the time of ``flow.inverse`` beside that of ``flow``, of the recipes' small networks on 64
