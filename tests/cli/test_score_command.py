@@ -56,6 +56,22 @@ def test_rows_are_scored_as_they_stand_in_the_file(call, runs):
     assert abs(sum(map(math.log, data.scales))) > 0.5
 
 
+def test_other_rows_are_scored_as_the_same_rows_would_be_at_home(call, runs):
+    assert call("score RUNS/maf --split all --out own.csv")[0] == 0
+    names, nats, _ = read("own.csv")
+    home = dict(zip(names, nats.tolist(), strict=True))
+    lines = (runs / "rows.csv").read_text().splitlines()
+    # Fewer rows, with other means and scales.
+    Path("new.csv").write_text("\n".join([lines[0], *lines[1:101]]) + "\n")
+    assert call("score RUNS/maf --data table:new.csv --split all --out new-scores.csv")[0] == 0
+    names, nats, _ = read("new-scores.csv")
+    assert nats.tolist() == pytest.approx([home[name] for name in names], abs=1e-4)
+    Path("other.csv").write_text("\n".join(["a,c,b", *lines[1:101]]) + "\n")
+    status, _, errors = call("score RUNS/maf --data table:other.csv --out other-scores.csv")
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "expected the columns a, b, c, got a, c, b" in errors
+
+
 def test_images_are_scored_in_bits_too_and_the_strangest_are_named(call, runs):
     status, output, _ = call("score RUNS/vae --importance-samples 3 --limit 20 --out scores.parquet")
     assert status == 0

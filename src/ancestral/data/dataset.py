@@ -3,10 +3,12 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ancestral.batch import Batch
 from ancestral.configuration import to_json
@@ -94,6 +96,41 @@ class Dataset:
     def log_determinant(self) -> float:
         """What standardization adds to a log density, in nats: log p(row of the file) = log p(x) + this."""
         return -sum(map(math.log, self.scales))
+
+    def standardized_as(
+        self, columns: Sequence[str], means: Sequence[float], scales: Sequence[float]
+    ) -> "Dataset":
+        """The rows of a table in the units of another one, that a model was trained on.
+
+        Args:
+            columns: what the other table calls its columns.
+            means: what was taken from each column there; none if it was not standardized.
+            scales: what each column was then divided by.
+
+        Raises:
+            UserError: the columns are others.
+        """
+        if self.columns != (*columns,) and not {"x1"} & {*self.columns, *columns}:  # .npy has no names
+            problem = f"expected the columns {', '.join(columns)}, got {', '.join(self.columns)}"
+            raise UserError(problem, "give the columns that the model was trained on, in their order")
+
+        def changed(batch: Batch) -> Batch:
+            x = batch.x.double()
+            if self.scales:
+                x = x * torch.tensor(self.scales).double() + torch.tensor(self.means).double()
+            if scales:
+                x = (x - torch.tensor(means).double()) / torch.tensor(scales).double()
+            return replace(batch, x=x.float())
+
+        return replace(
+            self,
+            train=changed(self.train),
+            validation=changed(self.validation),
+            test=changed(self.test),
+            means=tuple(means),
+            scales=tuple(scales),
+            fingerprint="",
+        )
 
     def describe(self) -> dict[str, Any]:
         """What a run writes down about its data, as JSON."""

@@ -182,15 +182,15 @@ class Parquet(NamedTuple):
     datasets: Any
 
 
-def parquet() -> Parquet:
-    """The packages, imported when they are needed. Raises UserError if they are not installed."""
+def parquet(what: str = "a folder of codes", otherwise: str = "write .safetensors") -> Parquet:
+    """The packages, imported when they are needed. Raises UserError, saying what for, if there are none."""
     try:
         import datasets  # noqa: PLC0415  # an optional dependency, which brings the other
         import pyarrow  # noqa: PLC0415
         import pyarrow.parquet  # noqa: PLC0415
     except ImportError:
-        problem = "expected the package datasets, in whose form a folder of codes is, got none"
-        raise UserError(problem, "pip install 'ancestral[hub]', or write .safetensors") from None
+        problem = f"expected the package datasets, in whose form {what} is, got none"
+        raise UserError(problem, f"pip install 'ancestral[hub]', or {otherwise}") from None
     return Parquet(pyarrow, pyarrow.parquet, datasets)
 
 

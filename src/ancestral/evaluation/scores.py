@@ -12,6 +12,7 @@ from ancestral.batch import Batch
 from ancestral.data import Dataset, Preparation
 from ancestral.errors import UserError
 from ancestral.evaluation.batches import batches
+from ancestral.evaluation.code_parquet import parquet
 from ancestral.evaluation.sampling import check_seed
 from ancestral.evaluation.subject import Subject, Trained, undisturbed
 from ancestral.files import replacing
@@ -123,10 +124,9 @@ def write_scores(path: str | Path, scores: Scores) -> None:
     columns = scores.columns()
     with replacing(path) as temporary:
         if path.suffix.lower() == ".parquet":
-            import pyarrow as pa  # noqa: PLC0415  # takes long
-            import pyarrow.parquet as pq  # noqa: PLC0415
-
-            pq.write_table(pa.table(columns).replace_schema_metadata({"likelihood": scores.kind}), temporary)
+            library = parquet("a Parquet file of scores", "name a .csv file")
+            table = library.arrow.table(columns).replace_schema_metadata({"likelihood": scores.kind})
+            library.files.write_table(table, temporary)
             return
         with temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)

@@ -100,6 +100,10 @@ class Subject:
         if isinstance(data, str):
             chosen = preparation or (self.run.preparation if self.run else preparation_of(data)())
             dataset = load_data(data, chosen.fitted(self.model.spec))
+            if self.run is not None and dataset.columns and preparation is None:
+                own = self.run.manifest["data"]
+                check_fit(self.model.spec, dataset)
+                dataset = dataset.standardized_as(own["columns"], own["means"], own["scales"])
         elif data is not None:
             dataset = data
         elif self.run is not None:
