@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from ancestral import hub
 from ancestral.batch import Batch
+from ancestral.columns import Columns
 from ancestral.configuration import Configuration, Count, from_json, to_json
 from ancestral.errors import UserError, check_at_least, nearest, shown
 from ancestral.files import Damaged, checksum, read_tensors, write_json, write_tensors
@@ -42,6 +43,7 @@ class Saved(Configuration):
     spec: Spec
     trained: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    columns: Columns | None = None
     absent: Mapping[str, Count] = field(default_factory=dict)
     """Stages that were never trained and whose weights are not saved; of each, how many values these have."""
     sha256: str | None = None
@@ -95,6 +97,8 @@ class Model(nn.Module, ABC):
         """The stages that were trained to their end; empty for a model that was never saved by a training."""
         self.classes: tuple[str, ...] = ()
         """The name of each class of the data that it was trained on, if these have names."""
+        self.columns: Columns | None = None
+        """The columns of the table that it was trained on, and how they were standardized."""
 
     def stages(self) -> tuple[Stage, ...]:
         """The stages of training, in order. The names are those of the recipes."""
@@ -337,6 +341,7 @@ class Model(nn.Module, ABC):
             spec=self.spec,
             trained=self.trained,
             classes=self.classes,
+            columns=self.columns,
             absent={stage: sum(state[n].numel() for n in names) for stage, names in absent.items() if names},
             sha256=checksum(folder / hub.WEIGHTS),
         )
@@ -372,7 +377,7 @@ class Model(nn.Module, ABC):
             torch.default_generator.manual_seed(0)  # those of stages that are absent are always the same
             values = sum(tensor.numel() for tensor in weights.values()) + sum(saved.absent.values())
             model = cls.fitting(config, saved.spec, 4 * values + _TABLES)
-        model.trained, model.classes = saved.trained, saved.classes
+        model.trained, model.classes, model.columns = saved.trained, saved.classes, saved.columns
         untrained = [stage for stage in model.stages() if stage.name not in saved.trained]
         absent = [m for stage in untrained if stage.name in saved.absent for m in stage.modules]
         model.load_weights(weights, str(folder / hub.WEIGHTS), absent=owned(model, absent))

@@ -50,10 +50,10 @@ def test_rows_are_scored_as_they_stand_in_the_file(call, runs):
     assert names == data.names_of("all")
     assert "bits_per_dim" not in rows[0]
     with torch.no_grad():
-        expected = model.log_likelihood(Batch(data.split("all").x)) - sum(map(math.log, data.scales))
+        expected = model.log_likelihood(Batch(data.split("all").x)) + data.log_determinant
     torch.testing.assert_close(nats, expected, atol=1e-4, rtol=1e-4)
     # A density of the file's rows, not of standardized ones: it integrates to one in their units.
-    assert abs(sum(map(math.log, data.scales))) > 0.5
+    assert abs(data.log_determinant) > 0.5
 
 
 def test_other_rows_are_scored_as_the_same_rows_would_be_at_home(call, runs):
@@ -66,6 +66,13 @@ def test_other_rows_are_scored_as_the_same_rows_would_be_at_home(call, runs):
     assert call("score RUNS/maf --data table:new.csv --split all --out new-scores.csv")[0] == 0
     names, nats, _ = read("new-scores.csv")
     assert nats.tolist() == pytest.approx([home[name] for name in names], abs=1e-4)
+    # All rows in their order, equal ones and a single one too, and without the run.
+    for count, model in ((100, "RUNS/maf"), (1, "RUNS/maf/model")):
+        Path("few.csv").write_text("\n".join([lines[0], *lines[1 : 1 + count], lines[1]]) + "\n")
+        assert call(f"score {model} --data table:few.csv --out few-{count}.csv")[0] == 0
+        names, nats, _ = read(f"few-{count}.csv")
+        assert names == [str(i) for i in range(count + 1)]
+        assert nats.tolist() == pytest.approx([home[str(i)] for i in [*range(count), 0]], abs=1e-4)
     Path("other.csv").write_text("\n".join(["a,c,b", *lines[1:101]]) + "\n")
     status, _, errors = call("score RUNS/maf --data table:other.csv --out other-scores.csv")
     assert (status, errors.count("\n")) == (2, 1)
@@ -99,3 +106,43 @@ def test_mistakes_are_one_line(call, line, said):
     status, output, errors = call(line)
     assert (status, output, errors.count("\n")) == (2, "", 1)
     assert said in errors
+
+
+def test_samples_are_rows_as_in_the_file_by_its_names(call, runs):
+    assert call("sample RUNS/maf -n 400 --format files --out .")[0] == 0
+    with Path("samples-seed0.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["a", "b", "c"]
+    x = np.array(rows, float)
+    columns = ancestral.load(runs / "maf").columns
+    drawn = ancestral.load(runs / "maf").sample(64, generator=torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(x[:64], columns.restored(drawn), rtol=1e-6)
+    assert abs(x[:, 0].mean() - 5) < 1
+    assert x[:, 2].std() < 1
+
+
+def test_a_table_is_evaluated_column_by_column_beside_a_gaussian(call, runs):
+    status, output, errors = call("evaluate RUNS/maf")
+    assert (status, errors) == (0, "")
+    assert "negative log-likelihood of a Gaussian" in output
+    figures = {f.id: f for f in ancestral.evaluate(runs / "maf", write=False).figures}
+    data = ancestral.Run.open(runs / "maf").load_data()
+    train, test = (data.columns.restored(x).double() for x in (data.train.x, data.test.x))
+    gaussian = torch.distributions.MultivariateNormal(train.mean(0), train.T.cov())
+    assert figures["nll_gaussian"].value == pytest.approx(float(-gaussian.log_prob(test).mean()), rel=1e-5)
+    names = ("marginal_a", "marginal_b", "marginal_c")
+    assert figures["marginals"].value == pytest.approx(sum(figures[name].value for name in names) / 3)
+    assert 0 < figures["marginals"].floor[0] <= figures["marginals"].floor[1] < 0.5
+    assert (runs / "maf" / "samples" / "pairs.png").is_file()
+    assert call("report RUNS/maf")[0] == 0
+    assert (runs / "maf" / "report.html").read_text().count("Pairs of columns") == 1
+
+
+def test_columns_that_follow_from_others_have_no_gaussian(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(200, 2))
+    np.save(tmp_path / "rows.npy", np.c_[rows, rows.sum(1)])
+    run = {"data": f"table:{tmp_path}/rows.npy", "out": tmp_path / "run", "config": MAF.Config.tiny()}
+    ancestral.train("maf", **run, stages=SHORT, options=QUICK)
+    evaluation = ancestral.evaluate(tmp_path / "run")
+    assert "nll_gaussian" not in {figure.id for figure in evaluation.figures}
+    assert any("columns follow from others" in sentence for sentence in evaluation.left_out)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from ancestral.data import load_data
 from ancestral.errors import UserError
@@ -16,7 +15,7 @@ def test_patches_have_splits_of_their_own_and_sum_to_what_is_left_out():
     sizes = [len(data.split(name)) for name in ("train", "validation", "test")]
     assert sizes[0] > 70_000
     assert sizes[0] > 2.5 * sizes[1] > 2.5 * 0.9 * sizes[2]
-    raw = data.train.x.double() * torch.tensor(data.scales) + torch.tensor(data.means)
+    raw = data.columns.restored(data.train.x)
     assert float(raw.abs().max()) < 1
     # The noise of a level: differences of neighbors are never finer than it lets them be alike.
     again = load_data("table:patches")
@@ -28,7 +27,7 @@ def test_scikit_learns_tables_are_at_hand(name, rows, columns):
     data = load_data(f"table:{name}")
     assert data.spec.shape == (columns,)
     assert sum(len(data.split(split)) for split in ("train", "validation", "test")) == rows
-    assert all(data.columns)
+    assert all(data.columns.names)
     assert np.allclose(data.train.x.mean(0), 0, atol=1e-5)
 
 
@@ -46,7 +45,7 @@ def test_a_folder_has_a_table_for_each_split(tmp_path):
     assert len(data.train) + len(data.validation) == 70
     assert data.made["test"] == "the source's own"
     assert data.made["validation"].endswith("hash of the values")
-    raw = data.test.x.double() * torch.tensor(data.scales) + torch.tensor(data.means)
+    raw = data.columns.restored(data.test.x)
     np.testing.assert_allclose(raw.numpy(), rows[70:], rtol=1e-5, atol=1e-6)
     np.savetxt(tmp_path / "validation.csv", rows[:5, ::-1], delimiter=",", header="b,a", comments="")
     with pytest.raises(UserError, match=r"the columns of train in validation .*: a, b, got b, a; give all"):

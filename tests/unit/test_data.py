@@ -23,6 +23,7 @@ from PIL import ExifTags, Image
 
 from ancestral import files
 from ancestral.batch import Batch
+from ancestral.columns import Columns
 from ancestral.configuration import from_json, to_json
 from ancestral.data import (
     PREPARATIONS,
@@ -976,32 +977,33 @@ def write_csv(path, x, names=("height", "weight", "age")):
 def test_a_table_is_read_from_either_file_and_standardized_by_its_training_split(tmp_path):
     x = numbers()
     dataset = load_data(write_csv(tmp_path / "a.csv", x))
-    assert (dataset.spec, dataset.columns) == (Spec(shape=(3,), levels=None), ("height", "weight", "age"))
+    assert dataset.spec == Spec(shape=(3,), levels=None)
+    assert dataset.columns.names == ("height", "weight", "age")
     assert dataset.source == f"table:{tmp_path.resolve() / 'a.csv'}"
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (171, 9, 20)
     rows = {name: np.array(dataset.names[name], int) for name in SPLITS}
     assert sorted(itertools.chain(*rows.values())) == list(range(200))
     mean, scale = x[rows["train"]].mean(0, dtype=float), x[rows["train"]].std(0, dtype=float)
-    np.testing.assert_allclose(dataset.means, mean)
-    np.testing.assert_allclose(dataset.scales, scale)
+    np.testing.assert_allclose(dataset.columns.means, mean)
+    np.testing.assert_allclose(dataset.columns.scales, scale)
     for name in SPLITS:
         split = getattr(dataset, name)
         assert split.x.dtype == torch.float32
         np.testing.assert_allclose(split.x.numpy(), (x[rows[name]] - mean) / scale, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(dataset.columns.restored(split.x), x[rows[name]], rtol=1e-6, atol=1e-6)
         dataset.spec.check(split.x)
 
     described = json.loads(json.dumps(dataset.describe()))
-    assert described["columns"] == ["height", "weight", "age"]
-    assert (described["means"], described["scales"]) == (list(dataset.means), list(dataset.scales))
+    assert from_json(Columns, described["columns"], where="columns") == dataset.columns
     # the density of a row of the file is that of x times |det dx/d(row)|
     normal = torch.distributions.Normal(torch.tensor(mean), torch.tensor(scale))
     raw = torch.from_numpy(x[rows["test"]]).double()
     standard = torch.distributions.Normal(0, 1).log_prob((raw - torch.tensor(mean)) / torch.tensor(scale))
-    torch.testing.assert_close(standard.sum(1) + described["log_determinant"], normal.log_prob(raw).sum(1))
+    torch.testing.assert_close(standard.sum(1) + dataset.log_determinant, normal.log_prob(raw).sum(1))
 
     np.save(tmp_path / "a.npy", x)
     array = load_data(f"table:{tmp_path / 'a.npy'}")
-    assert array.columns == ("x1", "x2", "x3")
+    assert array.columns.names == ("x1", "x2", "x3")
     assert array.fingerprint == dataset.fingerprint
     parquet = {"height": x[:, 0].astype(float), "weight": x[:, 1], "age": x[:, 2]}
     pq.write_table(pa.table(parquet), tmp_path / "a.parquet")
@@ -1009,7 +1011,7 @@ def test_a_table_is_read_from_either_file_and_standardized_by_its_training_split
     assert (columns.columns, columns.fingerprint) == (dataset.columns, dataset.fingerprint)
     plain = load_data(f"table:{tmp_path / 'a.npy'}", TableOptions(standardize=False))
     assert np.array_equal(plain.train.x.numpy(), x[rows["train"]])
-    assert (plain.means, plain.scales, plain.log_determinant) == ((), (), 0.0)
+    assert (plain.columns.means, plain.columns.scales, plain.log_determinant) == ((), (), 0.0)
     assert plain.names == array.names
     assert plain.fingerprint != array.fingerprint
 
@@ -1054,12 +1056,12 @@ def test_files_of_tables_as_people_write_them(tmp_path):
     x = numbers(40)
     expected = load_data(write_csv(tmp_path / "a.csv", x)).fingerprint
     plain = load_data(write_csv(tmp_path / "plain.csv", x, names=()))
-    assert (plain.columns, plain.fingerprint) == (("x1", "x2", "x3"), expected)
+    assert (plain.columns.names, plain.fingerprint) == (("x1", "x2", "x3"), expected)
     lines = [" , ".join(f'"{float(v)!r}"' for v in row) for row in x]
     text = "\n".join(['\ufeff"the, height",,age ', "", *lines]).replace("\n", "\r\n")
     (tmp_path / "odd.csv").write_bytes(text.replace('" , "', '","').encode())
     odd = load_data(f"table:{tmp_path / 'odd.csv'}")
-    assert (odd.columns, odd.fingerprint) == (("the, height", "x2", "age"), expected)
+    assert (odd.columns.names, odd.fingerprint) == (("the, height", "x2", "age"), expected)
     np.save(tmp_path / "integers.npy", np.arange(80).reshape(40, 2))
     assert load_data(f"table:{tmp_path / 'integers.npy'}").train.x.dtype == torch.float32
 

@@ -735,11 +735,12 @@ def test_a_density_of_a_table_is_in_nats():
     table = Dataset(source="table", spec=spec, train=Batch(x), validation=Batch(x), test=Batch(x))
     model = Normals(Normals.Config(), spec)
     result = evaluate(model, table)
-    (f,) = result.figures
+    f, gaussian, marginals = result.figures[:3]
     costs = 0.5 * (x - torch.linspace(-1, 1, 6)).double().square().sum(1) + 3 * math.log(2 * math.pi)
     assert (f.id, f.unit, f.kind, f.better) == ("nll", "nats", "exact", "lower")
     assert f.value == pytest.approx(float(costs.mean()), rel=1e-6)
     assert f.standard_error == pytest.approx(float(costs.std() / math.sqrt(N)), rel=1e-5)
+    assert (gaussian.id, marginals.id, len(result.figures)) == ("nll_gaussian", "marginals", 9)
     assert str(result).startswith("Normals on table, test split")
     drawn, _ = sample(model, 70, seed=1, temperature=0.5)
     assert drawn.shape == (70, 6)

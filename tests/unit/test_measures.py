@@ -23,6 +23,7 @@ from ancestral.measures import (
     frechet_distance,
     kernel,
     kernel_distance,
+    kolmogorov_smirnov,
     nearest,
     neighbors,
     overlap,
@@ -554,3 +555,16 @@ def test_features_with_gradients_are_measured_without():
     assert kernel_distance(x, X + 1) == kernel_distance(X, X + 1)
     assert overlap(x, X + 1) == overlap(X, X + 1)
     assert not nearest(x, X)[0].requires_grad
+
+
+def test_the_kolmogorov_smirnov_distance_is_scipys():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 3, generator=generator)
+    y = torch.randn(70, 3, generator=generator) * torch.tensor([1.0, 2.0, 1.0]) + torch.tensor(
+        [0.0, 0.0, 3.0]
+    )
+    x[:, 0], y[:, 0] = x[:, 0].round(), y[:, 0].round()  # equal values
+    expected = [stats.ks_2samp(x[:, i].numpy(), y[:, i].numpy()).statistic for i in range(3)]
+    assert kolmogorov_smirnov(x, y).tolist() == pytest.approx(expected, abs=1e-12)
+    with pytest.raises(UserError, match="finite"):
+        kolmogorov_smirnov(x, y * torch.nan)

@@ -68,7 +68,9 @@ def main(arguments: list[str]) -> None:
         return
     x, labels = sample(model, options.n, options.labels, **how)
     columns, heads = _by_class(model, options.n, labels, len(options.labels))
-    print(write_examples(where, name, x, model.spec, labels, kind=kind, columns=columns, heads=heads))
+    names = model.columns.names if model.columns else ()
+    shown: dict[str, Any] = {"names": names, "columns": columns, "heads": heads}
+    print(write_examples(where, name, x, model.spec, labels, kind=kind, **shown))
 
 
 def _sample_shards(model: Any, options: Options, out: Path, how: dict[str, Any]) -> None:

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from ancestral.cli.options import DataName, Device, RunName, SplitName, device
+from ancestral.cli.options import DataName, Device, RunName, device
 from ancestral.cli.parse import parse, shown_as
 
 
@@ -17,7 +17,8 @@ class Options:
     """A new file, .csv or .parquet, with columns name, log_likelihood (nats; of a table the density of the
     row as it stands in the file) and, of integers, bits_per_dim."""
     data: DataName = None
-    split: SplitName = "test"
+    split: Annotated[Literal["train", "validation", "test", "all"] | None, shown_as("SPLIT")] = None
+    """train, validation, test or all; test of the run's own data, and all of other data, if left out."""
     importance_samples: int = 1
     """k of the importance-weighted bound, for models that have one: more is tighter, and slower."""
     limit: int | None = None

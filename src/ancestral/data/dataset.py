@@ -2,15 +2,13 @@
 
 import hashlib
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ancestral.batch import Batch
+from ancestral.columns import Columns
 from ancestral.configuration import to_json
 from ancestral.data.pictures import SPLITS
 from ancestral.data.preparation import Preparation
@@ -52,12 +50,8 @@ class Dataset:
     """Examples left out because a held-out split of the source's own has the same values."""
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What the examples of each split are called in the source; nothing for their positions."""
-    columns: tuple[str, ...] = ()
-    """Of a table: the name of each column."""
-    means: tuple[float, ...] = ()
-    """Of a standardized table: what was taken from each column."""
-    scales: tuple[float, ...] = ()
-    """Of a standardized table: what each column was then divided by."""
+    columns: Columns | None = None
+    """Of a table: what its columns are called, and how they were standardized."""
 
     def __post_init__(self) -> None:
         if not self.fingerprint:
@@ -95,51 +89,29 @@ class Dataset:
     @property
     def log_determinant(self) -> float:
         """What standardization adds to a log density, in nats: log p(row of the file) = log p(x) + this."""
-        return -sum(map(math.log, self.scales))
+        return 0.0 if self.columns is None else self.columns.log_determinant
 
-    def standardized_as(
-        self, columns: Sequence[str], means: Sequence[float], scales: Sequence[float]
-    ) -> "Dataset":
+    def standardized_as(self, columns: Columns) -> "Dataset":
         """The rows of a table in the units of another one, that a model was trained on.
-
-        Args:
-            columns: what the other table calls its columns.
-            means: what was taken from each column there; none if it was not standardized.
-            scales: what each column was then divided by.
 
         Raises:
             UserError: the columns are others.
         """
-        if self.columns != (*columns,) and not {"x1"} & {*self.columns, *columns}:  # .npy has no names
-            problem = f"expected the columns {', '.join(columns)}, got {', '.join(self.columns)}"
-            raise UserError(problem, "give the columns that the model was trained on, in their order")
+        own = self.columns
+        assert own is not None
+        columns.check_same(own)
+        if (own.means, own.scales) == (columns.means, columns.scales):
+            return self
 
         def changed(batch: Batch) -> Batch:
-            x = batch.x.double()
-            if self.scales:
-                x = x * torch.tensor(self.scales).double() + torch.tensor(self.means).double()
-            if scales:
-                x = (x - torch.tensor(means).double()) / torch.tensor(scales).double()
-            return replace(batch, x=x.float())
+            return replace(batch, x=columns.standardized(own.restored(batch.x)))
 
-        return replace(
-            self,
-            train=changed(self.train),
-            validation=changed(self.validation),
-            test=changed(self.test),
-            means=tuple(means),
-            scales=tuple(scales),
-            fingerprint="",
-        )
+        train, validation, test = (changed(self.split(name)) for name in SPLITS)
+        return replace(self, train=train, validation=validation, test=test, columns=columns, fingerprint="")
 
     def describe(self) -> dict[str, Any]:
         """What a run writes down about its data, as JSON."""
-        table = {
-            "columns": list(self.columns),
-            "means": list(self.means),
-            "scales": list(self.scales),
-            "log_determinant": self.log_determinant,
-        }
+        table = {} if self.columns is None else {"columns": to_json(self.columns)}
         return {
             "source": self.source,
             "spec": to_json(self.spec),
@@ -147,7 +119,7 @@ class Dataset:
             "made": dict(self.made),
             "duplicates_left_out": self.duplicates,
             "classes": list(self.classes),
-            **(table if self.columns else {}),
+            **table,
             "fingerprint": self.fingerprint,
             "skipped": list(self.skipped),
         }

@@ -4,7 +4,7 @@ Or a folder with a file for each split: train, validation (which may be left out
 """
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ancestral.batch import Batch
+from ancestral.columns import Columns
 from ancestral.data.bundled_tables import BUNDLED
 from ancestral.data.dataset import Dataset
 from ancestral.data.pictures import SPLITS, TRAIN
@@ -42,12 +43,7 @@ def load_table(source: str, options: TableOptions) -> Dataset:
     Raises:
         UserError: there is no such file, it holds something else than numbers, or a split would be empty.
     """
-    name = source.removeprefix(TABLE)
-    path = Path(name).expanduser()
-    if name in BUNDLED:
-        table = Table(*BUNDLED[name]())
-    else:
-        table = _read_splits(path) if path.is_dir() else read_table(path)
+    name, path, table = _find(source)
     hashes, n = content_hashes(table.values), len(table.values)
     given = np.full(n, TRAIN, np.int8) if table.splits is None else table.splits
     remedy = "give more rows that differ: equal rows never stand in two splits"
@@ -59,11 +55,10 @@ def load_table(source: str, options: TableOptions) -> Dataset:
         column = table.columns[int(constant.argmax())]
         problem = f"expected columns that vary in {path}, got the same number all over column {column}"
         raise UserError(problem, "leave it out of the file: its density has no bounds")
-    means = scales = np.zeros(0)
+    columns = Columns(names=table.columns)
     if options.standardize:
         train = x["train"].astype(np.float64)
-        means, scales = train.mean(0), train.std(0)
-        x = {name: ((values - means) / scales).astype(np.float32) for name, values in x.items()}
+        columns = replace(columns, means=(*train.mean(0).tolist(),), scales=(*train.std(0).tolist(),))
     made = {"train": "what the other splits leave"}
     for split, share in (("validation", options.validation), ("test", options.test)):
         own = table.splits is not None and (table.splits == SPLITS.index(split)).any()
@@ -73,17 +68,43 @@ def load_table(source: str, options: TableOptions) -> Dataset:
         # A run is evaluated from anywhere.
         source=source if name in BUNDLED else f"{TABLE}{path.resolve()}",
         spec=Spec(shape=(len(table.columns),), levels=None),
-        train=Batch(torch.from_numpy(x["train"])),
-        validation=Batch(torch.from_numpy(x["validation"])),
-        test=Batch(torch.from_numpy(x["test"])),
+        train=Batch(columns.standardized(torch.from_numpy(x["train"]))),
+        validation=Batch(columns.standardized(torch.from_numpy(x["validation"]))),
+        test=Batch(columns.standardized(torch.from_numpy(x["test"]))),
         preparation=options,
         duplicates=found.duplicates,
         made=made,
         names={name: tuple(map(str, rows[name].tolist())) for name in SPLITS},
-        columns=table.columns,
-        means=tuple(means.tolist()),
-        scales=tuple(scales.tolist()),
+        columns=columns,
     )
+
+
+def load_rows(source: str, columns: Columns) -> Dataset:
+    """All rows of a table, in the units that a model was trained on, in one split, which is called train.
+
+    Raises:
+        UserError: there is no such file, it holds something else than numbers, or its columns are others.
+    """
+    name, path, table = _find(source)
+    columns.check_same(Columns(names=table.columns))
+    rows = Batch(columns.standardized(torch.from_numpy(table.values)))
+    return Dataset(
+        source=source if name in BUNDLED else f"{TABLE}{path.resolve()}",
+        spec=Spec(shape=(len(table.columns),), levels=None),
+        train=rows,
+        validation=rows[:0],
+        test=rows[:0],
+        columns=columns,
+    )
+
+
+def _find(source: str) -> tuple[str, Path, Table]:
+    """The name of a source without what says that it is a table, its path, and its rows."""
+    name = source.removeprefix(TABLE)
+    path = Path(name).expanduser()
+    if name in BUNDLED:
+        return name, path, Table(*BUNDLED[name]())
+    return name, path, _read_splits(path) if path.is_dir() else read_table(path)
 
 
 def _read_splits(folder: Path) -> Table:

@@ -63,8 +63,8 @@ def evaluate(
         model: a model, a run or its directory, or a Hub name. Or images: a folder, a ``.npz`` file or a
             folder of shards, of which ``samples``, ``score`` and ``rejection`` can be measured.
         data: a data set or its source; a run's own data if None.
-        measures: what to measure, of ``MEASURES``; if there are none, all that takes no samples, or of images
-            what is called ``samples``.
+        measures: what to measure, of ``MEASURES``; if there are none, all that takes no samples of images, or
+            of images what is called ``samples``.
         split: ``train``, ``validation``, ``test`` or ``all``.
         importance_samples: k of the importance-weighted bound; 0 leaves it out.
         samples: how many samples are measured; 10,000, or as many as there are real examples, if None.
@@ -127,7 +127,7 @@ def evaluate(
         for name in quality:
             QUALITY[name].check(drawn)
     examples = subject.with_own_labels(dataset.split(split, limit), dataset)
-    examined = Examined(network, examples, importance_samples, progress, measures, dataset.log_determinant)
+    examined = Examined(network, examples, importance_samples, progress, measures, dataset)
     started = time.perf_counter()
     results = []
     with torch.random.fork_rng(devices=[]):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ancestral.batch import Batch
 from ancestral.capabilities import Tokenizer
+from ancestral.data import Dataset
 from ancestral.evaluation.batches import batches
 from ancestral.evaluation.tokens import encode
 from ancestral.figures import Codebook, Figure
@@ -56,8 +57,8 @@ class Examined:
     """Whether to show progress."""
     named: Sequence[str] = ()
     """Measures that were asked for by name; none if all are taken that draw nothing."""
-    log_determinant: float = 0.0
-    """What is added to the log density of a standardized row to make it that of the row in the file."""
+    data: Dataset | None = None
+    """The data set that they are of."""
 
     def each(self, what: str, function: Callable[..., Tensor], *more: Tensor) -> Tensor:
         """``function`` of each batch and of the same part of ``more``, on the model's device."""
@@ -76,6 +77,11 @@ class Examined:
         """The code maps of the examples, a level each: of a tokenizer."""
         assert isinstance(self.model, Tokenizer)
         return encode(self.model, self.examples.x, show=self.progress)
+
+    @property
+    def log_determinant(self) -> float:
+        """What is added to the log density of a standardized row to make it that of the row in the file."""
+        return 0.0 if self.data is None else self.data.log_determinant
 
     @property
     def conditions(self) -> list[Condition]:

@@ -39,7 +39,8 @@ def sample(
 ) -> tuple[Tensor, Tensor | None]:
     """Draw ``n`` examples in batches: ``(n, *shape)`` on the CPU, and labels ``(n,)`` if any are known.
 
-    They are if some were given, or if samples are rejected by their class.
+    They are if some were given, or if samples are rejected by their class. Rows of a table are as the file
+    has them, where those of ``Model.sample`` are standardized.
 
     Args:
         model: a model, a run or its directory, or a Hub name.
@@ -103,10 +104,13 @@ def draw(
     advance: Callable[[float], None],
     size: int = _BATCH,
 ) -> Iterator[Tensor]:
-    """``n`` examples on the CPU, ``size`` of them after others; ``advance`` is told the share."""
+    """``n`` examples on the CPU, ``size`` of them after others; ``advance`` is told the share.
+
+    Rows of a table are as the file has them.
+    """
 
     def batch(part: slice, within: Callable[[float], None]) -> Tensor:
-        return model.sample(
+        x = model.sample(
             part.stop - part.start,
             None if labels is None else labels[part],
             contexts=[context[part] for context in contexts],
@@ -114,6 +118,7 @@ def draw(
             generator=generator,
             progress=within,
         )
+        return x if model.columns is None else model.columns.restored(x.cpu())
 
     return _in_parts(n, batch, advance, size)
 

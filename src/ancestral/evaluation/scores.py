@@ -51,7 +51,7 @@ def score(
     model: Trained,
     data: Dataset | str | None = None,
     *,
-    split: str = "test",
+    split: str | None = None,
     importance_samples: int = 1,
     preparation: Preparation | None = None,
     limit: int | None = None,
@@ -59,12 +59,13 @@ def score(
     device: str | torch.device | None = None,
     progress: bool = False,
 ) -> Scores:
-    """Log p(x) of each example of a split, without labels.
+    """Log p(x) of each example, without labels.
 
     Args:
         model: a model, a run or its directory, or a Hub name.
         data: a data set or its source; a run's own data if None.
-        split: ``train``, ``validation``, ``test`` or ``all``.
+        split: ``train``, ``validation``, ``test`` or ``all``; test of a run's own data and all of a source,
+            a table's rows in their order, if None.
         importance_samples: k of the importance-weighted bound, of models that have one.
         preparation: how a source's data are prepared; as in the run, and to the model's spec, if None.
         limit: the first so many examples only.
@@ -83,7 +84,10 @@ def score(
         raise UserError(problem, "ancestral models lists which have one")
     subject.check_trained()
     network.check_importance_samples(importance_samples)
-    dataset = subject.dataset(data, preparation)
+    if isinstance(data, str) and split is None and preparation is None:
+        dataset, split = subject.whole(data), "all"
+    else:
+        dataset, split = subject.dataset(data, preparation), split or "test"
     examples = replace(dataset.split(split, limit), labels=None)
 
     def each() -> Iterator[Tensor]:

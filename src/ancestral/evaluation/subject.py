@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ancestral.batch import Batch
-from ancestral.data import Dataset, Preparation, load_data, preparation_of
+from ancestral.data import Dataset, Preparation, TableOptions, load_data, preparation_of
+from ancestral.data.table import load_rows
 from ancestral.errors import UserError, check_type
 from ancestral.model import Model
 from ancestral.runs import Run, load
@@ -100,10 +101,8 @@ class Subject:
         if isinstance(data, str):
             chosen = preparation or (self.run.preparation if self.run else preparation_of(data)())
             dataset = load_data(data, chosen.fitted(self.model.spec))
-            if self.run is not None and dataset.columns and preparation is None:
-                own = self.run.manifest["data"]
-                check_fit(self.model.spec, dataset)
-                dataset = dataset.standardized_as(own["columns"], own["means"], own["scales"])
+            if self.model.columns is not None and dataset.columns is not None and preparation is None:
+                dataset = dataset.standardized_as(self.model.columns)
         elif data is not None:
             dataset = data
         elif self.run is not None:
@@ -115,6 +114,15 @@ class Subject:
             )
         check_fit(self.model.spec, dataset)
         return dataset
+
+    def whole(self, source: str) -> Dataset:
+        """A source's examples as in ``dataset``; a table's as they come, in one split.
+
+        Raises like ``dataset``.
+        """
+        if preparation_of(source) is TableOptions and self.model.columns is not None:
+            return load_rows(source, self.model.columns)
+        return self.dataset(source)
 
     def examples(
         self,

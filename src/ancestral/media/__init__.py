@@ -1,6 +1,16 @@
 """Pictures and files of examples, by the domain of their spec: the one place that draws and writes them."""
 
-from ancestral.media.examples import comparison, picture, to_pixels, write_examples
+from ancestral.media.examples import comparison, marginals, picture, to_pixels, write_examples
 from ancestral.media.pixels import Pixels, grid, with_key, write_png
 
-__all__ = ["Pixels", "comparison", "grid", "picture", "to_pixels", "with_key", "write_examples", "write_png"]
+__all__ = [
+    "Pixels",
+    "comparison",
+    "grid",
+    "marginals",
+    "picture",
+    "to_pixels",
+    "with_key",
+    "write_examples",
+    "write_png",
+]

@@ -52,7 +52,12 @@ def picture(
 
 
 def comparison(
-    spec: Spec, originals: Tensor, *versions: Tensor, columns: int = 8, names: Sequence[str] = ()
+    spec: Spec,
+    originals: Tensor,
+    *versions: Tensor,
+    columns: int = 8,
+    names: Sequence[str] = (),
+    series: Sequence[str] = (),
 ) -> Pixels:
     """Rows of originals, each above the rows of their versions; of a table, all of them over each other.
 
@@ -62,9 +67,10 @@ def comparison(
         versions: as many examples each (of a table, any number): reconstructions, completions, samples.
         columns: how many originals stand in a row.
         names: of a table's columns.
+        series: of a table, what originals and versions are called.
     """
     if spec.domain == "table":
-        return table.comparison(spec, originals, versions, names)
+        return table.comparison(spec, originals, versions, names, series)
     if spec.domain == "sound":
         return sound.comparison(spec, originals, versions, columns)
     extremes = _extremes(originals)
@@ -76,6 +82,11 @@ def comparison(
     ground = gutter(tiles[0])
     rows = [np.pad(t, missing, constant_values=ground).reshape(-1, columns, *t.shape[1:]) for t in tiles]
     return grid(np.stack(rows, 1).reshape(-1, *tiles[0].shape[1:]), columns)
+
+
+def marginals(*tables: Tensor, names: Sequence[str] = (), series: Sequence[str] = ()) -> Pixels:
+    """Histograms of the columns of tables ``(N, D)``, at most 100, over each other in colors of their own."""
+    return table.marginals(tables, names, series)
 
 
 def to_pixels(x: Tensor, spec: Spec) -> Pixels:

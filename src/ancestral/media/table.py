@@ -12,6 +12,8 @@ from ancestral.spec import Spec
 
 _MOST = 6
 """Columns that are shown."""
+_MARGINALS, _ACROSS = 100, 6
+"""Columns whose histograms alone are shown, and how many stand in a row."""
 _LEFT, _TOP, _BOTTOM, _GAP = 76, 38, 50, 8
 """Pixels around and between the panels."""
 Values = npt.NDArray[np.float64]
@@ -23,10 +25,35 @@ def picture(spec: Spec, x: Tensor, names: Sequence[str] = ()) -> Pixels:
 
 
 def comparison(
-    spec: Spec, originals: Tensor, versions: Sequence[Tensor], names: Sequence[str] = ()
+    spec: Spec,
+    originals: Tensor,
+    versions: Sequence[Tensor],
+    names: Sequence[str] = (),
+    series: Sequence[str] = (),
 ) -> Pixels:
     """Rows and their versions, or samples, over each other in colors of their own."""
-    return _draw(spec, [originals, *versions], names, names_of(len(versions)))
+    return _draw(spec, [originals, *versions], names, series or names_of(len(versions)))
+
+
+def marginals(tables: Sequence[Tensor], names: Sequence[str], series: Sequence[str]) -> Pixels:
+    """A histogram of each column, of several tables over each other."""
+    dims = tables[0].shape[1]
+    shown = min(dims, _MARGINALS)
+    names = [*names[:shown], *(f"x{i + 1}" for i in range(len(names[:shown]), shown))]
+    sets = [_finite(x[:, :shown]) for x in tables]
+    across, side, row = min(shown, _ACROSS), 150, 150 + _BOTTOM
+    figure = Figure(max(2 * _GAP + across * (side + 2 * _GAP), 500), _TOP + -(-shown // across) * row)
+    for i, name in enumerate(names):
+        left, top = 2 * _GAP + i % across * (side + 2 * _GAP), _TOP + i // across * row
+        figure.frame(left, top, side, side)
+        axis = _axis([values[:, i] for values in sets], side)
+        edges, heights = _densities(None, [values[:, i] for values in sets], axis)
+        for k, color in zip(range(len(sets)), SERIES, strict=False):
+            figure.shade(left, top, bars(heights[k], edges, axis) * 0.55, color)
+        figure.below(left, top + side, axis, name)
+    of = f"{shown} of {dims} columns" if shown < dims else f"{dims} column{'s' * (dims > 1)}"
+    figure.title(f"{len(tables[0]):,} row{'s' * (len(tables[0]) > 1)}, {of}", series)
+    return figure.pixels
 
 
 def _draw(spec: Spec, tables: Sequence[Tensor], names: Sequence[str], series: Sequence[str] = ()) -> Pixels:
@@ -38,7 +65,9 @@ def _draw(spec: Spec, tables: Sequence[Tensor], names: Sequence[str], series: Se
     axes = [_axis([values[:, i] for values in sets], side) for i in range(shown)]
     size = shown * (side + _GAP)
     figure = Figure(max(_LEFT + size + 16, 500), _TOP + size + _BOTTOM)
-    densities = [_densities(spec, [values[:, i] for values in sets], axis) for i, axis in enumerate(axes)]
+    densities = [
+        _densities(spec.levels, [values[:, i] for values in sets], axis) for i, axis in enumerate(axes)
+    ]
     for i, vertical in enumerate(axes):
         for j, horizontal in enumerate(axes):
             left, top = _LEFT + j * (side + _GAP), _TOP + i * (side + _GAP)
@@ -73,12 +102,12 @@ def _axis(sets: Sequence[Values], pixels: int) -> Axis:
     return Axis.around(float(low), float(high), pixels)
 
 
-def _densities(spec: Spec, sets: Sequence[Values], axis: Axis) -> tuple[Values, Values]:
+def _densities(levels: int | None, sets: Sequence[Values], axis: Axis) -> tuple[Values, Values]:
     """The edges of a histogram's bars, and how high they are for each set: densities up to 1.
 
     There is a bar for each level where these are few, else as many as the examples make smooth.
     """
-    if spec.levels is not None and axis.high - axis.low <= 40:
+    if levels is not None and axis.high - axis.low <= 40:
         edges = np.arange(np.floor(axis.low), np.ceil(axis.high) + 2) - 0.5
     else:
         edges = np.linspace(axis.low, axis.high, int(np.clip(len(sets[0]) ** 0.5, 8, 40)) // 2 * 2 + 2)

@@ -190,6 +190,8 @@ def _context(run: Path) -> dict[str, Any]:
         "strips": strips,
         "taken": taken,
         "nearest": picture(run / "samples" / "nearest.png"),
+        "pairs": picture(run / "samples" / "pairs.png"),
+        "marginals": picture(run / "samples" / "marginals.png"),
         "rejection": picture(run / "samples" / "rejection.png"),
         "evaluation": evaluation,
         "evaluation_time": notation.duration(evaluation.seconds) if evaluation and evaluation.seconds else "",

@@ -92,7 +92,7 @@ def train(
     plan = plan.changed(model=config, stages=stages, preparation=preparation, options=options)
     dataset = data if isinstance(data, Dataset) else load_data(data, plan.preparation)
     network = build(cls, plan.model, dataset.spec, plan.options.seed)
-    network.classes = dataset.classes
+    network.classes, network.columns = dataset.classes, dataset.columns
     parts = network.stages()
     plan = plan.fitted(parts)
     path, origins = Path(out), [str(base.path) for base in plan.bases]

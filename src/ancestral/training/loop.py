@@ -20,7 +20,7 @@ from ancestral.files import sweep
 from ancestral.model import Model, repeated_blocks
 from ancestral.recipe import Optimization
 from ancestral.stages import Phase, Progress, Stage, idle, initialize, owned
-from ancestral.training import checkpoints, prepared
+from ancestral.training import checkpoints, prepared, sheets
 from ancestral.training.averaging import Average, Best, settle
 from ancestral.training.batches import Batches
 from ancestral.training.checkpoints import Checkpoint
@@ -31,7 +31,7 @@ from ancestral.training.monitor import Monitor
 from ancestral.training.optimizers import build_optimizer, learning_rate
 from ancestral.training.options import TrainingOptions
 from ancestral.training.placement import place
-from ancestral.training.randomness import derive, seed_step
+from ancestral.training.randomness import seed_step
 from ancestral.training.recompute import recomputed
 from ancestral.training.size import held
 from ancestral.training.work import PhaseLoss, Work
@@ -44,8 +44,6 @@ _CHECK_EVERY = 25
 _AGREE_EVERY = 10
 """Steps between agreements of several processes to stop."""
 _VALIDATION_EXAMPLES = 4096
-_PICTURES = 64
-_MOST_COLUMNS = 16
 
 
 class Trainer:
@@ -653,32 +651,15 @@ class Trainer:
         """Pictures of samples, and of originals above their reconstructions."""
         if self.journal is None:
             return
-        device, spec = self.fabric.device, self.model.spec
         self.model.eval()
         pictures = {}
         if self.model.can_sample(self._trained(stage)):
-            generator = torch.Generator(device).manual_seed(derive(self.options.seed, "pictures"))
-            classes = self.model.sample_classes
-            columns = classes if 1 < classes <= _MOST_COLUMNS else 8
-            n = _PICTURES // columns * columns
-            n = min(n, len(self.data.validation)) if spec.contexts else n
-            # A column for each class.
-            labels = torch.arange(n, device=device) % columns if classes >= columns else None
-            contexts = self.data.validation[:n].contexts
             try:
-                drawn = self.model.sample(n, labels, contexts=contexts, generator=generator)
+                pictures["step"] = sheets.samples(self.model, self.data, self.options.seed)
             except UserError as error:  # that samples cannot be drawn yet does not end a training
                 print(f"no samples of step {step}: {error.problem}", flush=True)
-            else:
-                heads = self.data.classes[:columns] if labels is not None else ()
-                pictures["step"] = media.picture(
-                    spec, drawn, columns=columns, names=self.data.columns, heads=heads
-                )
         if isinstance(self.model, Reconstructs) and stage.prepare is None:
-            originals = self.data.validation.some(32).x.to(device)
-            pictures["reconstructions"] = media.comparison(
-                spec, originals, self.model.reconstruct(originals), names=self.data.columns
-            )
+            pictures["reconstructions"] = sheets.reconstructions(self.model, self.data)
         for name, picture in pictures.items():
             media.write_png(self.path / "samples" / f"{stage.name}-{name}-{step:06d}.png", picture)
             self.journal.picture(name, step, picture)

@@ -1,10 +1,19 @@
 """All that an evaluation measures, in the order of its figures."""
 
 from ancestral.evaluation.measurement import Measurement
-from ancestral.evaluation.measurements import accuracy, codes, latents, levels, likelihood, reconstruction
+from ancestral.evaluation.measurements import (
+    accuracy,
+    codes,
+    columns,
+    latents,
+    levels,
+    likelihood,
+    reconstruction,
+)
 
 MEASUREMENTS: dict[str, Measurement] = {
     "likelihood": likelihood,
+    "columns": columns,
     "codes": codes,
     "reconstruction": reconstruction,
     "levels": levels,

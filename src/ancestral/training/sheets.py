@@ -1,0 +1,49 @@
+"""Pictures that a training draws of what its model can do."""
+
+import torch
+
+from ancestral import media
+from ancestral.capabilities import Reconstructs
+from ancestral.data import Dataset
+from ancestral.media import Pixels
+from ancestral.model import Model
+from ancestral.training.randomness import derive
+
+_SAMPLES, _ROWS, _RECONSTRUCTIONS = 64, 2000, 32
+"""Examples on a sheet; of tables, points of a panel."""
+_MOST_COLUMNS = 16
+
+
+@torch.no_grad()
+def samples(model: Model, data: Dataset, seed: int) -> Pixels:
+    """Samples, those of a class in a column of its own; of a table, validation rows and as many drawn ones.
+
+    Raises UserError if none can be drawn.
+    """
+    device, spec = model.device, model.spec
+    generator = torch.Generator(device).manual_seed(derive(seed, "pictures"))
+    if data.columns is not None:
+        rows = data.validation.some(_ROWS).x
+        drawn = model.sample(len(rows), generator=generator).cpu()
+        real, drawn = (data.columns.restored(x) for x in (rows, drawn))
+        series = ("validation rows", "samples")
+        return media.comparison(spec, real, drawn, names=data.columns.names, series=series)
+    classes = model.sample_classes
+    columns = classes if 1 < classes <= _MOST_COLUMNS else 8
+    n = _SAMPLES // columns * columns
+    n = min(n, len(data.validation)) if spec.contexts else n
+    labels = torch.arange(n, device=device) % columns if classes >= columns else None
+    contexts = data.validation[:n].contexts
+    drawn = model.sample(n, labels, contexts=contexts, generator=generator)
+    heads = data.classes[:columns] if labels is not None else ()
+    return media.picture(spec, drawn, columns=columns, heads=heads)
+
+
+@torch.no_grad()
+def reconstructions(model: Reconstructs, data: Dataset) -> Pixels:
+    """Validation examples above their reconstructions; of a table, both in the file's units."""
+    originals = data.validation.some(_RECONSTRUCTIONS).x.to(model.device)
+    shown, names = [originals, model.reconstruct(originals)], []
+    if data.columns is not None:
+        shown, names = [data.columns.restored(x.cpu()) for x in shown], [*data.columns.names]
+    return media.comparison(model.spec, *shown, names=names)
