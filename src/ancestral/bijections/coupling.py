@@ -43,7 +43,7 @@ class Coupling(Bijection):
     def _couple(
         self, function: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], x: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        first, second = x.tensor_split([halves(x.shape[1])[0]], 1)
+        first, second = x.split(halves(x.shape[1]), 1)
         if self.stays == "first":
             second, log_det = function(second, self.network(first, context))
         else:
