@@ -1,7 +1,7 @@
 """Flows: training steps and sampling beside peers, and what reversible training saves.
 
     pip install zuko nflows
-    python benchmarks/flows.py [glow] [maf] [realnvp] [sampling] [memory]
+    python benchmarks/flows.py [glow] [maf] [realnvp] [sampling] [memory] [tables]
 
 ``glow``: a step at 32x32x3, L=3, K=8, hidden 128, batch 32, beside the same network as scripts have it:
 eager, in PyTorch's default memory format, plain matrices whose determinant is computed in each step. ``of
@@ -11,6 +11,10 @@ convolutions reach.
 ``maf`` and ``realnvp``: networks of 63 columns, 5 transformations with two hidden layers of 256, batch 1,024,
 beside zuko's and nflows'; a step of training, and (``maf``) 10,000 rows drawn. Our Real NVP coupling has
 two networks, for scales and for shifts, that of nflows one: ours are narrower, with as many weights.
+
+``tables``: MAF as the recipe has it and zuko's of the same networks, each trained for ``--seconds`` of the
+processor's time, in turns on one thread, by Adam at the same rates; the weights that validation liked best
+are tested. With ``--data``, tables other than ``table:patches``.
 
 ``sampling``: the time of ``flow.inverse`` beside that of ``flow``, of the recipes' small networks on 64
 images, and of an inverse autoregressive flow on 1,024 rows.
@@ -22,6 +26,7 @@ All contestants take turns; figures are medians.
 """
 
 import argparse
+import math
 import platform
 import statistics
 import time
@@ -32,6 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from ancestral.batch import Batch
+from ancestral.data import Dataset, load_data
 from ancestral.models.flow.base import Flow
 from ancestral.models.flow.flowpp import FlowPP
 from ancestral.models.flow.glow import Glow
@@ -246,6 +252,80 @@ def maf(rounds: int) -> None:
     print(f"one pass of 10,000 rows: {once:.3f} s; drawing takes {d['ours'] / once:.1f} times that")
 
 
+def tables(sources: list[str], budget: float) -> None:
+    import zuko  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    print(f"{'test nats':>16} | {'ours':>8} | {'zuko':>8} | {'steps':>6} | {'zuko':>6}")
+    for source in sources:
+        data = load_data(source)
+        (dims,) = data.spec.shape
+        model = MAF.Config().build(data.spec)
+        theirs = zuko.flows.MAF(dims, transforms=5, hidden_features=(256, 256))
+        densities = {
+            "ours": (model, lambda x, model=model: model.log_likelihood(Batch(x))),
+            "zuko": (theirs, lambda x, theirs=theirs: theirs().log_prob(x)),
+        }
+        ours, peer = (Contestant(*densities[name], data, budget) for name in ("ours", "zuko"))
+        while not (ours.done and peer.done):
+            ours.go_on()
+            peer.go_on()
+        found = [c.test() + data.log_determinant for c in (ours, peer)]
+        name = source.rpartition("/")[2].removeprefix("table:")
+        print(f"{name:>16} | {found[0]:8.3f} | {found[1]:8.3f} | {ours.steps:6} | {peer.steps:6}", flush=True)
+
+
+class Contestant:
+    """A density that is trained for so many seconds of the processor's time, a part of them at a time."""
+
+    PARTS = 20
+
+    def __init__(
+        self, model: nn.Module, density: Callable[[Tensor], Tensor], data: Dataset, budget: float
+    ) -> None:
+        self.model, self.density, self.data, self.budget = model, density, data, budget
+        self.optimizer = torch.optim.Adam(model.parameters(), fused=True)
+        self.spent, self.steps, self.best, self.kept = 0.0, 0, -math.inf, {}
+
+    @property
+    def done(self) -> bool:
+        """Whether it has used its time."""
+        return self.spent >= self.budget
+
+    def go_on(self) -> None:
+        """Train for the next part of the time, and validate."""
+        until = min(self.spent + self.budget / self.PARTS, self.budget)
+        self.model.train()
+        while self.spent < until:
+            start = time.process_time()
+            share = min(self.spent / self.budget, 1)
+            rate = 1e-3 * 0.5 * (1 + math.cos(math.pi * share))
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            x = self.data.train.x[torch.randint(len(self.data.train), (256,))]
+            (-self.density(x).mean() / x.shape[1]).backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.steps += 1
+            self.spent += time.process_time() - start
+        found = self.mean(self.data.validation.x)
+        if found > self.best:
+            self.best = found
+            self.kept = {name: value.clone() for name, value in self.model.state_dict().items()}
+
+    @torch.no_grad()
+    def mean(self, x: Tensor) -> float:
+        """The mean log density of rows, in nats."""
+        self.model.eval()
+        return float(torch.cat([self.density(part) for part in x.split(1024)]).double().mean())
+
+    def test(self) -> float:
+        """The same of test rows by the best weights."""
+        self.model.load_state_dict(self.kept)
+        return self.mean(self.data.test.x)
+
+
 def realnvp(rounds: int) -> None:
     from nflows import distributions, flows, transforms  # noqa: PLC0415
     from nflows.nn.nets import MLP  # noqa: PLC0415
@@ -343,8 +423,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parts = {"glow": glow, "maf": maf, "realnvp": realnvp, "sampling": sampling, "memory": memory}
-    parser.add_argument("parts", nargs="*", help=f"{', '.join(parts)}; all if none")
+    parser.add_argument("parts", nargs="*", help=f"{', '.join(parts)}, tables; all if none")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--data", nargs="+", default=["table:patches"])
+    parser.add_argument("--seconds", type=float, default=120.0)
     options = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
           f"torch {torch.__version__}")  # fmt: skip
@@ -352,6 +434,9 @@ def main() -> None:
         if name in options.parts or not options.parts:
             print()
             part(options.rounds)
+    if "tables" in options.parts or not options.parts:
+        print()
+        tables(options.data, options.seconds)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def check_squeezable(grid: Sequence[int], times: int) -> None:
     if any(size % 2**times for size in grid):
         fitting = "x".join(str(max(1, round(size / 2**times)) * 2**times) for size in grid)
         problem = f"expected height and width that {2**times} divides, got {'x'.join(map(str, grid))}"
-        fewer = " or choose fewer levels" if times > 1 else ""
+        fewer = " or choose fewer scales or levels" if times > 1 else ""
         raise UserError(problem, f"resize the images to {fitting}{fewer}")
 
 

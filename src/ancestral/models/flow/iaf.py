@@ -15,6 +15,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from ancestral.batch import Batch
 from ancestral.bijections.base import log_normal
+from ancestral.bijections.shape import check_squeezable
 from ancestral.capabilities import Reconstructs
 from ancestral.configuration import Depth, NonNegative, Width
 from ancestral.distributions.discrete import Discrete
@@ -22,7 +23,7 @@ from ancestral.distributions.likelihood import IndependentKind, Likelihood
 from ancestral.errors import UserError
 from ancestral.model import LikelihoodKind, Model
 from ancestral.nn.causal import RasterConv2d, channel_groups
-from ancestral.nn.convolutional import OutputConv2d, check_stride
+from ancestral.nn.convolutional import OutputConv2d
 from ancestral.nn.normalization import mean_over_processes
 from ancestral.recipe import Optimization, Recipe
 from ancestral.sampling import Sampling, single
@@ -188,7 +189,7 @@ class IAF(Reconstructs):
         if len(spec.shape) != 3:
             problem = f"expected images (C, H, W), got shape {spec.shape}"
             raise UserError(problem, "for tables use maf, whose option inverse makes it an IAF")
-        check_stride(2**config.scales, spec.shape[1:])
+        check_squeezable(spec.shape[1:], config.scales)
         self.likelihood_of = Likelihood(config.likelihood, spec, config.components)
         width = config.width
         self.first = weight_norm(nn.Conv2d(spec.shape[0], width, 5, stride=2, padding=2))
