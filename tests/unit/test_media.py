@@ -10,7 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
-from ancestral.media import comparison, grid, picture, to_pixels, with_key, write_examples, write_png
+from ancestral.media import (
+    comparison,
+    grid,
+    marginals,
+    picture,
+    to_pixels,
+    with_key,
+    write_examples,
+    write_png,
+)
 from ancestral.media.codes import colors
 from ancestral.media.figure import SERIES, Axis
 from ancestral.media.sound import amplitudes, waveform
@@ -315,3 +324,14 @@ def test_examples_become_files(tmp_path):
         else:
             read = [np.asarray(Image.open(where / f"a-{i}.png")) for i in range(3)]
             assert np.array_equal(np.stack(read), to_pixels(x, spec))
+
+
+def test_marginals_are_a_panel_for_each_column_and_table(tmp_path):
+    rows = torch.zeros(100, 8)
+    drawn = torch.ones(100, 8)
+    pixels = marginals(rows, drawn, names=["a"], series=("rows", "samples"))
+    blue, orange = (np.abs(pixels.astype(int) - color).sum(2) < 120 for color in SERIES[:2])
+    assert blue.any()
+    assert orange.any()
+    assert marginals(rows[:, :2]).shape[0] < marginals(rows).shape[0]  # a second line of panels
+    assert marginals(torch.zeros(5, 200)).shape == marginals(torch.zeros(5, 100)).shape
