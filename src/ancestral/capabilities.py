@@ -103,8 +103,20 @@ class Reconstructs(Model):
         """The model's version of ``x``: integers of the same shape."""
 
 
-class ContinuousLatents(Model):
-    """A model with a vector of real numbers behind each example, a priori independent and around 0."""
+class Decodes(Model):
+    """A model that makes an example of a vector of real numbers, a priori independent and around 0."""
+
+    @abstractmethod
+    def draw_latents(self, n: int, options: Sampling, generator: Generator | None = None) -> Tensor:
+        """Latent vectors ``(n, latents)`` as ``sample`` draws them, on the model's device."""
+
+    @abstractmethod
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Examples ``(N, *spec.shape)`` from latent vectors ``(N, latents)``, and classes likewise."""
+
+
+class ContinuousLatents(Decodes):
+    """A model that finds the vector behind an example too."""
 
     @abstractmethod
     def embed(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -112,10 +124,6 @@ class ContinuousLatents(Model):
 
         A model that draws by class takes the examples' classes ``(N,)``.
         """
-
-    @abstractmethod
-    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Examples ``(N, *spec.shape)`` from latent vectors ``(N, latents)``, and classes likewise."""
 
 
 class Tokenizer(Reconstructs):

@@ -96,3 +96,44 @@ class _AllReduce(torch.autograd.Function):
         total = gradients[0].clone()
         dist.all_reduce(total)
         return total
+
+
+def gathered_rows(x: Tensor) -> tuple[Tensor, int]:
+    """The rows of all processes, with gradients, and where this one's begin; each has as many.
+
+    >>> rows, first = gathered_rows(torch.ones(2, 1))
+    >>> rows.shape, first
+    (torch.Size([2, 1]), 0)
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return x, 0
+    first = dist.get_rank() * len(x)
+    after = (dist.get_world_size() - dist.get_rank() - 1) * len(x)
+    parts = [x.new_zeros(first, *x.shape[1:]), x, x.new_zeros(after, *x.shape[1:])]
+    return _over_processes(torch.cat(parts)), first
+
+
+class ConditionalBatchNorm(nn.Module):
+    """Batch normalization whose gains and biases are those of an example's class, 1 and 0 at first.
+
+    Dumoulin et al., 2016 (https://arxiv.org/abs/1610.07629). Without classes it is plain. Statistics are
+    those of ``BatchNorm``: of the batch of all processes in training, running ones else.
+
+    Args:
+        channels: of ``x``.
+        classes: 0 for none.
+    """
+
+    def __init__(self, channels: int, classes: int = 0) -> None:
+        super().__init__()
+        self.norm = BatchNorm(channels, affine=False)
+        self.gain = nn.Parameter(torch.ones(max(1, classes), channels))
+        self.bias = nn.Parameter(torch.zeros(max(1, classes), channels))
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """``(N, channels, *grid)`` and classes ``(N,)`` to the same shape."""
+        if labels is None:
+            labels = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        shape = (len(x), -1, *[1] * (x.dim() - 2))
+        y = self.norm(x) * self.gain[labels].view(shape) + self.bias[labels].view(shape)
+        return y.to(x.dtype)

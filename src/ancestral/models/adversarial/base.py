@@ -1,0 +1,200 @@
+r"""What the adversarial models share: a generator x = g(z), and a critic that it learns against.
+
+An example is a sample of g alone: there is no likelihood, and quality is measured by what samples are like.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.functional import one_hot
+
+from ancestral.batch import Batch
+from ancestral.capabilities import Decodes
+from ancestral.configuration import Count, NonNegative, Width
+from ancestral.errors import UserError
+from ancestral.model import Model
+from ancestral.nn.adversarial import GAMES, GameName, accuracy
+from ancestral.nn.gradient_penalty import lipschitz_penalty, zero_centered_penalty
+from ancestral.recipe import Updates
+from ancestral.sampling import Sampling, single
+from ancestral.spec import Spec
+from ancestral.stages import Loss, Phase, Progress, Stage
+
+PenaltyName = Literal["none", "lipschitz", "r1", "r1-r2"]
+Noise = Literal["normal", "uniform", "uniform-positive", "uniform-of-variance-1"]
+
+_ENDS: dict[str, tuple[float, float]] = {
+    "uniform": (-1.0, 1.0),
+    "uniform-positive": (0.0, 1.0),
+    "uniform-of-variance-1": (-(3.0**0.5), 3.0**0.5),
+}
+
+
+class Adversarial(Decodes):
+    """Base of the adversarial models. A model sets ``generator`` and ``critic``.
+
+    The generator takes z ``(N, latents)`` and classes ``(N,)`` or None to examples as the spec scales them,
+    in [-1, 1]; the critic takes such examples and classes to ``(N,)``, large for real ones.
+
+    Shapes: x ``(N, *spec.shape)``.
+    """
+
+    generator: nn.Module
+    critic: nn.Module
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Model.Config):
+        """Options that all adversarial models have."""
+
+        latents: Width = 100
+        """Dimensions of z."""
+        noise: Noise = "normal"
+        """Distribution of each of them: normal, or uniform in [-1, 1], in [0, 1], or with variance 1."""
+        loss: GameName = "non-saturating"
+        """The game: what critic and generator minimize."""
+        penalty: PenaltyName = "none"
+        """On the critic's gradient at its input: lipschitz (its norm is to be 1 between real and generated
+        examples: WGAN-GP), r1 (it is to be 0 at real ones), or r1-r2 (at generated ones too)."""
+        penalty_weight: NonNegative = 10.0
+        """Weight of the penalty."""
+        penalty_every: Count = 1
+        """Steps from one penalty to the next, which then weighs as many times more."""
+        critic_updates: Count = 1
+        """Updates of the critic, each with a batch of its own, before one of the generator."""
+        dequantize: bool = False
+        """Add uniform noise of a level's width to real examples, where generated ones have no levels."""
+
+    sampling_options: ClassVar[frozenset[str]] = frozenset({"temperature"})
+
+    def stages(self) -> tuple[Stage, ...]:
+        """One stage: the critic's phase, now and then its penalty's, the generator's."""
+        config = self.config
+        phases = [Phase("critic", (self.critic,), repeat=config.critic_updates)]
+        if config.penalty != "none" and config.penalty_every > 1:
+            phases.append(
+                Phase(
+                    "penalty", (self.critic,), optimizer="critic", validated=False, every=config.penalty_every
+                )
+            )
+        phases.append(Phase("generator", (self.generator,)))
+        return (
+            Stage(
+                "training", tuple(phases), initialize=self.start, averaged=(self.generator,), measured=True
+            ),
+        )
+
+    def start(self, batch: Batch) -> None:
+        """Set weights from the first batch."""
+
+    def loss(self, batch: Batch, phase: str, progress: Progress) -> Loss:
+        """What a phase minimizes, with the critic's mean values of real and generated examples."""
+        real, labels, game = self.real(batch.x), self._labels(batch), GAMES[self.config.loss]
+        if phase == "generator":
+            fake = self.generator(self._latents(len(real)), labels)
+            f = self.critic(fake, labels)
+            r = self.critic(real, labels) if game.relativistic else f
+            return Loss(game.generator(f, r))
+        with torch.no_grad():
+            fake = self.generator(self._latents(len(real)), labels)
+        if phase == "penalty":
+            penalty = self._penalty(real, fake, labels)
+            weight = self.config.penalty_weight * self.config.penalty_every
+            return Loss(weight * penalty, {"penalty": penalty.detach()})
+        r, f = self.critic(real, labels), self.critic(fake, labels)
+        total = self.critic_loss(r, f)
+        terms = {"real": r.mean().detach(), "generated": f.mean().detach(), "accuracy": accuracy(r, f)}
+        if self.config.penalty != "none" and self.config.penalty_every == 1 and self.training:
+            penalty = self._penalty(real, fake, labels)
+            total, terms["penalty"] = total + self.config.penalty_weight * penalty, penalty.detach()
+        return Loss(total, terms)
+
+    def critic_loss(self, r: Tensor, f: Tensor) -> Tensor:
+        """What the critic minimizes, of its values of real and of generated examples ``(N,)``."""
+        return GAMES[self.config.loss].critic(r, f)
+
+    def _penalty(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
+        def critic(x: Tensor) -> Tensor:
+            value: Tensor = self.critic(x, labels)
+            return value
+
+        if self.config.penalty == "lipschitz":
+            return lipschitz_penalty(critic, real, fake)
+        penalty = zero_centered_penalty(critic, real)
+        if self.config.penalty == "r1-r2":
+            penalty = penalty + zero_centered_penalty(critic, fake)
+        return penalty
+
+    def real(self, x: Tensor) -> Tensor:
+        """Examples as the critic sees them."""
+        if not self.config.dequantize or self.spec.levels is None:
+            return self.spec.scale(x, self.dtype)
+        x = x.to(self.dtype)
+        return (x + torch.rand_like(x)) * (2 / self.spec.levels) - 1
+
+    def _labels(self, batch: Batch) -> Tensor | None:
+        return batch.labels if self.sample_classes else None
+
+    def _latents(self, n: int, generator: Generator | None = None) -> Tensor:
+        places: dict[str, Any] = {"device": self.device, "dtype": self.dtype, "generator": generator}
+        if self.config.noise == "normal":
+            return torch.randn(n, self.config.latents, **places)
+        low, high = _ENDS[self.config.noise]
+        return low + (high - low) * torch.rand(n, self.config.latents, **places)
+
+    def draw_latents(self, n: int, options: Sampling, generator: Generator | None = None) -> Tensor:
+        """See ``Decodes.draw_latents``; the temperature scales them."""
+        return self._latents(n, generator) * single(options.temperature)
+
+    def draw(
+        self, n: int, labels: Tensor | None, contexts: tuple[Tensor, ...], options: Sampling, *,
+        generator: Generator | None, progress: Callable[[float], None],
+    ) -> Tensor:  # fmt: skip
+        """See ``Model.draw``: latents, through the generator."""
+        return self._to_examples(self.generator(self.draw_latents(n, options, generator), labels))
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The generator's examples of latents. Raises UserError for z of another shape, or lacking labels."""
+        if z.dim() != 2 or z.shape[1] != self.config.latents:
+            problem = f"expected latents (N, {self.config.latents}), got {tuple(z.shape)}"
+            raise UserError(problem, "give what draw_latents gives")
+        if self.sample_classes:
+            if labels is None:
+                raise UserError("expected the classes of the latents, got none", "give labels")
+            self.check_labels(labels, len(z))
+            labels = labels.to(self.device)
+        return self._to_examples(self.generator(z.to(self.device, self.dtype), labels))
+
+    def _to_examples(self, y: Tensor) -> Tensor:
+        return y.float() if self.spec.levels is None else self.spec.unscale(y)
+
+
+def both(**updates: Any) -> dict[str, Updates]:
+    """The same updates of critic and generator, by default without warm-up and clipped gradients.
+
+    >>> both(betas=(0.0, 0.9))["critic"].betas
+    (0.0, 0.9)
+    """
+    settings: dict[str, Any] = {"warmup": 0, "gradient_clip": None, **updates}
+    return {name: Updates(**settings) for name in ("critic", "generator")}
+
+
+def with_classes(x: Tensor, labels: Tensor | None, classes: int) -> Tensor:
+    """Features ``(N, D)`` or maps ``(N, C, H, W)`` and, after them, the class one-hot, the same everywhere.
+
+    >>> with_classes(torch.zeros(1, 2), torch.tensor([1]), 3)
+    tensor([[0., 0., 0., 1., 0.]])
+    """
+    if labels is None:
+        return x
+    given = one_hot(labels.long(), classes).to(x.dtype)
+    given = given.view(len(x), classes, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:])
+    return torch.cat([x, given], 1)
+
+
+def output_of(spec: Spec) -> nn.Module:
+    """What ends a generator: examples in [-1, 1], or real numbers as they are."""
+    return nn.Identity() if spec.levels is None else nn.Tanh()
