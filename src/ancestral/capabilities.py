@@ -126,6 +126,19 @@ class ContinuousLatents(Decodes):
         """
 
 
+class Classifies(Model):
+    """A model that has learned classes beside, and says how likely each is."""
+
+    @abstractmethod
+    def class_logits(self, x: Tensor) -> Tensor:
+        """Unnormalized log p(class | x), ``(N, classes)``."""
+
+    @property
+    def classifies(self) -> bool:
+        """Whether this configuration does."""
+        return True
+
+
 class Tokenizer(Reconstructs):
     """A model that turns examples into maps of code indices and back, on one or several levels."""
 

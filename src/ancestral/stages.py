@@ -104,6 +104,8 @@ class Stage:
     """Sets weights from data, once, before the first step: k-means, weight normalization, ActNorm. It is
     given the first batch (of accumulated parts the first), in training mode, without gradients; running
     statistics of normalization do not count it."""
+    initial: int | None = None
+    """Examples that ``initialize`` is given, over all processes; None for those of the first batch."""
     averaged: tuple[nn.Module, ...] | None = None
     """What is averaged if the stage's optimization says so (``ema``): of a GAN the generator. All that its
     phases train if None. An average goes on through the stages that train its modules, and is what samples

@@ -24,7 +24,7 @@ def input_gradients(critic: Critic, x: Tensor) -> Tensor:
 
 
 def lipschitz_penalty(critic: Critic, real: Tensor, fake: Tensor, target: float = 1.0) -> Tensor:
-    r"""Mean of :math:`(\lVert \nabla D(\hat x) \rVert_2 - \gamma)^2 / \gamma^2` between real and fake examples.
+    r"""Mean of :math:`(\lVert \nabla D(\hat x) \rVert_2 - \gamma)^2 / \gamma^2` between real and fake.
 
     Gulrajani et al., 2017 (https://arxiv.org/abs/1704.00028), equation 3, where :math:`\gamma` is 1; with
     others Karras et al., 2017 (https://arxiv.org/abs/1710.10196), appendix. Each pair has a random point of

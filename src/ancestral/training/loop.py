@@ -378,9 +378,12 @@ class Trainer:
             return
         seed_step(self.fabric.device, self.options.seed, stage.name, "initialize", self.fabric.global_rank)
         self._train_mode(stage)
-        batch = self._transformed(stage, batches[0], progress)
+        whole = self.optimizations[stage.name].batch_size
+        wanted = whole // parts if stage.initial is None else min(stage.initial, len(self.data.train))
+        count = -(-wanted // whole)
+        batch = Batch.cat([self._transformed(stage, batches[i], progress) for i in range(count)])
         with self.fabric.autocast():
-            initialize(self.model, stage, batch[: len(batch) // parts])
+            initialize(self.model, stage, batch[: wanted // self.fabric.world_size])
 
     def _compiled(self, stage: Stage, loss: nn.Module) -> nn.Module:
         """The loss, compiled if the stage's optimization says so and the machine can."""

@@ -82,12 +82,22 @@ class Adversarial(Decodes):
         phases.append(Phase("generator", (self.generator,)))
         return (
             Stage(
-                "training", tuple(phases), initialize=self.start, averaged=(self.generator,), measured=True
+                "training",
+                tuple(phases),
+                initialize=self.start,
+                initial=self.initial_examples,
+                averaged=(self.generator,),
+                measured=True,
             ),
         )
 
+    @property
+    def initial_examples(self) -> int | None:
+        """How many ``start`` is given; None for a batch."""
+        return None
+
     def start(self, batch: Batch) -> None:
-        """Set weights from the first batch."""
+        """Set weights from the first examples."""
 
     def loss(self, batch: Batch, phase: str, progress: Progress) -> Loss:
         """What a phase minimizes, with the critic's mean values of real and generated examples."""

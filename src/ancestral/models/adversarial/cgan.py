@@ -206,8 +206,8 @@ class ConditionalGAN(Adversarial):
             },
         ),
         "mnist": Recipe(
-            source="Mirza & Osindero 2014, section 4.1: SGD, .1, divided by 1.00004 at each step down to 1e-6; "
-            "a constant momentum of .5, which they raise to .7; steps are ours",
+            source="Mirza & Osindero 2014, section 4.1: SGD, .1, divided by 1.00004 at each step down to "
+            "1e-6; a constant momentum of .5, which they raise to .7; steps are ours",
             model=Config(),
             stages={
                 "training": Optimization(

@@ -93,8 +93,9 @@ def _initialize(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.Embedding):
             nn.init.normal_(layer.weight, 0.0, 0.02)
-            if getattr(layer, "bias", None) is not None:
-                nn.init.zeros_(layer.bias)
+            bias = getattr(layer, "bias", None)
+            if isinstance(bias, Tensor):
+                nn.init.zeros_(bias)
         if isinstance(layer, BatchNorm) and layer.affine:
             nn.init.normal_(layer.weight, 1.0, 0.02)
         if isinstance(layer, ConditionalBatchNorm):
@@ -166,7 +167,7 @@ class DCGAN(Adversarial):
             },
         ),
         "relativistic": Recipe(
-            source="relativistic pairs with R1 and R2 (Huang et al., 2025), each 4th step, for two CPU cores",
+            source="relativistic pairs, R1 and R2 (Huang et al., 2025) each 4th step, for two CPU cores",
             model=Config(
                 latents=64, width=32, critic_width=32, scales=2, loss="relativistic", critic_norm="none",
                 penalty="r1-r2", penalty_weight=0.1, penalty_every=4,
@@ -179,8 +180,8 @@ class DCGAN(Adversarial):
             },
         ),
         "lsun": Recipe(
-            source="the authors' code for LSUN and faces at 64x64: ngf 128, Adam 2e-4, beta1 .5, batch 128, z "
-            "in [-1, 1]; steps are ours",
+            source="the authors' code for LSUN and faces at 64x64: ngf 128, Adam 2e-4, beta1 .5, batch 128, "
+            "z in [-1, 1]; steps are ours",
             model=Config(noise="uniform", width=128, critic_width=128, class_conditional=False),
             stages={
                 "training": Optimization(

@@ -254,8 +254,8 @@ class WGAN(Adversarial):
         ),
         "cifar10-residual": Recipe(
             source="the same, appendix F: residual networks of 128, Adam, 2e-4, (0, .9), 100,000 steps; a "
-            "cosine where they decay linearly, and the generator's batch is 64 too; classes by projection, where "
-            "they have an auxiliary classifier",
+            "cosine where they decay linearly, and the generator's batch is 64 too; classes by projection, "
+            "where they have an auxiliary classifier",
             model=Config(latents=128, dequantize=True, architecture=Residual()),
             stages={
                 "training": Optimization(

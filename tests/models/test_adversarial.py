@@ -1,0 +1,189 @@
+"""The adversarial models: what the contract does not ask of them."""
+
+import pytest
+import torch
+
+from ancestral.batch import Batch
+from ancestral.errors import UserError
+from ancestral.models.adversarial.cgan import ConditionalGAN, Convolutional
+from ancestral.models.adversarial.dcgan import DCGAN
+from ancestral.models.adversarial.gan import GAN
+from ancestral.models.adversarial.improved_gan import ImprovedGAN
+from ancestral.models.adversarial.wgan import WGAN, Residual
+from ancestral.spec import Spec
+from ancestral.stages import Progress, initialize
+from ancestral.taxonomy import TAXONOMY, model_class
+from ancestral.testing import SPECS, check_model
+
+GRAY = Spec(shape=(1, 8, 8), levels=17, classes=3)
+PROGRESS = Progress.at(0, 10)
+BUILT = [row.name for row in TAXONOMY if row.representation == "adversarial" and row.path]
+
+
+def batch(n=6, spec=GRAY, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(spec.levels, (n, *spec.shape), generator=generator).to(spec.dtype)
+    return Batch(x, labels=torch.arange(n) % spec.classes if spec.classes else None)
+
+
+VARIANTS = {
+    "hinge": DCGAN.Config(latents=4, width=4, critic_width=4, scales=1, loss="hinge", critic_norm="spectral"),
+    "relativistic": DCGAN.Config(
+        latents=4, width=4, critic_width=4, scales=1, loss="relativistic", critic_norm="none",
+        penalty="r1-r2", penalty_weight=0.1, penalty_every=4,
+    ),
+    "residual": WGAN.Config(
+        latents=4, class_conditional=True, dequantize=True,
+        architecture=Residual(width=4, scales=1, critic_scales=1, blocks=1),
+    ),
+    "clipped": WGAN.Config(
+        latents=4, penalty="none", clip=0.01,
+        architecture=WGAN.Config.tiny().architecture.__class__(width=4, critic_width=4, scales=1),
+    ),
+    "matching": ImprovedGAN.Config(
+        latents=4, width=4, critic_width=4, scales=1, kernels=0, feature_matching=True, real_target=1.0
+    ),
+    "convolutional": ConditionalGAN.Config(latents=4, architecture=Convolutional(width=4, scales=1)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_configurations_of_later_papers_keep_the_contract(name):
+    config = VARIANTS[name]
+    check_model(config.model, SPECS[1:2], config)
+
+
+@pytest.mark.parametrize("name", ["convolutional", "hinge", "residual", "dense"])
+def test_another_class_changes_the_picture_and_the_critics_value(name):
+    torch.manual_seed(0)
+    config = VARIANTS.get(name, ConditionalGAN.Config.tiny())
+    model = config.build(GRAY)
+    stage = model.stages()[0]
+    optimizers = [torch.optim.Adam(phase.parameters, 1e-2) for phase in stage.phases]
+    for _ in range(3):  # a class's gains are all 1 at first
+        for phase, optimizer in zip(stage.phases, optimizers, strict=True):
+            model.loss(batch(), phase.name, PROGRESS).total.backward()
+            optimizer.step()
+            model.zero_grad()
+    model.eval()
+    z, here, there = torch.randn(3, 4), torch.tensor([0, 1, 2]), torch.tensor([1, 2, 0])
+    with torch.no_grad():
+        assert not torch.allclose(model.generator(z, here), model.generator(z, there), atol=1e-4)
+        x = model.real(batch(3).x)
+        assert not torch.allclose(model.critic(x, here), model.critic(x, there), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_a_sample_is_the_same_alone_and_among_others(name):
+    cls = model_class(name)
+    torch.manual_seed(0)
+    model = cls.Config.tiny().build(GRAY).eval()
+    z = torch.randn(5, 4)
+    labels = torch.tensor([0, 1, 2, 0, 1]) if model.sample_classes else None
+    with torch.no_grad():
+        together = model.generator(z, labels)
+        alone = model.generator(z[2:3], None if labels is None else labels[2:3])
+    torch.testing.assert_close(alone, together[2:3])
+
+
+def test_the_generator_meets_the_critic_as_it_is_now():
+    """Its loss is not that of before the critic's update."""
+    torch.manual_seed(0)
+    model = DCGAN.Config.tiny().build(GRAY)
+    torch.manual_seed(1)
+    before = model.loss(batch(), "generator", PROGRESS).total.detach()
+    with torch.no_grad():
+        for parameter in model.critic.parameters():
+            parameter.add_(0.5)
+    torch.manual_seed(1)
+    assert not torch.allclose(model.loss(batch(), "generator", PROGRESS).total.detach(), before)
+
+
+def test_weights_are_clipped_before_each_update_of_the_critic():
+    model = VARIANTS["clipped"].build(GRAY)
+    with torch.no_grad():
+        for parameter in model.critic.parameters():
+            parameter.fill_(0.5)
+    model.loss(batch(), "generator", PROGRESS)
+    assert float(max(p.detach().max() for p in model.critic.parameters())) == 0.5
+    model.loss(batch(), "critic", PROGRESS)
+    for parameter in model.critic.parameters():  # gains of batch normalization too
+        assert float(parameter.detach().abs().max()) <= 0.01 + 1e-9
+
+
+def test_a_lazy_penalty_weighs_as_often_as_it_is_left_out():
+    config = VARIANTS["relativistic"]
+    torch.manual_seed(0)
+    model = config.build(GRAY)
+    names = [
+        (phase.name, phase.every, phase.optimizer, phase.validated) for phase in model.stages()[0].phases
+    ]
+    assert names == [
+        ("critic", 1, None, True), ("penalty", 4, "critic", False), ("generator", 1, None, True)
+    ]  # fmt: skip
+    torch.manual_seed(1)
+    loss = model.loss(batch(), "penalty", PROGRESS)
+    assert loss.total.item() == pytest.approx(0.1 * 4 * loss.terms["penalty"].item())
+
+
+def test_gan_begins_around_the_mean_of_real_images():
+    torch.manual_seed(0)
+    model = GAN.Config.tiny().build(GRAY)
+    data = batch(200)
+    initialize(model, model.stages()[0], data)
+    with torch.no_grad():
+        drawn = model.generator(model._latents(500)).mean(0)
+    torch.testing.assert_close(drawn, model.real(data.x).mean(0), atol=0.02, rtol=0)
+
+
+def test_improved_gan_learns_a_few_labels_of_each_class():
+    torch.manual_seed(0)
+    config = ImprovedGAN.Config(latents=4, width=4, critic_width=4, scales=1, kernels=0, labeled=6)
+    model = config.build(GRAY)
+    stage = model.stages()[0]
+    assert stage.initial == 24
+    data = batch(24)
+    initialize(model, stage, data)
+    labels, examples = model.critic.labels, model.critic.examples
+    assert labels.bincount().tolist() == [2, 2, 2]
+    assert torch.equal(examples, torch.cat([data.x[data.labels == c][:2] for c in range(3)]))
+    assert "labels" in model.loss(data, "critic", PROGRESS).terms
+    assert model.classifies
+    assert model.class_logits(data.x).shape == (24, 3)
+    with pytest.raises(UserError, match="expected 2 labeled examples of class 0 among 2"):
+        initialize(model, stage, data[:2])
+    with pytest.raises(UserError, match="expected labels that the 3 classes divide, got 7"):
+        ImprovedGAN.Config(labeled=7, scales=1).build(GRAY)
+    assert not ImprovedGAN.Config.tiny().build(GRAY).classifies
+
+
+def test_what_cannot_be_is_said_in_one_line():
+    odd, single = Spec(shape=(1, 30, 30), classes=3), Spec(shape=(1, 8, 8), classes=1)
+    for config in (DCGAN.Config(scales=2), WGAN.Config(), ImprovedGAN.Config(scales=2)):
+        with pytest.raises(UserError, match="resize the images to 32x32"):
+            config.build(odd)
+    with pytest.raises(UserError, match="expected data of at least 2 classes for ConditionalGAN, got 1"):
+        ConditionalGAN.Config().build(single)
+    with pytest.raises(UserError, match=r"expected images \(C, H, W\), got shape \(2,\); use gan"):
+        DCGAN.Config().build(Spec(shape=(2,), levels=None))
+    model = DCGAN.Config.tiny().build(GRAY).eval()
+    with pytest.raises(UserError, match="expected a model with a likelihood, got DCGAN"):
+        model.log_likelihood(batch())
+    with pytest.raises(UserError, match="expected the classes of the latents"):
+        model.decode(torch.zeros(2, 4))
+    with pytest.raises(UserError, match=r"expected latents \(N, 4\), got \(2, 3\)"):
+        model.decode(torch.zeros(2, 3), torch.tensor([0, 1]))
+
+
+def test_two_moons_of_real_numbers_are_no_images():
+    model = GAN.Config.tiny().build(Spec(shape=(2,), levels=None)).eval()
+    x = model.sample(5)
+    assert (x.shape, x.dtype) == (torch.Size([5, 2]), torch.float32)
+
+
+def test_recipes_say_how_both_sides_are_updated():
+    for recipe in (r for name in BUILT for r in model_class(name).recipes.values()):
+        phases = recipe.stages["training"].phases
+        assert {*phases} == {"critic", "generator"}
+        # A clipped gradient would be another game.
+        assert all(updates.gradient_clip is None for updates in phases.values())
