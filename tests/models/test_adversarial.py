@@ -43,6 +43,7 @@ VARIANTS = {
     "matching": ImprovedGAN.Config(
         latents=4, width=4, critic_width=4, scales=1, kernels=0, feature_matching=True, real_target=1.0
     ),
+    "adaptive": DCGAN.Config(latents=4, width=4, critic_width=4, scales=1, augmentation="adaptive"),
     "convolutional": ConditionalGAN.Config(latents=4, architecture=Convolutional(width=4, scales=1)),
 }  # fmt: skip
 
@@ -187,3 +188,13 @@ def test_recipes_say_how_both_sides_are_updated():
         assert {*phases} == {"critic", "generator"}
         # A clipped gradient would be another game.
         assert all(updates.gradient_clip is None for updates in phases.values())
+
+
+def test_signs_of_trouble_are_said_with_what_helps():
+    model = GAN.Config.tiny().build(GRAY)
+    (stage,) = model.stages()
+    assert stage.watch({"critic_accuracy": 0.7, "diversity": 0.9}) == []
+    (saturated,) = stage.watch({"critic_accuracy": 0.99})
+    (collapsed,) = stage.watch({"diversity": 0.3})
+    assert "the critic takes nearly all examples for what they are" in saturated
+    assert "vary less than half as much as real examples" in collapsed

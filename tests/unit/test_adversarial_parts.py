@@ -9,6 +9,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from ancestral.errors import UserError
 from ancestral.nn.adversarial import GAMES, smoothed
+from ancestral.nn.augmentation import DifferentiableAugmentation, _shifted
 from ancestral.nn.gradient_penalty import lipschitz_penalty, zero_centered_penalty
 from ancestral.nn.historical import HistoricalAverage
 from ancestral.nn.minibatch import MinibatchDiscrimination
@@ -184,3 +185,49 @@ def test_historical_averaging_is_the_distance_from_the_mean_of_all_weights():
     distance.backward()
     assert float(module.weight.grad) == pytest.approx(2 * (6 - 3))
     assert not [*average.children()]
+
+
+def test_augmentation_changes_images_as_its_probability_says():
+    torch.manual_seed(0)
+    x = torch.rand(2000, 1, 8, 8) - 0.5
+    assert torch.equal(DifferentiableAugmentation(0.0)(x), x)
+    half = DifferentiableAugmentation(0.5)(x)
+    same = (half == x).flatten(1).all(1).float().mean().item()
+    # None of three changes, of which a shift is none once in nine times.
+    assert same == pytest.approx(0.5 * 0.5 * (0.5 + 0.5 / 9), abs=0.04)
+
+
+def test_a_shift_moves_all_of_an_image_and_its_gradient_along():
+    torch.manual_seed(0)
+    x = torch.arange(1.0, 65).view(1, 1, 8, 8).repeat(50, 1, 1, 1).requires_grad_()
+    y = _shifted(x)
+    seen = set()
+    for image in y.detach()[:, 0]:
+        found = [
+            (a, b)
+            for a in (-1, 0, 1)
+            for b in (-1, 0, 1)
+            if torch.equal(image, rolled(x.detach()[0, 0], a, b))
+        ]
+        assert len(found) == 1
+        seen |= {*found}
+    assert len(seen) == 9
+    y.sum().backward()
+    assert torch.equal(x.grad[0, 0, 1:-1, 1:-1], torch.ones(6, 6))
+
+
+def rolled(image, down, right):
+    """The image, moved, with zeros coming in."""
+    wide = torch.zeros(10, 10)
+    wide[1 + down : 9 + down, 1 + right : 9 + right] = image
+    return wide[1:9, 1:9]
+
+
+def test_augmentation_adapts_to_a_critic_that_is_too_sure():
+    augmentation = DifferentiableAugmentation(0.0)
+    for _ in range(10):
+        augmentation.adapt(torch.ones(4), 1000)
+    assert augmentation.p.item() == pytest.approx(0.02)
+    for _ in range(20):
+        augmentation.adapt(torch.tensor([1.0, 1.0, 1.0, -1.0]), 1000)  # a mean sign of .5
+    assert augmentation.p.item() == 0

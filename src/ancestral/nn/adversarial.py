@@ -32,6 +32,8 @@ class Game:
     """Of f and r, what the generator minimizes."""
     relativistic: bool = False
     """Whether the generator's loss depends on r; the two are then paired, of the same class."""
+    signed: bool = True
+    """Whether the sign of the critic's number says what it takes an example for."""
 
 
 def _cross_entropy(r: Tensor, f: Tensor) -> Tensor:
@@ -47,15 +49,17 @@ GAMES: dict[str, Game] = {
     "least-squares": Game(
         lambda r, f: 0.5 * ((r - 1).square().mean() + f.square().mean()),
         lambda f, r: 0.5 * (f - 1).square().mean(),
+        signed=False,
     ),
     # Arjovsky et al., 2017 (https://arxiv.org/abs/1701.07875), equation 2.
-    "wasserstein": Game(lambda r, f: f.mean() - r.mean(), lambda f, r: -f.mean()),
+    "wasserstein": Game(lambda r, f: f.mean() - r.mean(), lambda f, r: -f.mean(), signed=False),
     # Lim & Ye, 2017 (https://arxiv.org/abs/1705.02894).
     "hinge": Game(lambda r, f: relu(1 - r).mean() + relu(1 + f).mean(), lambda f, r: -f.mean()),
     # Jolicoeur-Martineau, 2018 (https://arxiv.org/abs/1807.00734), in pairs as in Huang et al., 2025
     # (https://arxiv.org/abs/2501.05441), equation 2.
     "relativistic": Game(
-        lambda r, f: softplus(f - r).mean(), lambda f, r: softplus(r - f).mean(), relativistic=True
+        lambda r, f: softplus(f - r).mean(), lambda f, r: softplus(r - f).mean(),
+        relativistic=True, signed=False,
     ),
 }  # fmt: skip
 

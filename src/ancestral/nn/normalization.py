@@ -18,9 +18,7 @@ class BatchNorm(nn.BatchNorm1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize each channel."""
-        if not (
-            self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        ):
+        if not (self.training and world_size() > 1):
             return super().forward(x)
         dims = [0, *range(2, x.dim())]
         count = float(x.numel() // x.shape[1] * dist.get_world_size())
@@ -68,15 +66,18 @@ def moments(x: Tensor, left_out: Tensor | None = None) -> tuple[Tensor, Tensor, 
     return mean, _over_processes(centered.square().sum(dims)) / count, count.detach()
 
 
+def world_size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 def mean_over_processes(x: Tensor) -> Tensor:
     """The mean of ``x`` over all processes, with gradients for each of them."""
-    return _over_processes(x) / (
-        dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-    )
+    return _over_processes(x) / world_size()
 
 
 def _over_processes(x: Tensor) -> Tensor:
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if world_size() == 1:
         return x
     total: Tensor = _AllReduce.apply(x)
     return total
@@ -105,7 +106,7 @@ def gathered_rows(x: Tensor) -> tuple[Tensor, int]:
     >>> rows.shape, first
     (torch.Size([2, 1]), 0)
     """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if world_size() == 1:
         return x, 0
     first = dist.get_rank() * len(x)
     after = (dist.get_world_size() - dist.get_rank() - 1) * len(x)

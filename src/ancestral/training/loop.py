@@ -497,6 +497,8 @@ class Trainer:
             }
             extra = rates | {"steps_per_second": work.steps / elapsed, "seconds": self._seconds}
             self.journal.write(work.stage.name, done, "train", means | extra, steps=steps)
+            for sign in work.signs(means):
+                print(f"step {done}: {sign}", flush=True)
         work.sums, work.steps = {}, 0
 
     def _sums(self, work: Work) -> dict[str, tuple[float, int]]:
@@ -648,6 +650,8 @@ class Trainer:
         self.monitor.classifier.to(work.device)
         values = self.monitor(self.model)
         self.journal.write(work.stage.name, step, "samples", values, steps=work.optimization.steps)
+        for sign in work.signs(values):
+            print(f"step {step}: {sign}", flush=True)
 
     @torch.no_grad()
     def _draw(self, stage: Stage, step: int) -> None:

@@ -74,6 +74,16 @@ class Work:
     shards: "Shards | None" = None
     """What the steps train in place of the model, where that is sharded."""
     clock: float = 0.0
+    said: set[str] = field(default_factory=set)
+    """Signs of trouble that were said."""
+
+    def signs(self, values: Mapping[str, float]) -> list[str]:
+        """Signs of trouble in what was logged that were not said yet."""
+        found = (
+            [] if self.stage.watch is None else [s for s in self.stage.watch(values) if s not in self.said]
+        )
+        self.said |= {*found}
+        return found
 
     def optimizer(self, phase: Phase) -> Any:
         """What updates the weights of a phase: its own optimizer or the one that it shares."""

@@ -3,7 +3,7 @@ r"""What the adversarial models share: a generator x = g(z), and a critic that i
 An example is a sample of g alone: there is no likelihood, and quality is measured by what samples are like.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -17,7 +17,9 @@ from ancestral.configuration import Count, NonNegative, Width
 from ancestral.errors import UserError
 from ancestral.model import Model
 from ancestral.nn.adversarial import GAMES, GameName, accuracy
+from ancestral.nn.augmentation import DifferentiableAugmentation
 from ancestral.nn.gradient_penalty import lipschitz_penalty, zero_centered_penalty
+from ancestral.nn.normalization import world_size
 from ancestral.recipe import Updates
 from ancestral.sampling import Sampling, single
 from ancestral.spec import Spec
@@ -26,6 +28,8 @@ from ancestral.stages import Loss, Phase, Progress, Stage
 PenaltyName = Literal["none", "lipschitz", "r1", "r1-r2"]
 Noise = Literal["normal", "uniform", "uniform-positive", "uniform-of-variance-1"]
 
+_SATURATED, _COLLAPSED = 0.98, 0.5
+"""An accuracy of the critic, and a diversity of samples beside real ones, beyond which something is wrong."""
 _ENDS: dict[str, tuple[float, float]] = {
     "uniform": (-1.0, 1.0),
     "uniform-positive": (0.0, 1.0),
@@ -64,20 +68,28 @@ class Adversarial(Decodes):
         """Steps from one penalty to the next, which then weighs as many times more."""
         critic_updates: Count = 1
         """Updates of the critic, each with a batch of its own, before one of the generator."""
+        augmentation: Literal["none", "fixed", "adaptive"] = "none"
+        """Of what the critic sees, where images are few: none; fixed (DiffAugment), each change always; or
+        adaptive (ADA), each with a probability that keeps the critic from learning the images by heart."""
         dequantize: bool = False
         """Add uniform noise of a level's width to real examples, where generated ones have no levels."""
+
+    def __init__(self, config: Any, spec: Spec) -> None:
+        super().__init__(config, spec)
+        if config.augmentation != "none" and len(spec.shape) != 3:
+            problem = f"expected images (C, H, W) to augment, got shape {spec.shape}"
+            raise UserError(problem, "leave --model.augmentation out")
+        self.augmentation = DifferentiableAugmentation(0.0 if config.augmentation == "adaptive" else 1.0)
 
     sampling_options: ClassVar[frozenset[str]] = frozenset({"temperature"})
 
     def stages(self) -> tuple[Stage, ...]:
         """One stage: the critic's phase, now and then its penalty's, the generator's."""
-        config = self.config
-        phases = [Phase("critic", (self.critic,), repeat=config.critic_updates)]
+        config, critic = self.config, (self.critic, self.augmentation)
+        phases = [Phase("critic", critic, repeat=config.critic_updates)]
         if config.penalty != "none" and config.penalty_every > 1:
             phases.append(
-                Phase(
-                    "penalty", (self.critic,), optimizer="critic", validated=False, every=config.penalty_every
-                )
+                Phase("penalty", critic, optimizer="critic", validated=False, every=config.penalty_every)
             )
         phases.append(Phase("generator", (self.generator,)))
         return (
@@ -87,14 +99,39 @@ class Adversarial(Decodes):
                 initialize=self.start,
                 initial=self.initial_examples,
                 averaged=(self.generator,),
+                watch=self.watch,
                 measured=True,
             ),
         )
+
+    @staticmethod
+    def watch(values: Mapping[str, float]) -> list[str]:
+        """Signs of a game that goes wrong, each with what helps."""
+        signs = []
+        if values.get("critic_accuracy", 0.0) > _SATURATED:
+            signs.append(
+                "the critic takes nearly all examples for what they are, and may teach the generator nothing "
+                "any more: try --model.penalty r1, a lower learning rate of the critic, or "
+                "--model.augmentation adaptive if images are few"
+            )
+        if values.get("diversity", 1.0) < _COLLAPSED:
+            signs.append(
+                "samples vary less than half as much as real examples, so some kinds of them are missing: "
+                "try --model.penalty r1, or a lower learning rate of the generator"
+            )
+        return signs
 
     @property
     def initial_examples(self) -> int | None:
         """How many ``start`` is given; None for a batch."""
         return None
+
+    def judge(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        """The critic's values of examples, which training augments, ``(N,)``."""
+        if self.training and self.config.augmentation != "none":
+            x = self.augmentation(x)
+        values: Tensor = self.critic(x, labels)
+        return values
 
     def start(self, batch: Batch) -> None:
         """Set weights from the first examples."""
@@ -104,8 +141,8 @@ class Adversarial(Decodes):
         real, labels, game = self.real(batch.x), self._labels(batch), GAMES[self.config.loss]
         if phase == "generator":
             fake = self.generator(self._latents(len(real)), labels)
-            f = self.critic(fake, labels)
-            r = self.critic(real, labels) if game.relativistic else f
+            f = self.judge(fake, labels)
+            r = self.judge(real, labels) if game.relativistic else f
             return Loss(game.generator(f, r))
         with torch.no_grad():
             fake = self.generator(self._latents(len(real)), labels)
@@ -113,9 +150,15 @@ class Adversarial(Decodes):
             penalty = self._penalty(real, fake, labels)
             weight = self.config.penalty_weight * self.config.penalty_every
             return Loss(weight * penalty, {"penalty": penalty.detach()})
-        r, f = self.critic(real, labels), self.critic(fake, labels)
+        r, f = self.judge(real, labels), self.judge(fake, labels)
         total = self.critic_loss(r, f)
-        terms = {"real": r.mean().detach(), "generated": f.mean().detach(), "accuracy": accuracy(r, f)}
+        terms = {"real": r.mean().detach(), "generated": f.mean().detach()}
+        if GAMES[self.config.loss].signed:
+            terms["accuracy"] = accuracy(r, f)
+        if self.config.augmentation == "adaptive":
+            if self.training:
+                self.augmentation.adapt(r.detach(), len(r) * world_size())
+            terms["augmentation"] = self.augmentation.p.clone()
         if self.config.penalty != "none" and self.config.penalty_every == 1 and self.training:
             penalty = self._penalty(real, fake, labels)
             total, terms["penalty"] = total + self.config.penalty_weight * penalty, penalty.detach()
@@ -127,8 +170,7 @@ class Adversarial(Decodes):
 
     def _penalty(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
         def critic(x: Tensor) -> Tensor:
-            value: Tensor = self.critic(x, labels)
-            return value
+            return self.judge(x, labels)
 
         if self.config.penalty == "lipschitz":
             return lipschitz_penalty(critic, real, fake)
