@@ -10,7 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
-from ancestral.media import comparison, grid, picture, to_pixels, with_key, write_examples, write_png
+from ancestral.media import (
+    comparison,
+    grid,
+    picture,
+    to_pixels,
+    with_key,
+    write_examples,
+    write_film,
+    write_png,
+)
 from ancestral.media.codes import colors
 from ancestral.media.figure import SERIES, Axis
 from ancestral.media.sound import amplitudes, waveform
@@ -315,3 +324,14 @@ def test_examples_become_files(tmp_path):
         else:
             read = [np.asarray(Image.open(where / f"a-{i}.png")) for i in range(3)]
             assert np.array_equal(np.stack(read), to_pixels(x, spec))
+
+
+@pytest.mark.parametrize("kind", ["webp", "gif"])
+def test_films_have_all_their_pictures(tmp_path, kind):
+    shades = (0, 120, 250)
+    path = write_film(tmp_path / f"film.{kind}", [np.full((6, 8, 3), shade, np.uint8) for shade in shades])
+    with Image.open(path) as image:
+        assert (image.n_frames, image.size) == (3, (960, 720))
+        for i, shade in enumerate(shades):
+            image.seek(i)
+            assert np.abs(np.asarray(image.convert("RGB")).astype(int) - shade).max() <= 3

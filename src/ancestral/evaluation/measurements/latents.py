@@ -9,6 +9,7 @@ from torch import Tensor
 from ancestral.batch import Batch
 from ancestral.capabilities import ContinuousLatents, Decodes, Tokenizer
 from ancestral.evaluation.batches import batches
+from ancestral.evaluation.film import circle
 from ancestral.evaluation.measurement import MOST_CLASSES, Examined, Result
 from ancestral.media import Pixels, grid, picture, to_pixels
 from ancestral.model import Model
@@ -100,11 +101,7 @@ def class_differences(model: ContinuousLatents, batch: Batch) -> Pixels:
 
 @torch.no_grad()
 def interpolations(model: ContinuousLatents, batch: Batch) -> Pixels:
-    """Rows from one example to the next, on the great circle between their latents.
-
-    A straight line between two draws of a high-dimensional normal leaves the shell where its mass is (White,
-    2016, https://arxiv.org/abs/1609.04468).
-    """
+    """Rows from one example to the next, on the great circle between their latents."""
     z = _embed(model, batch)
     labels = batch.labels[0::2][: len(z) // 2] if model.sample_classes and batch.labels is not None else None
     return _between(model, z, labels)
@@ -113,14 +110,9 @@ def interpolations(model: ContinuousLatents, batch: Batch) -> Pixels:
 def _between(model: Decodes, z: Tensor, labels: Tensor | None) -> Pixels:
     """From every second latent vector to the next, a row each, of one class each where there are any."""
     weights = torch.linspace(0, 1, _STEPS, device=z.device).unsqueeze(-1)
-    points = torch.cat([_slerp(a, b, weights) for a, b in zip(z[0::2], z[1::2], strict=False)])
+    points = torch.cat([circle(a, b, weights) for a, b in zip(z[0::2], z[1::2], strict=False)])
     decoded = model.decode(points, None if labels is None else labels.repeat_interleave(_STEPS))
     return picture(model.spec, decoded, columns=_STEPS)
-
-
-def _slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
-    angle = torch.acos(torch.cosine_similarity(a, b, dim=0).clamp(-0.9999, 0.9999))
-    return (torch.sin((1 - weights) * angle) * a + torch.sin(weights * angle) * b) / torch.sin(angle)
 
 
 @torch.no_grad()
