@@ -10,6 +10,8 @@ from torch import Tensor
 from ancestral.configuration import Configuration, Range
 from ancestral.errors import UserError
 
+_LARGEST = torch.finfo(torch.float32).max
+
 
 @dataclass(frozen=True, kw_only=True)
 class Columns(Configuration):
@@ -23,7 +25,7 @@ class Columns(Configuration):
 
     open = True
     names: tuple[str, ...]
-    means: tuple[float, ...] = ()
+    means: Annotated[tuple[float, ...], Range(above=-math.inf, below=math.inf)] = ()
     """What is taken from each column; nothing if rows stay as they are."""
     scales: Annotated[tuple[float, ...], Range(above=0, below=math.inf)] = ()
     """What each column is then divided by."""
@@ -41,18 +43,22 @@ class Columns(Configuration):
         return -sum(map(math.log, self.scales))
 
     def standardized(self, rows: Tensor) -> Tensor:
-        """Rows of a file ``(N, D)`` as a model sees them, computed in 64 bits, in 32."""
+        """Rows of a file ``(N, D)`` as a model sees them, in 32 bits, computed in 64 on the CPU.
+
+        What is beyond the range of 32 bits is brought to its end.
+        """
         if not self.scales:
             return rows.float()
-        means, scales = (rows.new_tensor(v, dtype=torch.float64) for v in (self.means, self.scales))
-        return ((rows.double() - means) / scales).float()
+        means, scales = (torch.tensor(v, dtype=torch.float64) for v in (self.means, self.scales))
+        x = (rows.cpu().double() - means) / scales
+        return x.clamp(-_LARGEST, _LARGEST).float().to(rows.device)
 
     def restored(self, x: Tensor) -> Tensor:
-        """What a model sees ``(N, D)`` as rows of a file, computed in 64 bits, in 32."""
+        """What a model sees ``(N, D)`` as rows of a file, in 32 bits, computed in 64 on the CPU."""
         if not self.scales:
             return x.float()
-        means, scales = (x.new_tensor(v, dtype=torch.float64) for v in (self.means, self.scales))
-        return (x.double() * scales + means).float()
+        means, scales = (torch.tensor(v, dtype=torch.float64) for v in (self.means, self.scales))
+        return (x.cpu().double() * scales + means).float().to(x.device)
 
     def check_same(self, other: "Columns") -> None:
         """Raise UserError unless the columns of another table have these names; those of arrays have none."""

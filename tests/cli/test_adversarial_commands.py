@@ -32,7 +32,9 @@ def test_both_sides_are_logged_and_validated(runs):
 
 
 def test_samples_are_films_too(call):
-    status, output, errors = call("sample RUNS/gan -n 4 --interpolate 3 --labels 1 2 --temperature 300 --out .")
+    status, output, errors = call(
+        "sample RUNS/gan -n 4 --interpolate 3 --labels 1 2 --temperature 300 --out ."
+    )
     assert (status, errors) == (0, "")
     assert output.strip().endswith("samples-seed0-t300-class1-2-film3.webp")
     with Image.open(output.strip()) as image:

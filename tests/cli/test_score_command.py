@@ -2,15 +2,19 @@
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from scipy.stats import ks_2samp
 
 import ancestral
 from ancestral.batch import Batch
+from ancestral.errors import UserError
+from ancestral.evaluation import score
 from ancestral.models.flow.maf import MAF
 from ancestral.models.latent.vae import VAE
 from ancestral.recipe import Optimization
@@ -130,7 +134,7 @@ def test_a_table_is_evaluated_column_by_column_beside_a_gaussian(call, runs):
     train, test = (data.columns.restored(x).double() for x in (data.train.x, data.test.x))
     gaussian = torch.distributions.MultivariateNormal(train.mean(0), train.T.cov())
     assert figures["nll_gaussian"].value == pytest.approx(float(-gaussian.log_prob(test).mean()), rel=1e-5)
-    names = ("marginal_a", "marginal_b", "marginal_c")
+    names = ("marginal_1", "marginal_2", "marginal_3")
     assert figures["marginals"].value == pytest.approx(sum(figures[name].value for name in names) / 3)
     assert 0 < figures["marginals"].floor[0] <= figures["marginals"].floor[1] < 0.5
     assert (runs / "maf" / "samples" / "pairs.png").is_file()
@@ -146,3 +150,53 @@ def test_columns_that_follow_from_others_have_no_gaussian(tmp_path):
     evaluation = ancestral.evaluate(tmp_path / "run")
     assert "nll_gaussian" not in {figure.id for figure in evaluation.figures}
     assert any("columns follow from others" in sentence for sentence in evaluation.left_out)
+
+
+def test_rows_that_are_given_in_other_units_are_brought_to_the_models(runs):
+    model, data = ancestral.load(runs / "maf"), ancestral.Run.open(runs / "maf").load_data()
+    source = f"table:{runs}/rows.csv"
+    own = ancestral.evaluate(model, data)["nll"]
+    plain = ancestral.data.load_data(source, ancestral.data.TableOptions(standardize=False))
+    for other in (source, plain):
+        assert ancestral.evaluate(model, other)["nll"] == pytest.approx(own, abs=1e-5)
+    hand_made = ancestral.data.Dataset(
+        source="mine", spec=data.spec, train=data.train, validation=data.validation, test=data.test
+    )
+    assert ancestral.evaluate(model, hand_made)["nll"] == pytest.approx(own + data.log_determinant, abs=1e-5)
+    model.columns = None
+    with pytest.raises(UserError, match="expected a model that was trained on a table's columns"):
+        score(model, source, split="test")
+
+
+def test_a_row_far_out_is_the_least_likely(call, runs):
+    Path("far.csv").write_text("a,b,c\n5,0,0\n1,2,1e38\n")
+    status, output, _ = call("score RUNS/maf --data table:far.csv --out scores.csv")
+    assert status == 0
+    assert read("scores.csv")[1][1] == -math.inf
+    assert "least likely: 1 (-inf)" in output
+
+
+def test_measures_of_columns_survive_samples_beyond_all_floats(runs, monkeypatch):
+    model, data = ancestral.load(runs / "maf"), ancestral.Run.open(runs / "maf").load_data()
+    drawn = model.sample(40, generator=torch.Generator().manual_seed(0))
+    drawn[3] = torch.inf
+    monkeypatch.setattr(type(model), "sample", lambda *_, **__: drawn)
+    result = ancestral.evaluate(model, data, measures=["columns"])
+    finite, columns = drawn[drawn.isfinite().all(1)], data.test.x
+    expected = [ks_2samp(columns[:, i].numpy(), finite[:, i].numpy()).statistic for i in range(3)]
+    assert [result[f"marginal_{i}"] for i in (1, 2, 3)] == pytest.approx(expected)
+    assert result.left_out == ["1 samples beyond all floats are left out of the columns."]
+    (mean,) = (figure for figure in result.figures if figure.id == "marginals")
+    assert mean.floor is not None
+    trained = ancestral.evaluate(model, data, measures=["columns"], split="train")
+    assert trained.figures[0].floor is None  # there are no others
+
+
+def test_shards_of_rows_are_in_the_files_units_and_stay_so(call, runs):
+    assert call("sample RUNS/maf -n 20 --format shards --out shards")[0] == 0
+    with np.load("shards/shard-00000.npz") as file:
+        assert abs(file["x"][:, 0].mean() - 5) < 3
+    model = ancestral.load(runs / "maf")
+    model.columns = replace(model.columns, means=(100.0, 0.0, 0.0))
+    with pytest.raises(UserError, match="columns"):
+        ancestral.sample_shards(model, 20, "shards")

@@ -1041,6 +1041,21 @@ def test_constant_columns_are_refused(tmp_path):
         load_data(write_csv(tmp_path / "a.csv", x))
 
 
+def test_columns_have_names_of_their_own_and_fit_the_examples(tmp_path):
+    with pytest.raises(
+        UserError, match=r"expected columns of different names in .*, got a twice; rename one"
+    ):
+        load_data(write_csv(tmp_path / "a.csv", numbers(), names=("a", "b", "a")))
+    with pytest.raises(UserError, match="a mean and a scale for each of 2 columns, got 1 means, 2 scales"):
+        Columns(names=("a", "b"), means=(0.0,), scales=(1.0, 1.0))
+    with pytest.raises(UserError, match="scales"):
+        Columns(names=("a",), means=(0.0,), scales=(0.0,))
+    rows = Batch(torch.zeros(4, 3))
+    with pytest.raises(UserError, match="a column for each value of an example, got 2 columns for table"):
+        Dataset(source="mine", spec=Spec(shape=(3,), levels=None), train=rows, validation=rows, test=rows,
+                columns=Columns(names=("a", "b")))  # fmt: skip
+
+
 def test_equal_rows_stay_together_and_splits_follow_the_content(tmp_path):
     x = np.tile(numbers(60), (4, 1))
     x[0], x[60] = 0.0, -0.0  # the same number

@@ -13,6 +13,7 @@ from PIL import Image
 from ancestral.media import (
     comparison,
     grid,
+    marginals,
     picture,
     to_pixels,
     with_key,
@@ -335,3 +336,14 @@ def test_films_have_all_their_pictures(tmp_path, kind):
         for i, shade in enumerate(shades):
             image.seek(i)
             assert np.abs(np.asarray(image.convert("RGB")).astype(int) - shade).max() <= 3
+
+
+def test_marginals_are_a_panel_for_each_column_and_table(tmp_path):
+    rows = torch.zeros(100, 8)
+    drawn = torch.ones(100, 8)
+    pixels = marginals(rows, drawn, names=["a"], series=("rows", "samples"))
+    blue, orange = (np.abs(pixels.astype(int) - color).sum(2) < 120 for color in SERIES[:2])
+    assert blue.any()
+    assert orange.any()
+    assert marginals(rows[:, :2]).shape[0] < marginals(rows).shape[0]  # a second line of panels
+    assert marginals(torch.zeros(5, 200)).shape == marginals(torch.zeros(5, 100)).shape

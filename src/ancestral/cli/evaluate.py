@@ -27,9 +27,9 @@ class Options:
     ]
     data: DataName = None
     measures: Annotated[tuple[str, ...], shown_as("[NAME [NAME ...]]")] = ()
-    """What to measure: likelihood, codes, reconstruction, latents, accuracy, all that apply if left out; of
-    samples, which takes minutes: samples (Fréchet and kernel distance, precision, recall, density, coverage,
-    label agreement, copies), score (CAS), rejection."""
+    """What to measure: likelihood, columns (of tables), codes, reconstruction, levels, latents, accuracy, all
+    that apply if left out; of samples, which takes minutes: samples (Fréchet and kernel distance, precision,
+    recall, density, coverage, label agreement, copies), score (CAS), rejection."""
     split: SplitName = "test"
     importance_samples: int = 0
     """k of the importance-weighted bound, for models with continuous latents; 0 leaves it out."""

@@ -54,6 +54,9 @@ class Dataset:
     """Of a table: what its columns are called, and how they were standardized."""
 
     def __post_init__(self) -> None:
+        if self.columns is not None and self.spec.shape != (len(self.columns.names),):
+            got = f"{len(self.columns.names)} columns for {self.spec.domain} {self.spec.shape}"
+            raise UserError(f"expected a column for each value of an example, got {got}", "name all or none")
         if not self.fingerprint:
             splits = {name: self.split(name) for name in SPLITS}
             object.__setattr__(self, "fingerprint", fingerprint(splits, self.spec.levels, self.classes))

@@ -43,7 +43,7 @@ def load_table(source: str, options: TableOptions) -> Dataset:
     Raises:
         UserError: there is no such file, it holds something else than numbers, or a split would be empty.
     """
-    name, path, table = _find(source)
+    path, table = _find(source)
     hashes, n = content_hashes(table.values), len(table.values)
     given = np.full(n, TRAIN, np.int8) if table.splits is None else table.splits
     remedy = "give more rows that differ: equal rows never stand in two splits"
@@ -65,8 +65,7 @@ def load_table(source: str, options: TableOptions) -> Dataset:
         by_hash = f"{share:.4g} of train, in the order of a hash of the values"
         made[split] = "the source's own" if own else by_hash
     return Dataset(
-        # A run is evaluated from anywhere.
-        source=source if name in BUNDLED else f"{TABLE}{path.resolve()}",
+        source=_absolute(source),
         spec=Spec(shape=(len(table.columns),), levels=None),
         train=Batch(columns.standardized(torch.from_numpy(x["train"]))),
         validation=Batch(columns.standardized(torch.from_numpy(x["validation"]))),
@@ -85,11 +84,11 @@ def load_rows(source: str, columns: Columns) -> Dataset:
     Raises:
         UserError: there is no such file, it holds something else than numbers, or its columns are others.
     """
-    name, path, table = _find(source)
+    _, table = _find(source)
     columns.check_same(Columns(names=table.columns))
     rows = Batch(columns.standardized(torch.from_numpy(table.values)))
     return Dataset(
-        source=source if name in BUNDLED else f"{TABLE}{path.resolve()}",
+        source=_absolute(source),
         spec=Spec(shape=(len(table.columns),), levels=None),
         train=rows,
         validation=rows[:0],
@@ -98,13 +97,23 @@ def load_rows(source: str, columns: Columns) -> Dataset:
     )
 
 
-def _find(source: str) -> tuple[str, Path, Table]:
-    """The name of a source without what says that it is a table, its path, and its rows."""
+def _find(source: str) -> tuple[Path, Table]:
+    """The path of a source, and its rows. Raises UserError for columns of the same name."""
     name = source.removeprefix(TABLE)
     path = Path(name).expanduser()
     if name in BUNDLED:
-        return name, path, Table(*BUNDLED[name]())
-    return name, path, _read_splits(path) if path.is_dir() else read_table(path)
+        table = Table(*BUNDLED[name]())
+    else:
+        table = _read_splits(path) if path.is_dir() else read_table(path)
+    if twice := [name for name in table.columns if table.columns.count(name) > 1]:
+        raise UserError(f"expected columns of different names in {path}, got {twice[0]} twice", "rename one")
+    return path, table
+
+
+def _absolute(source: str) -> str:
+    """The source as it is called from anywhere: a run is evaluated from there."""
+    name = source.removeprefix(TABLE)
+    return source if name in BUNDLED else f"{TABLE}{Path(name).expanduser().resolve()}"
 
 
 def _read_splits(folder: Path) -> Table:

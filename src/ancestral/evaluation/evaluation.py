@@ -124,7 +124,7 @@ def evaluate(
         for name in quality:
             QUALITY[name].check(drawn)
     examples = subject.with_own_labels(dataset.split(split, limit), dataset)
-    examined = Examined(network, examples, importance_samples, progress, measures, dataset)
+    examined = Examined(network, examples, importance_samples, progress, measures, dataset, split)
     started = time.perf_counter()
     results = []
     with torch.random.fork_rng(devices=[]):

@@ -59,6 +59,8 @@ class Examined:
     """Measures that were asked for by name; none if all are taken that draw nothing."""
     data: Dataset | None = None
     """The data set that they are of."""
+    split: str = "test"
+    """And which part of it."""
 
     def each(self, what: str, function: Callable[..., Tensor], *more: Tensor) -> Tensor:
         """``function`` of each batch and of the same part of ``more``, on the model's device."""

@@ -64,8 +64,8 @@ def score(
     Args:
         model: a model, a run or its directory, or a Hub name.
         data: a data set or its source; a run's own data if None.
-        split: ``train``, ``validation``, ``test`` or ``all``; test of a run's own data and all of a source,
-            a table's rows in their order, if None.
+        split: ``train``, ``validation``, ``test`` or ``all``. If None, all of a source that is named, a
+            table's rows in their order, and test of other data.
         importance_samples: k of the importance-weighted bound, of models that have one.
         preparation: how a source's data are prepared; as in the run, and to the model's spec, if None.
         limit: the first so many examples only.
@@ -84,10 +84,10 @@ def score(
         raise UserError(problem, "ancestral models lists which have one")
     subject.check_trained()
     network.check_importance_samples(importance_samples)
-    if isinstance(data, str) and split is None and preparation is None:
-        dataset, split = subject.whole(data), "all"
-    else:
-        dataset, split = subject.dataset(data, preparation), split or "test"
+    named = isinstance(data, str)
+    whole = named and split is None and preparation is None
+    dataset = subject.whole(str(data)) if whole else subject.dataset(data, preparation)
+    split = split or ("all" if named else "test")
     examples = replace(dataset.split(split, limit), labels=None)
 
     def each() -> Iterator[Tensor]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ancestral.batch import Batch
+from ancestral.columns import Columns
 from ancestral.configuration import Configuration, Count, Natural
 from ancestral.errors import UserError
 from ancestral.evaluation.rejection import KEEP, Gate, candidates, check_gate, check_keep, surest
@@ -67,6 +68,8 @@ class Manifest(Configuration):
     weights: str
     """Checksum of its weights."""
     spec: Spec
+    columns: Columns | None = None
+    """Of a table, whose rows are as a file has them."""
 
     @property
     def shards(self) -> int:
@@ -218,6 +221,7 @@ def sample_shards(
         model=name_of(type(network)),
         weights=_checksum(network),
         spec=network.spec,
+        columns=network.columns,
     )
     out = Path(out)
     begin(out, manifest, _check_same)

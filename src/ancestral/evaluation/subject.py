@@ -101,8 +101,6 @@ class Subject:
         if isinstance(data, str):
             chosen = preparation or (self.run.preparation if self.run else preparation_of(data)())
             dataset = load_data(data, chosen.fitted(self.model.spec))
-            if self.model.columns is not None and dataset.columns is not None and preparation is None:
-                dataset = dataset.standardized_as(self.model.columns)
         elif data is not None:
             dataset = data
         elif self.run is not None:
@@ -112,6 +110,11 @@ class Subject:
                 f"expected data, got none, and a {type(self.model).__name__} without its run has none",
                 "name them with --data",
             )
+        if self.model.columns is not None and dataset.columns is not None:
+            dataset = dataset.standardized_as(self.model.columns)
+        elif dataset.columns is not None and isinstance(data, str):
+            problem = f"expected a model that was trained on a table's columns for {data}, got another"
+            raise UserError(problem, "train it on a table, or give rows in its units as a Dataset")
         check_fit(self.model.spec, dataset)
         return dataset
 

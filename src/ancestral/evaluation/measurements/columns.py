@@ -1,18 +1,17 @@
-"""What a table's rows and samples have in common, column by column; and a Gaussian to compare with."""
+"""What a table's rows and samples have in common, column by column."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.distributions import MultivariateNormal
 
 from ancestral import media
-from ancestral.data import Dataset
-from ancestral.evaluation.batches import batches
+from ancestral.batch import Batch
 from ancestral.evaluation.measurement import Examined, Result
 from ancestral.figures import Figure
 from ancestral.measures import kolmogorov_smirnov
 from ancestral.model import Model
+from ancestral.progress import watched
 
 _DRAWN = 10_000
 """Samples at most."""
@@ -21,6 +20,8 @@ _SHOWN = 2000
 _NAMED = 20
 """Columns up to which each has a figure of its own."""
 _FLOORS = 3
+_PART = 1000
+"""Rows drawn at once: what a flow draws one column after another costs as much for few."""
 _DISTANCE = "Kolmogorov-Smirnov distance"
 
 
@@ -30,18 +31,24 @@ def applies(model: Model) -> bool:
 
 
 def measure(examined: Examined) -> Result:
-    """How far the marginals of samples are from the rows', and the likelihood of a Gaussian."""
+    """How far the marginals of samples are from the rows'."""
     data = examined.data
     assert data is not None
     real = examined.some(_DRAWN).x.cpu()
     drawn = _samples(examined, len(real))
+    finite = drawn.isfinite().all(1)
+    drawn, lost = drawn[finite], int((~finite).sum())
+    if not len(drawn):
+        return Result(left_out=["No samples to measure columns of: all are beyond all floats."])
+    # Rows that are no part of those that are measured, as many.
+    train = data.train.x
+    others = train if examined.split in ("validation", "test") and len(train) >= len(real) else train[:0]
     names = data.columns.names if data.columns else [f"x{i + 1}" for i in range(real.shape[1])]
-    gaussian = _gaussian(examined, data)
-    sorry = "No Gaussian to compare with: columns follow from others, or training rows are few."
-    shown = [data.columns.restored(x[:_SHOWN]) if data.columns else x[:_SHOWN] for x in (real, drawn)]
+    few = (Batch(x).some(_SHOWN).x for x in (real, drawn))
+    shown = [data.columns.restored(x) if data.columns else x for x in few]
     return Result(
-        figures=[*gaussian, *_marginals(real, drawn, data.train.x, names)],
-        left_out=[] if gaussian else [sorry],
+        figures=_marginals(real, drawn, others, names),
+        left_out=[f"{lost:,} samples beyond all floats are left out of the columns."] if lost else [],
         pictures={
             "pairs": lambda: media.comparison(
                 examined.model.spec, *shown, names=names, series=("rows", "samples")
@@ -53,16 +60,17 @@ def measure(examined: Examined) -> Result:
 
 def _samples(examined: Examined, n: int) -> Tensor:
     model = examined.model
-    parts = batches(n, "samples", device=model.device, show=examined.progress, dims=model.spec.dims)
-    return torch.cat([model.sample(part.stop - part.start).cpu() for part in parts])[:n]
+    firsts = watched(range(0, n, _PART), "samples", show=examined.progress)
+    return torch.cat([model.sample(min(_PART, n - first)).cpu() for first in firsts])
 
 
-def _marginals(real: Tensor, drawn: Tensor, train: Tensor, names: Sequence[str]) -> list[Figure]:
+def _marginals(real: Tensor, drawn: Tensor, others: Tensor, names: Sequence[str]) -> list[Figure]:
     distances = kolmogorov_smirnov(real, drawn)
     floors = [
-        float(kolmogorov_smirnov(real, train[torch.randperm(len(train))[: len(real)]]).mean())
-        for _ in range(_FLOORS)
+        float(kolmogorov_smirnov(real, others[torch.randperm(len(others))[: len(real)]]).mean())
+        for _ in range(_FLOORS if len(others) else 0)
     ]
+    floor = f"other rows {sum(floors) / len(floors):.3f}; " if floors else ""
     worst = int(distances.argmax())
     mean = Figure(
         id="marginals",
@@ -70,44 +78,20 @@ def _marginals(real: Tensor, drawn: Tensor, train: Tensor, names: Sequence[str])
         value=float(distances.mean()),
         quantity=f"{_DISTANCE} of marginals",
         better="lower",
-        floor=(min(floors), max(floors)),
-        note=f"mean of {len(names)} columns, {len(real):,} samples; other rows {sum(floors) / _FLOORS:.3f}; "
-        f"largest {distances[worst]:.3f}, of {names[worst]}",
+        floor=(min(floors), max(floors)) if floors else None,
+        note=f"mean of {len(names)} columns, {len(drawn):,} samples; {floor}largest {distances[worst]:.3f}, "
+        f"of {names[worst]}",
     )
     if len(names) > _NAMED:
         return [mean]
     each = [
         Figure(
-            id=f"marginal_{name}",
+            id=f"marginal_{i}",
             name=f"{_DISTANCE} of {name}",
             value=float(distance),
             quantity=f"{_DISTANCE} of {name}",
             better="lower",
         )
-        for name, distance in zip(names, distances, strict=True)
+        for i, (name, distance) in enumerate(zip(names, distances, strict=True), 1)
     ]
     return [mean, *each]
-
-
-def _gaussian(examined: Examined, data: Dataset) -> list[Figure]:
-    """The negative log-likelihood of the Gaussian of the mean and covariance of training rows."""
-    train = data.train.x.double()
-    if len(train) < 2:
-        return []
-    covariance = train.T.cov().reshape(train.shape[1], -1)
-    factor, failed = torch.linalg.cholesky_ex(covariance)
-    if failed or float((factor.diagonal() / covariance.diagonal().sqrt()).min()) < 1e-5:
-        return []
-    gaussian = MultivariateNormal(train.mean(0), scale_tril=factor)
-    nats = -gaussian.log_prob(examined.examples.x.double()) - data.log_determinant
-    return [
-        Figure.of_nats(
-            "nll_gaussian",
-            "negative log-likelihood of a Gaussian",
-            nats,
-            examined.model.spec,
-            quantity="negative log-likelihood of a Gaussian",
-            kind="exact",
-            note="of the mean and covariance of training rows",
-        )
-    ]
