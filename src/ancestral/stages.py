@@ -115,9 +115,11 @@ class Stage:
     measured: bool = False
     """Whether samples are measured while the stage trains, where the data have classes: of models whose loss
     tells nothing of them."""
-    watch: Callable[[Mapping[str, float]], Sequence[str]] | None = None
-    """Given what was logged, means of terms or measures of samples: signs of trouble, a sentence each that
-    says what helps. Each is said once."""
+    watch: Callable[[Mapping[str, float], float], Sequence[str]] | None = None
+    """Given what was logged, means of terms or measures of samples, and the share of the steps that are done:
+    signs of trouble, a sentence each that says what helps. A process says each once."""
+    compiles: bool = True
+    """Whether the losses can be compiled, which those that differentiate a gradient cannot."""
     optional: bool = False
     """Whether the model can do without (a classifier that only sorts samples)."""
     needs: tuple[str, ...] | None = None

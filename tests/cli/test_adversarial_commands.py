@@ -44,7 +44,12 @@ def test_samples_are_films_too(call):
         ("--format webp", "expected --interpolate with the format webp or gif, got none, webp"),
         ("--interpolate 1", "expected at least 2 latents, 1 sample and 1 step, got 1 latents"),
         ("--interpolate 2 --format npz", "expected --interpolate with the format webp or gif, got 2, npz"),
-        ("--interpolate 2 --top-k 3", "expected no top_k of a film"),
+        (
+            "--interpolate 2 --format shards",
+            "expected --interpolate with the format webp or gif, got 2, shards",
+        ),
+        ("--interpolate 2 --keep 0.5", "expected no keep for a film"),
+        ("--interpolate 2 --top-k 3", "expected no top-k for a film"),
     ):
         status, _, errors = call(f"sample RUNS/gan {wrong} --out .")
         assert (status, errors.count("\n")) == (2, 1)

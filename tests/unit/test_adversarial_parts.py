@@ -9,7 +9,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from ancestral.errors import UserError
 from ancestral.nn.adversarial import GAMES, smoothed
-from ancestral.nn.augmentation import DifferentiableAugmentation, _shifted
+from ancestral.nn.augmentation import DifferentiableAugmentation, _colored, _cut, _shifted
 from ancestral.nn.gradient_penalty import lipschitz_penalty, zero_centered_penalty
 from ancestral.nn.historical import HistoricalAverage
 from ancestral.nn.minibatch import MinibatchDiscrimination
@@ -181,6 +181,7 @@ def test_historical_averaging_is_the_distance_from_the_mean_of_all_weights():
     for step, value in enumerate((1.0, 2.0, 6.0)):
         nn.init.constant_(module.weight, value)
         distance = average(torch.tensor(step))
+        assert torch.equal(distance, average(torch.tensor(step)))  # a step that comes again counts once
     assert float(distance.detach()) == pytest.approx((6 - 3) ** 2)
     distance.backward()
     assert float(module.weight.grad) == pytest.approx(2 * (6 - 3))
@@ -214,6 +215,20 @@ def test_a_shift_moves_all_of_an_image_and_its_gradient_along():
     assert len(seen) == 9
     y.sum().backward()
     assert torch.equal(x.grad[0, 0, 1:-1, 1:-1], torch.ones(6, 6))
+
+
+def test_a_cut_is_half_of_each_side_and_colors_keep_what_they_should():
+    torch.manual_seed(0)
+    for side in (8, 16, 9):
+        cut = (_cut(torch.ones(200, 1, side, side)) == 0)[:, 0]
+        rows, columns = cut.any(2).sum(1), cut.any(1).sum(1)
+        assert int(rows.max()) == int(columns.max()) == -(-side // 2)  # less at an edge
+    x = torch.rand(500, 3, 4, 4)
+    gray, brighter = x.mean(1, keepdim=True).expand_as(x), _colored(torch.zeros(500, 3, 4, 4))
+    assert float(brighter.abs().max()) <= 0.5  # brightness alone, where all values are equal
+    assert bool((brighter == brighter[:, :1, :1, :1]).all())
+    colored = _colored(gray)
+    torch.testing.assert_close(colored, colored[:, :1].expand_as(x))  # gray stays gray
 
 
 def rolled(image, down, right):

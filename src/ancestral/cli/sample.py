@@ -14,7 +14,7 @@ from ancestral.errors import UserError
 from ancestral.sampling import Sampling
 
 _MOST_COLUMNS = 16
-FILMS = ("webp", "gif")
+_FILMS = ("webp", "gif")
 _MOST_ON_SHEET = 1024
 
 
@@ -63,14 +63,14 @@ def main(arguments: list[str]) -> None:
         "progress": True,
     }
     where, name = folder(options.run, options.out), _name(options)
+    if options.interpolate or options.format in _FILMS:
+        print(_film(model, options, where / name))
+        return
     kind: Any = options.format
     if kind == "auto":
         kind = "sheet" if options.n <= _MOST_ON_SHEET else "shards"
     if kind == "shards":
         _sample_shards(model, options, options.out or where / name, how)
-        return
-    if options.interpolate or kind in FILMS:
-        print(_film(model, options, where / name))
         return
     x, labels = sample(model, options.n, options.labels, **how)
     columns, heads = _by_class(model, options.n, labels, len(options.labels))
@@ -85,13 +85,14 @@ def _film(model: Any, options: Options, path: Path) -> Path:
     from ancestral.media import picture, write_film
 
     kind = "webp" if options.format == "auto" else options.format
-    if kind not in FILMS or not options.interpolate:
+    if kind not in _FILMS or not options.interpolate:
         problem = (
             f"expected --interpolate with the format webp or gif, got {options.interpolate or 'none'}, {kind}"
         )
         raise UserError(problem, "try --interpolate 4")
-    if unfit := {*options.sampling.changes()} - {"temperature"}:
-        raise UserError(f"expected no {min(unfit)} of a film, got one", "leave it out")
+    unfit = {*options.sampling.changes()} - {"temperature"} | ({"keep"} if options.keep != 1 else set())
+    if unfit:
+        raise UserError(f"expected no {min(unfit).replace('_', '-')} for a film, got one", "leave it out")
     how: dict[str, Any] = {"temperature": options.sampling.temperature, "seed": options.seed}
     frames = film(model, options.n, options.labels, stops=options.interpolate, **how, progress=True)
     pictures = [picture(model.spec, frame) for frame in frames]

@@ -150,9 +150,10 @@ def _chosen(network: Model, measures: Sequence[str]) -> tuple[list[str], list[st
     """The measurements of a model, and the measures of its samples."""
     able = [name for name, measurement in MEASUREMENTS.items() if measurement.applies(network)]
     if not measures:
-        # Of images of a model without a likelihood nothing else tells.
+        # Of images of a model without a likelihood nothing else tells; features are those of a classifier.
         silent = network.likelihood == "none" and isinstance(network, Decodes)
-        return able, ["samples"] if silent and network.spec.domain == "image" else []
+        able_to_show = network.spec.domain == "image" and network.spec.classes > 1
+        return able, ["samples"] if silent and able_to_show else []
     if wrong := [name for name in measures if name in MEASUREMENTS and name not in able]:
         problem = f"expected a model of which {wrong[0]} can be measured, got {type(network).__name__}"
         raise UserError(problem, "leave it out of --measures")

@@ -88,7 +88,10 @@ def _cut(x: Tensor) -> Tensor:
         torch.arange(side, device=x.device) - torch.randint(side, (n, 1), device=x.device)
         for side in (height, width)
     )
-    inside = (rows.abs() * 4 <= height).view(n, 1, height, 1) & (columns.abs() * 4 <= width).view(
-        n, 1, 1, width
-    )
+    inside = _near(rows, height).view(n, 1, height, 1) & _near(columns, width).view(n, 1, 1, width)
     return x.masked_fill(inside, 0.0)
+
+
+def _near(distances: Tensor, side: int) -> Tensor:
+    """Which places are in the half of a side around the middle of what is cut."""
+    return (4 * distances >= -side) & (4 * distances < side)

@@ -11,7 +11,7 @@ class MinibatchDiscrimination(nn.Module):
 
     :math:`o_b(x_i) = \sum_{j \ne i} e^{-\lVert M_{ib} - M_{jb} \rVert_1} + \beta_b` with :math:`M_i = f(x_i)
     T`; columns of T have norm e^s, s learned, and the biases start at -1 (the authors' code). The batch is
-    that of all processes.
+    that of all processes in training.
 
     Args:
         inputs: features f of an example.
@@ -29,7 +29,9 @@ class MinibatchDiscrimination(nn.Module):
         """``(N, inputs)`` to ``(N, kernels)``."""
         scale = self.log_scale.exp() / self.weight.norm(dim=0).clamp(min=1e-12)
         m = torch.einsum("ni,ikd->nkd", x, self.weight * scale)
-        everyone, first = gathered_rows(m)
+        m = m.float() if m.dtype in (torch.bfloat16, torch.float16) else m
+        # One process evaluates alone.
+        everyone, first = gathered_rows(m) if self.training else (m, 0)
         distance = (m.unsqueeze(1) - everyone.unsqueeze(0)).abs().sum(3)  # (N, M, kernels)
         itself = torch.arange(len(m), device=m.device) + first
         near = (-distance).exp().scatter(1, itself.view(-1, 1, 1).expand(-1, 1, distance.shape[2]), 0.0)

@@ -94,8 +94,7 @@ class _AllReduce(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone()
-        dist.all_reduce(total)
+        total: Tensor = _AllReduce.apply(gradients[0])  # which can be differentiated again
         return total
 
 

@@ -178,6 +178,9 @@ class Trainer:
             if self.optimizations[stage.name].keep_best and not len(self.data.validation):
                 problem = f"expected examples to validate stage {stage.name} on, got none"
                 raise UserError(problem, f"leave --{stage.name}.keep-best out")
+            if self.optimizations[stage.name].keep_best and stage.measured:
+                problem = f"expected a stage whose loss tells which weights are best, got {stage.name}"
+                raise UserError(problem, f"leave --{stage.name}.keep-best out")
             if self.optimizations[stage.name].keep_best and self.is_sharded(stage):
                 problem = (
                     f"expected a stage with whole weights to keep the best of, got {stage.name}, sharded"
@@ -393,6 +396,11 @@ class Trainer:
             if self._leads:
                 print(f"not compiling the step of stage {stage.name}, so slower: it is sharded", flush=True)
             return loss
+        if not stage.compiles:
+            if self._leads:
+                what = "its loss differentiates a gradient"
+                print(f"not compiling the step of stage {stage.name}, so slower: {what}", flush=True)
+            return loss
         compiles = can_compile(self.fabric.device)
         if self._leads and compiles:
             avoid = f"--{stage.name}.no-compile does without"
@@ -497,7 +505,7 @@ class Trainer:
             }
             extra = rates | {"steps_per_second": work.steps / elapsed, "seconds": self._seconds}
             self.journal.write(work.stage.name, done, "train", means | extra, steps=steps)
-            for sign in work.signs(means):
+            for sign in work.signs(means, done):
                 print(f"step {done}: {sign}", flush=True)
         work.sums, work.steps = {}, 0
 
@@ -650,7 +658,7 @@ class Trainer:
         self.monitor.classifier.to(work.device)
         values = self.monitor(self.model)
         self.journal.write(work.stage.name, step, "samples", values, steps=work.optimization.steps)
-        for sign in work.signs(values):
+        for sign in work.signs(values, step):
             print(f"step {step}: {sign}", flush=True)
 
     @torch.no_grad()

@@ -51,8 +51,8 @@ def measure(examined: Examined) -> Result:
 def _of_samples(model: Decodes) -> dict[str, Callable[[], Pixels]]:
     """Between drawn latents; and where the model draws by class, a row of the same latents in each class."""
     z, classes = model.draw_latents(2 * _ROWS, Sampling()), min(model.sample_classes, MOST_CLASSES)
-    labels = torch.arange(2 * _ROWS, device=z.device) % model.sample_classes if classes else None
-    pictures = {"interpolations": lambda: _between(model, z, None if labels is None else labels[::2])}
+    labels = torch.arange(_ROWS, device=z.device) % model.sample_classes if classes else None
+    pictures = {"interpolations": lambda: _between(model, z, labels)}
     if classes:
         same = z[: min(classes, len(z))]
         given = torch.arange(classes, device=z.device)

@@ -5,11 +5,12 @@ An example is a sample of g alone: there is no likelihood, and quality is measur
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import one_hot
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ancestral.batch import Batch
 from ancestral.capabilities import Decodes
@@ -19,7 +20,8 @@ from ancestral.model import Model
 from ancestral.nn.adversarial import GAMES, GameName, accuracy
 from ancestral.nn.augmentation import DifferentiableAugmentation
 from ancestral.nn.gradient_penalty import lipschitz_penalty, zero_centered_penalty
-from ancestral.nn.normalization import world_size
+from ancestral.nn.minibatch import MinibatchDiscrimination
+from ancestral.nn.normalization import ConditionalBatchNorm, world_size
 from ancestral.recipe import Updates
 from ancestral.sampling import Sampling, single
 from ancestral.spec import Spec
@@ -28,13 +30,11 @@ from ancestral.stages import Loss, Phase, Progress, Stage
 PenaltyName = Literal["none", "lipschitz", "r1", "r1-r2"]
 Noise = Literal["normal", "uniform", "uniform-positive", "uniform-of-variance-1"]
 
-_SATURATED, _COLLAPSED = 0.98, 0.5
-"""An accuracy of the critic, and a diversity of samples beside real ones, beyond which something is wrong."""
-_ENDS: dict[str, tuple[float, float]] = {
-    "uniform": (-1.0, 1.0),
-    "uniform-positive": (0.0, 1.0),
-    "uniform-of-variance-1": (-(3.0**0.5), 3.0**0.5),
-}
+_SATURATED, _COLLAPSED, _BEGINNING = 0.98, 0.5, 0.2
+"""An accuracy of the critic, and a diversity of samples beside real ones, beyond which something is wrong;
+and the share of the steps in which it need not be."""
+_REACH = {"uniform": 1.0, "uniform-positive": 0.5, "uniform-of-variance-1": 3.0**0.5}
+"""How far each kind of uniform noise reaches from its middle."""
 
 
 class Adversarial(Decodes):
@@ -65,7 +65,8 @@ class Adversarial(Decodes):
         penalty_weight: NonNegative = 10.0
         """Weight of the penalty."""
         penalty_every: Count = 1
-        """Steps from one penalty to the next, which then weighs as many times more."""
+        """Steps from one penalty to the next, which then weighs as many times more; the critic's learning
+        rate and betas stay."""
         critic_updates: Count = 1
         """Updates of the critic, each with a batch of its own, before one of the generator."""
         augmentation: Literal["none", "fixed", "adaptive"] = "none"
@@ -74,18 +75,35 @@ class Adversarial(Decodes):
         dequantize: bool = False
         """Add uniform noise of a level's width to real examples, where generated ones have no levels."""
 
+    augmentation: DifferentiableAugmentation | None
+
     def __init__(self, config: Any, spec: Spec) -> None:
         super().__init__(config, spec)
-        if config.augmentation != "none" and len(spec.shape) != 3:
+        self.augmentation, how = None, config.augmentation
+        if how == "none":
+            return
+        if len(spec.shape) != 3:
             problem = f"expected images (C, H, W) to augment, got shape {spec.shape}"
             raise UserError(problem, "leave --model.augmentation out")
-        self.augmentation = DifferentiableAugmentation(0.0 if config.augmentation == "adaptive" else 1.0)
+        if how == "adaptive" and not GAMES[config.loss].signed:
+            problem = f"expected a critic of logits to adapt to, got the loss {config.loss}"
+            raise UserError(problem, "choose --model.augmentation fixed")
+        self.augmentation = DifferentiableAugmentation(0.0 if how == "adaptive" else 1.0)
 
-    sampling_options: ClassVar[frozenset[str]] = frozenset({"temperature"})
+    def check_game(self) -> None:
+        """Raise UserError for a penalty on a critic that looks at examples together."""
+        together = (_BatchNorm, ConditionalBatchNorm, MinibatchDiscrimination)
+        mixes = [type(m).__name__ for m in self.critic.modules() if isinstance(m, together)]
+        if self.config.penalty != "none" and mixes:
+            problem = (
+                f"expected a critic that takes examples one by one for a penalty, got one with {mixes[0]}"
+            )
+            raise UserError(problem, "choose another norm of the critic, or no penalty")
 
     def stages(self) -> tuple[Stage, ...]:
         """One stage: the critic's phase, now and then its penalty's, the generator's."""
-        config, critic = self.config, (self.critic, self.augmentation)
+        config = self.config
+        critic = (self.critic,) if self.augmentation is None else (self.critic, self.augmentation)
         phases = [Phase("critic", critic, repeat=config.critic_updates)]
         if config.penalty != "none" and config.penalty_every > 1:
             phases.append(
@@ -100,19 +118,22 @@ class Adversarial(Decodes):
                 initial=self.initial_examples,
                 averaged=(self.generator,),
                 watch=self.watch,
+                compiles=config.penalty == "none",  # whose gradient is differentiated again
                 measured=True,
             ),
         )
 
     @staticmethod
-    def watch(values: Mapping[str, float]) -> list[str]:
-        """Signs of a game that goes wrong, each with what helps."""
-        signs = []
+    def watch(values: Mapping[str, float], share: float) -> list[str]:
+        """Signs of a game that goes wrong, each with what helps; not at the beginning, where all look so."""
+        signs: list[str] = []
+        if share < _BEGINNING:
+            return signs
         if values.get("critic_accuracy", 0.0) > _SATURATED:
             signs.append(
                 "the critic takes nearly all examples for what they are, and may teach the generator nothing "
-                "any more: try --model.penalty r1, a lower learning rate of the critic, or "
-                "--model.augmentation adaptive if images are few"
+                "any more: try --model.penalty r1 (with --model.critic-norm none), a lower learning rate of "
+                "the critic, or --model.augmentation adaptive if images are few"
             )
         if values.get("diversity", 1.0) < _COLLAPSED:
             signs.append(
@@ -128,10 +149,15 @@ class Adversarial(Decodes):
 
     def judge(self, x: Tensor, labels: Tensor | None) -> Tensor:
         """The critic's values of examples, which training augments, ``(N,)``."""
-        if self.training and self.config.augmentation != "none":
-            x = self.augmentation(x)
-        values: Tensor = self.critic(x, labels)
-        return values
+        values: Tensor = self.critic(self.seen(x), None if labels is None else labels.long())
+        return values.to(x.dtype)
+
+    def seen(self, x: Tensor) -> Tensor:
+        """What the critic sees of examples: augmented ones in training, if so configured."""
+        if self.augmentation is None or not self.training:
+            return x
+        changed: Tensor = self.augmentation(x)
+        return changed
 
     def start(self, batch: Batch) -> None:
         """Set weights from the first examples."""
@@ -140,22 +166,23 @@ class Adversarial(Decodes):
         """What a phase minimizes, with the critic's mean values of real and generated examples."""
         real, labels, game = self.real(batch.x), self._labels(batch), GAMES[self.config.loss]
         if phase == "generator":
-            fake = self.generator(self._latents(len(real)), labels)
+            fake = self.generate(self._latents(len(real)), labels)
             f = self.judge(fake, labels)
             r = self.judge(real, labels) if game.relativistic else f
             return Loss(game.generator(f, r))
         with torch.no_grad():
-            fake = self.generator(self._latents(len(real)), labels)
+            fake = self.generate(self._latents(len(real)), labels)
         if phase == "penalty":
             penalty = self._penalty(real, fake, labels)
-            weight = self.config.penalty_weight * self.config.penalty_every
+            # As much as in all updates of the critic since the last one.
+            weight = self.config.penalty_weight * self.config.penalty_every * self.config.critic_updates
             return Loss(weight * penalty, {"penalty": penalty.detach()})
         r, f = self.judge(real, labels), self.judge(fake, labels)
         total = self.critic_loss(r, f)
         terms = {"real": r.mean().detach(), "generated": f.mean().detach()}
-        if GAMES[self.config.loss].signed:
+        if game.signed:
             terms["accuracy"] = accuracy(r, f)
-        if self.config.augmentation == "adaptive":
+        if self.augmentation is not None and self.config.augmentation == "adaptive":
             if self.training:
                 self.augmentation.adapt(r.detach(), len(r) * world_size())
             terms["augmentation"] = self.augmentation.p.clone()
@@ -190,11 +217,21 @@ class Adversarial(Decodes):
         return batch.labels if self.sample_classes else None
 
     def _latents(self, n: int, generator: Generator | None = None) -> Tensor:
-        places: dict[str, Any] = {"device": self.device, "dtype": self.dtype, "generator": generator}
-        if self.config.noise == "normal":
-            return torch.randn(n, self.config.latents, **places)
-        low, high = _ENDS[self.config.noise]
-        return low + (high - low) * torch.rand(n, self.config.latents, **places)
+        """Around 0."""
+        return noise(
+            self.config.noise,
+            n,
+            self.config.latents,
+            device=self.device,
+            dtype=self.dtype,
+            generator=generator,
+        )
+
+    def generate(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """The generator's examples of latents around 0, as the spec scales them."""
+        given = z + 0.5 if self.config.noise == "uniform-positive" else z
+        x: Tensor = self.generator(given, None if labels is None else labels.long())
+        return x.to(z.dtype)
 
     def draw_latents(self, n: int, options: Sampling, generator: Generator | None = None) -> Tensor:
         """See ``Decodes.draw_latents``; the temperature scales them."""
@@ -205,7 +242,7 @@ class Adversarial(Decodes):
         generator: Generator | None, progress: Callable[[float], None],
     ) -> Tensor:  # fmt: skip
         """See ``Model.draw``: latents, through the generator."""
-        return self._to_examples(self.generator(self.draw_latents(n, options, generator), labels))
+        return self._to_examples(self.generate(self.draw_latents(n, options, generator), labels))
 
     @torch.no_grad()
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -213,15 +250,36 @@ class Adversarial(Decodes):
         if z.dim() != 2 or z.shape[1] != self.config.latents:
             problem = f"expected latents (N, {self.config.latents}), got {tuple(z.shape)}"
             raise UserError(problem, "give what draw_latents gives")
-        if self.sample_classes:
-            if labels is None:
-                raise UserError("expected the classes of the latents, got none", "give labels")
+        if labels is not None:
             self.check_labels(labels, len(z))
             labels = labels.to(self.device)
-        return self._to_examples(self.generator(z.to(self.device, self.dtype), labels))
+        elif self.sample_classes:
+            raise UserError("expected the classes of the latents, got none", "give labels")
+        return self._to_examples(self.generate(z.to(self.device, self.dtype), labels))
 
     def _to_examples(self, y: Tensor) -> Tensor:
-        return y.float() if self.spec.levels is None else self.spec.unscale(y)
+        levels = self.spec.levels
+        if levels is None:
+            return y.float()
+        if not self.config.dequantize:
+            return self.spec.unscale(y)
+        return ((y + 1) * (levels / 2)).floor().clamp(0, levels - 1).to(self.spec.dtype)
+
+
+def noise(
+    kind: Noise,
+    n: int,
+    latents: int,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Draws of a distribution of latents, moved to lie around 0, ``(n, latents)``."""
+    places: dict[str, Any] = {"device": device, "dtype": dtype, "generator": generator}
+    if kind == "normal":
+        return torch.randn(n, latents, **places)
+    return _REACH[kind] * (2 * torch.rand(n, latents, **places) - 1)
 
 
 def both(**updates: Any) -> dict[str, Updates]:

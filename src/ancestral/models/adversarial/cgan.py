@@ -18,21 +18,21 @@ from ancestral.spec import Spec
 
 
 class DenseGenerator(nn.Module):
-    """z and the class each pass a rectified layer of their own, then a joint one."""
+    """z and the class each pass a rectified layer of their own, then a joint one, with dropout between."""
 
-    def __init__(self, latents: int, widths: tuple[int, int, int], spec: Spec) -> None:
+    def __init__(self, latents: int, widths: tuple[int, int, int], dropout: float, spec: Spec) -> None:
         super().__init__()
         z, y, joint = widths
         self.classes = spec.classes
         self.z, self.y = nn.Linear(latents, z), nn.Linear(spec.classes, y)
-        self.joint = nn.Linear(z + y, joint)
+        self.dropout, self.joint = nn.Dropout(dropout), nn.Linear(z + y, joint)
         self.output = nn.Sequential(nn.Linear(joint, spec.dims), output_of(spec), nn.Unflatten(1, spec.shape))
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """``(N, latents)`` and classes ``(N,)`` to ``(N, *shape)``."""
         given = given_classes(labels, self.classes, z)
         h = torch.cat([self.z(z), self.y(given)], 1).relu()
-        x: Tensor = self.output(self.joint(h).relu())
+        x: Tensor = self.output(self.dropout(self.joint(self.dropout(h)).relu()))
         return x
 
 
@@ -132,11 +132,12 @@ class Dense(Configuration):
     )
     """Maxout units and their pieces in the critic's layers: of the example, of the class, of both."""
     dropout: Share = 0.5
-    """Dropout of the critic."""
+    """Dropout of both networks."""
 
     def build(self, latents: int, spec: Spec) -> tuple[nn.Module, nn.Module]:
         """Generator and critic."""
-        return DenseGenerator(latents, self.widths, spec), DenseCritic(self.critic, self.dropout, spec)
+        generator = DenseGenerator(latents, self.widths, self.dropout, spec)
+        return generator, DenseCritic(self.critic, self.dropout, spec)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +225,7 @@ class ConditionalGAN(Adversarial):
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__(config, spec)
         self.generator, self.critic = config.architecture.build(config.latents, spec)
+        self.check_game()
 
     @property
     def sample_classes(self) -> int:

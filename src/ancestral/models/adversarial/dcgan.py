@@ -36,7 +36,9 @@ class Generator(nn.Module):
             nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False)
             for before, after in pairwise(widths)
         )
-        self.doubling.append(nn.ConvTranspose2d(widths[-1], spec.shape[0], 4, stride=2, padding=1))
+        self.doubling.append(
+            nn.ConvTranspose2d(widths[-1], spec.shape[0], 4, stride=2, padding=1, bias=False)
+        )
         self.output = output_of(spec)
         _initialize(self)
 
@@ -63,9 +65,9 @@ class Critic(nn.Module):
         self.halving, self.norms = nn.ModuleList(), nn.ModuleList()
         for i in range(scales):
             normalized = norm == "batch" and i > 0
-            self.halving.append(
-                nn.Conv2d(widths[i], widths[i + 1], 4, stride=2, padding=1, bias=not normalized)
-            )
+            # Spectral norm is later networks', which have biases.
+            bias = norm != "batch"
+            self.halving.append(nn.Conv2d(widths[i], widths[i + 1], 4, stride=2, padding=1, bias=bias))
             self.norms.append(BatchNorm(widths[i + 1]) if normalized else nn.Identity())
         features = widths[-1] * grid[0] * grid[1]
         self.output = nn.Linear(features, 1)
@@ -112,7 +114,9 @@ def check_images(spec: Spec, scales: int) -> None:
 class DCGAN(Adversarial):
     """Strided convolutions each way, batch normalization everywhere but at the images and the critic's value.
 
-    As in the authors' Torch code, with kernels of 4x4 where their paper's have 5x5. With classes, the
+    As in the authors' Torch code, with kernels of 4x4 where their paper's have 5x5; biases are where neither
+    normalization nor the authors leave them out: at the critic's value. Each batch trains both sides, and no
+    weight decays, where their code for faces trains one side at a time with an L2 penalty. With classes, the
     generator's batch normalization is conditional and the critic has a projection head; with another loss,
     norm and penalty it is the network of later papers (the recipes).
 
@@ -198,6 +202,7 @@ class DCGAN(Adversarial):
         self.generator = Generator(config.latents, config.width, config.scales, spec, self.sample_classes)
         sizes = config.critic_width, config.scales, config.critic_norm
         self.critic = Critic(*sizes, spec, self.sample_classes)
+        self.check_game()
 
     @property
     def sample_classes(self) -> int:

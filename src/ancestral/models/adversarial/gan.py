@@ -129,6 +129,7 @@ class GAN(Adversarial):
         self.generator = Generator(config.latents, config.width, spec)
         dropouts = config.input_dropout, config.dropout
         self.critic = Critic(config.critic_width, config.pieces, *dropouts, spec)
+        self.check_game()
 
     def start(self, batch: Batch) -> None:
         """Let the generator's images begin around the mean of real ones."""

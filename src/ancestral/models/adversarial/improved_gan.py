@@ -13,7 +13,7 @@ from ancestral.batch import Batch
 from ancestral.capabilities import Classifies
 from ancestral.configuration import Depth, NonNegative, Range, Share, Width
 from ancestral.errors import UserError
-from ancestral.models.adversarial.base import Adversarial, Noise, both, output_of
+from ancestral.models.adversarial.base import Adversarial, Noise, both, noise, output_of
 from ancestral.models.adversarial.dcgan import check_images
 from ancestral.nn.adversarial import smoothed
 from ancestral.nn.historical import HistoricalAverage
@@ -28,28 +28,30 @@ from ancestral.stages import Loss, Progress
 class Generator(nn.Module):
     """z to a small map, then transposed convolutions of 5x5 that double its sides.
 
-    With ``reference``, so many fixed latents pass with each batch, and normalize it virtually.
+    ``reference`` are fixed latents, if any, that pass with each batch and normalize it virtually.
     """
 
     reference: Tensor
 
     def __init__(
-        self, latents: int, width: int, scales: int, reference: int, spec: Spec, *, remembers: bool
+        self, latents: int, width: int, scales: int, reference: Tensor, spec: Spec, *, remembers: bool
     ) -> None:
         super().__init__()
         grid = [side // 2**scales for side in spec.shape[1:]]
         widths = [width * 2**i for i in reversed(range(scales))]
-        self.register_buffer("reference", torch.rand(reference, latents))
+        self.register_buffer("reference", reference)
         self.first = nn.Linear(latents, widths[0] * grid[0] * grid[1], bias=False)
         self.map = nn.Unflatten(1, (widths[0], *grid))
         self.norms = nn.ModuleList(
-            VirtualBatchNorm(w, reference) if reference else BatchNorm(w) for w in widths
+            VirtualBatchNorm(w, len(reference)) if len(reference) else BatchNorm(w) for w in widths
         )
         doubling = [nn.ConvTranspose2d(a, b, 5, 2, 2, 1, bias=False) for a, b in pairwise(widths)]
-        last = weight_norm(nn.ConvTranspose2d(widths[-1], spec.shape[0], 5, 2, 2, 1))
-        self.doubling, self.output = nn.ModuleList([*doubling, last]), output_of(spec)
-        for layer in (self.first, *self.doubling):
+        last = nn.ConvTranspose2d(widths[-1], spec.shape[0], 5, 2, 2, 1)
+        layers: tuple[nn.Linear | nn.ConvTranspose2d, ...] = (self.first, *doubling, last)
+        for layer in layers:
             nn.init.normal_(layer.weight, 0.0, 0.05)
+        doubling.append(weight_norm(last, dim=1))  # the outputs, of a transposed convolution
+        self.doubling, self.output = nn.ModuleList(doubling), output_of(spec)
         self.history = HistoricalAverage(self) if remembers else None
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -86,7 +88,9 @@ class Critic(nn.Module):
             layers += [_convolution(inputs, inputs, 1), nn.LeakyReLU(0.2)]
         self.trunk = nn.Sequential(*layers)
         self.minibatch = MinibatchDiscrimination(inputs, kernels) if kernels else None
-        self.head = weight_norm(nn.Linear(inputs + kernels, max(1, spec.classes)))
+        head = nn.Linear(inputs + kernels, max(1, spec.classes))
+        nn.init.normal_(head.weight, 0.0, 0.05)
+        self.head = weight_norm(head)
         self.history = HistoricalAverage(self) if remembers else None
 
     def features(self, x: Tensor) -> Tensor:
@@ -117,8 +121,9 @@ def _convolution(
 class ImprovedGAN(Adversarial, Classifies):
     """Techniques that make a GAN train: each is an option; and semi-supervised learning by few labels.
 
-    With ``labeled``, the critic learns the classes of so many examples, which are drawn once, and that all
-    others are real (section 5): it is a classifier, whose error ``evaluate`` measures. With
+    With ``labeled``, the critic learns the classes of so many examples, which are drawn once and
+    saved with the model, and that all others are real (section 5): it is a classifier, whose accuracy
+    ``evaluate`` measures. With
     ``feature_matching`` the generator's samples are to have the mean features of real examples (section 3.1:
     the squared distance; the authors' code for natural images takes absolute differences). Weight
     normalization does not start from data.
@@ -141,7 +146,9 @@ class ImprovedGAN(Adversarial, Classifies):
         critic_width: Width = 96
         """Channels of the critic's first maps; later ones have twice as many."""
         scales: Depth = 3
-        """Times that the sides of a map double in the generator, and halve in the critic."""
+        """Times that the sides of a map double in the generator."""
+        critic_scales: Depth = 2
+        """Times that they halve in the critic."""
         input_dropout: Share = 0.2
         """Dropout of the critic's input."""
         dropout: Share = 0.5
@@ -162,7 +169,10 @@ class ImprovedGAN(Adversarial, Classifies):
         @classmethod
         def tiny(cls) -> "ImprovedGAN.Config":
             """Small enough for a test."""
-            return cls(latents=4, width=4, critic_width=4, scales=1, kernels=3, reference=5, historical=0.1)
+            return cls(
+                latents=4, width=4, critic_width=4, scales=1, critic_scales=1, kernels=3, reference=5,
+                historical=0.1,
+            )  # fmt: skip
 
     recipes: ClassVar = {
         "small": Recipe(
@@ -203,18 +213,26 @@ class ImprovedGAN(Adversarial, Classifies):
 
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__(config, spec)
-        check_images(spec, config.scales)
-        classes = spec.classes
-        if config.labeled and (classes < 2 or config.labeled % classes):
+        check_images(spec, max(config.scales, config.critic_scales))
+        classes, learns = spec.classes, config.labeled > 0
+        if learns and (classes < 2 or config.labeled % classes):
             problem = f"expected labels that the {classes or 'missing'} classes divide, got {config.labeled}"
             raise UserError(problem, "give data with classes, and as many labels of each")
-        remembers = config.historical > 0
-        self.generator = Generator(
-            config.latents, config.width, config.scales, config.reference, spec, remembers=remembers
-        )
+        if learns and config.kernels:
+            problem = f"expected a classifier that takes examples one by one, got {config.kernels} kernels"
+            raise UserError(problem, "choose --model.kernels 0, or --model.labeled 0")
+        if (learns or config.real_target < 1) and config.loss not in ("minimax", "non-saturating"):
+            problem = f"expected a cross-entropy for labels and their smoothing, got the loss {config.loss}"
+            raise UserError(problem, "choose non-saturating, or --model.real-target 1 and --model.labeled 0")
+        remembers, latents = config.historical > 0, config.latents
+        kind = torch.get_default_dtype()
+        reference = noise(config.noise, config.reference, latents, device=torch.device("cpu"), dtype=kind)
+        reference += 0.5 if config.noise == "uniform-positive" else 0.0
+        self.generator = Generator(latents, config.width, config.scales, reference, spec, remembers=remembers)
         dropouts = (config.input_dropout, config.dropout)
-        sizes = config.critic_width, config.scales, dropouts, config.kernels
+        sizes = config.critic_width, config.critic_scales, dropouts, config.kernels
         self.critic = Critic(*sizes, spec, remembers=remembers)
+        self.check_game()
         if config.labeled:
             self.critic.register_buffer(
                 "examples", torch.zeros(config.labeled, *spec.shape, dtype=spec.dtype)
@@ -224,14 +242,15 @@ class ImprovedGAN(Adversarial, Classifies):
     @property
     def initial_examples(self) -> int | None:
         """Examples among which those with labels are found."""
-        return 4 * self.config.labeled or None
+        # A class of which a hundredth is expected is then missing once in e^100.
+        return max(4 * self.config.labeled, 100 * self.spec.classes) if self.config.labeled else None
 
     def start(self, batch: Batch) -> None:
         """Draw the examples whose labels the critic learns, as many of each class."""
         if not self.config.labeled:
             return
         assert batch.labels is not None
-        x, labels = (gathered_rows(tensor)[0] for tensor in (batch.x, batch.labels.long()))
+        x, labels = (gathered_rows(tensor.int())[0] for tensor in (batch.x, batch.labels))
         each = self.config.labeled // self.spec.classes
         found = [(labels == c).nonzero().flatten()[:each] for c in range(self.spec.classes)]
         if short := [c for c, rows in enumerate(found) if len(rows) < each]:
@@ -243,19 +262,25 @@ class ImprovedGAN(Adversarial, Classifies):
 
     def critic_loss(self, r: Tensor, f: Tensor) -> Tensor:
         """See ``Adversarial.critic_loss``; with one-sided label smoothing."""
-        if self.config.real_target == 1:
-            return super().critic_loss(r, f)
-        return smoothed(r, f, self.config.real_target)
+        total = (
+            smoothed(r, f, self.config.real_target)
+            if self.config.real_target < 1
+            else super().critic_loss(r, f)
+        )
+        # The paper's unsupervised loss is half of a cross-entropy.
+        return 0.5 * total if self.config.labeled else total
 
     def loss(self, batch: Batch, phase: str, progress: Progress) -> Loss:
         """See ``Adversarial.loss``; of few labels the critic's cross-entropy is a term."""
         critic, config = self.critic, self.config
         assert isinstance(critic, Critic)
         if phase == "generator" and config.feature_matching:
-            fake = self.generator(self._latents(len(batch.x)))
+            fake = self.generate(self._latents(len(batch.x)), None)
             with torch.no_grad():
-                wanted = mean_over_processes(critic.features(self.real(batch.x)).mean(0))
-            apart = mean_over_processes(critic.features(fake).mean(0)) - wanted
+                wanted = critic.features(self.seen(self.real(batch.x))).mean(0)
+            apart = critic.features(self.seen(fake)).mean(0) - wanted
+            # One process validates alone.
+            apart = mean_over_processes(apart) if self.training else apart
             loss = Loss(apart.square().sum())
         else:
             loss = super().loss(batch, phase, progress)
@@ -265,8 +290,7 @@ class ImprovedGAN(Adversarial, Classifies):
             labels = critic.get_buffer("labels")[chosen]
             logits = critic.logits(critic.features(self.real(critic.get_buffer("examples")[chosen])))
             cost = cross_entropy(logits, labels)
-            # The paper's unsupervised loss is half of a cross-entropy.
-            total = 0.5 * total + cost
+            total = total + cost
             terms |= {"labels": cost.detach()}
         if config.historical and phase != "penalty":
             history = (self.critic if phase == "critic" else self.generator).get_submodule("history")
@@ -277,7 +301,7 @@ class ImprovedGAN(Adversarial, Classifies):
         """See ``Classifies.class_logits``."""
         critic = self.critic
         assert isinstance(critic, Critic)
-        logits: Tensor = critic.logits(critic.features(self.real(x)))
+        logits: Tensor = critic.logits(critic.features(self.spec.scale(x, self.dtype)))
         return logits
 
     @property

@@ -13,6 +13,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from ancestral.batch import Batch
 from ancestral.configuration import Configuration, Count, Depth, Range, Width
+from ancestral.errors import UserError
 from ancestral.models.adversarial.base import Adversarial, PenaltyName, both, output_of
 from ancestral.models.adversarial.dcgan import Critic, CriticNorm, Generator, check_images
 from ancestral.nn.adversarial import GameName
@@ -24,8 +25,8 @@ from ancestral.stages import Loss, Progress
 
 def _uniform(layer: nn.Conv2d | nn.Linear, variance: float) -> None:
     """Weights that are uniform, with this variance times 2 / (fan in + fan out); biases 0."""
-    fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(layer.weight)
-    end = math.sqrt(3 * variance * 2 / (fan_in + fan_out))
+    fans = (layer.weight.shape[0] + layer.weight.shape[1]) * layer.weight[0, 0].numel()
+    end = math.sqrt(3 * variance * 2 / fans)
     nn.init.uniform_(layer.weight, -end, end)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -117,6 +118,8 @@ class ResidualCritic(nn.Module):
         self.output = nn.Linear(width, 1)
         _uniform(self.output, 1.0)
         self.classes = nn.Embedding(classes, width) if classes else None
+        if self.classes is not None:
+            nn.init.normal_(self.classes.weight, 0.0, 0.02)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Examples ``(N, C, H, W)`` and classes to ``(N,)``."""
@@ -176,7 +179,7 @@ class WGAN(Adversarial):
 
     It is kept from being steep by clipping its weights (algorithm 1) or by a penalty on its gradient
     (Gulrajani et al., algorithm 1). The authors give the critic 100 updates in the first 25 steps and at
-    every 500th; here it has the same number in each.
+    every 500th; here it has the same number in each. Convolutional networks start as DCGAN's do.
 
     See ``Adversarial`` for shapes.
 
@@ -267,7 +270,13 @@ class WGAN(Adversarial):
 
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__(config, spec)
+        if config.clip is not None and config.penalty != "none":
+            problem = (
+                f"expected a critic that is clipped or penalized, got clip {config.clip} and {config.penalty}"
+            )
+            raise UserError(problem, "choose --model.penalty none, or leave --model.clip out")
         self.generator, self.critic = config.architecture.build(config.latents, spec, self.sample_classes)
+        self.check_game()
 
     @property
     def sample_classes(self) -> int:
