@@ -270,7 +270,7 @@ def test_what_cannot_be_is_said_in_one_line():
     with pytest.raises(UserError, match=r"expected images \(C, H, W\), got shape \(2,\); use gan"):
         DCGAN.Config().build(Spec(shape=(2,), levels=None))
     tiny = DCGAN.Config.tiny()
-    mixing = (replace(tiny, penalty="r1"), WGAN.Config(latents=4, architecture=Strided(scales=2)),
+    mixing = (replace(tiny, scales=2, penalty="r1"), WGAN.Config(latents=4, architecture=Strided(scales=2)),
               replace(ImprovedGAN.Config.tiny(), penalty="r1"))  # fmt: skip
     for config in mixing:
         with pytest.raises(UserError, match="a critic that takes examples one by one for a penalty, got"):
