@@ -2,8 +2,9 @@
 
     python examples/modes.py runs/modes          # a minute each, and the picture runs/modes/modes.png
 
-A mode is covered if at least a fifth of the samples that belong there are within 3 standard deviations of it; good
-samples are so near to any. The networks are those of ``gan``, smaller and without dropout, the same for all games.
+A mode is covered if at least a fifth of the samples that belong there are within 3 standard deviations of it;
+good samples are so near to any. The networks are those of ``gan``, smaller and without dropout, the same for
+all games.
 """
 
 import sys
