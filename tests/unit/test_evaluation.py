@@ -801,3 +801,16 @@ def test_a_long_note_is_folded():
     assert "1234" in text
     assert max(map(len, text.splitlines())) <= 100
     assert text.count("word") == 30
+
+
+def test_a_picture_that_cannot_be_drawn_takes_no_figure_away(data, tmp_path, monkeypatch, capsys):
+    model = build(model_class("vae"), data)
+
+    def beyond(*_):
+        raise UserError("expected finite samples, got none", "lower the temperature")
+
+    monkeypatch.setattr("ancestral.evaluation.measurements.latents.interpolations", beyond)
+    result = evaluate(model, data, limit=20, out=tmp_path)
+    assert result["nelbo"] > 0
+    assert (tmp_path / "evaluation.json").is_file()
+    assert "no picture of interpolations: expected finite samples, got none" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -214,4 +215,9 @@ def _write(evaluation: Evaluation, results: Sequence[Result], place: Path | None
         evaluation = evaluation.beside(Evaluation.read(place / "evaluation.json"))
     write_json(place / "evaluation.json", evaluation.to_json())
     for name, draw in [item for result in results for item in result.pictures.items()]:
-        write_png(place / "samples" / f"{name}.png", draw())
+        try:
+            pixels = draw()
+        except UserError as error:  # latents that lead beyond all floats take no figure away
+            print(f"no picture of {name}: {error.problem}", file=sys.stderr, flush=True)
+        else:
+            write_png(place / "samples" / f"{name}.png", pixels)
