@@ -71,8 +71,8 @@ class GAN(Adversarial):
     See ``Adversarial`` for shapes.
 
     >>> model = GAN(GAN.Config.tiny(), Spec(shape=(1, 4, 4), levels=17)).eval()
-    >>> model.sample(3).shape, model.decode(torch.zeros(2, 4)).dtype
-    (torch.Size([3, 1, 4, 4]), torch.uint8)
+    >>> model.sample(3).shape
+    torch.Size([3, 1, 4, 4])
     """
 
     @dataclass(frozen=True, kw_only=True)
