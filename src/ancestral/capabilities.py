@@ -103,8 +103,20 @@ class Reconstructs(Model):
         """The model's version of ``x``: integers of the same shape."""
 
 
-class ContinuousLatents(Model):
-    """A model with a vector of real numbers behind each example, a priori independent and around 0."""
+class Decodes(Model):
+    """A model that makes an example of a vector of real numbers, a priori independent and around 0."""
+
+    @abstractmethod
+    def draw_latents(self, n: int, options: Sampling, generator: Generator | None = None) -> Tensor:
+        """Latent vectors ``(n, latents)`` as ``sample`` draws them, on the model's device."""
+
+    @abstractmethod
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Examples ``(N, *spec.shape)`` from latent vectors ``(N, latents)``, and classes likewise."""
+
+
+class ContinuousLatents(Decodes):
+    """A model that finds the vector behind an example too."""
 
     @abstractmethod
     def embed(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -113,9 +125,18 @@ class ContinuousLatents(Model):
         A model that draws by class takes the examples' classes ``(N,)``.
         """
 
+
+class Classifies(Model):
+    """A model that has learned classes beside, and says how likely each is."""
+
     @abstractmethod
-    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Examples ``(N, *spec.shape)`` from latent vectors ``(N, latents)``, and classes likewise."""
+    def class_logits(self, x: Tensor) -> Tensor:
+        """Unnormalized log p(class | x), ``(N, classes)``."""
+
+    @property
+    def classifies(self) -> bool:
+        """Whether this configuration does."""
+        return True
 
 
 class Tokenizer(Reconstructs):

@@ -74,6 +74,8 @@ class Model(nn.Module, ABC):
     starts from them."""
     sampling_options: ClassVar[frozenset[str]] = frozenset({"temperature"})
     """The fields of ``Sampling`` that the model takes."""
+    needs_classes: ClassVar[bool] = False
+    """Whether the model is for data with classes alone."""
     takes_contexts: ClassVar[bool] = False
     """Whether the model can be conditioned on contexts."""
     repeated: ClassVar[tuple[type[nn.Module], ...]] = ()
@@ -88,6 +90,10 @@ class Model(nn.Module, ABC):
 
     def __init__(self, config: Any, spec: Spec) -> None:
         super().__init__()
+        if self.needs_classes and spec.classes < 2:
+            got, name = spec.classes or "none", type(self).__name__
+            problem = f"expected data of at least 2 classes for {name}, got {got}"
+            raise UserError(problem, "give each class a folder of its own, or choose a model without classes")
         if spec.contexts and not self.takes_contexts:
             problem = f"expected data without contexts for {type(self).__name__}, got {len(spec.contexts)}"
             raise UserError(problem, "use an autoregressive model, which can be conditioned on them")

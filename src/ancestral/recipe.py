@@ -20,6 +20,8 @@ class Updates(Configuration):
     """Adam's decay rates of the first and second moment."""
     eps: NonNegative = 1e-8
     """Added to the denominator by Adam, Adamax, Adagrad and RMSProp."""
+    momentum: Share = 0.0
+    """Of sgd."""
     weight_decay: NonNegative = 0.0
     """Weight decay (decoupled for adamw, an L2 penalty otherwise)."""
     schedule: Literal["constant", "cosine", "exponential"] = "cosine"

@@ -104,6 +104,8 @@ class Stage:
     """Sets weights from data, once, before the first step: k-means, weight normalization, ActNorm. It is
     given the first batch (of accumulated parts the first), in training mode, without gradients; running
     statistics of normalization do not count it."""
+    initial: int | None = None
+    """Examples that ``initialize`` is given, over all processes; None for those of the first batch."""
     averaged: tuple[nn.Module, ...] | None = None
     """What is averaged if the stage's optimization says so (``ema``): of a GAN the generator. All that its
     phases train if None. An average goes on through the stages that train its modules, and is what samples
@@ -113,6 +115,11 @@ class Stage:
     measured: bool = False
     """Whether samples are measured while the stage trains, where the data have classes: of models whose loss
     tells nothing of them."""
+    watch: Callable[[Mapping[str, float], float], Sequence[str]] | None = None
+    """Given what was logged, means of terms or measures of samples, and the share of the steps that are done:
+    signs of trouble, a sentence each that says what helps. A process says each once."""
+    compiles: bool = True
+    """Whether the losses can be compiled, which those that differentiate a gradient cannot."""
     optional: bool = False
     """Whether the model can do without (a classifier that only sorts samples)."""
     needs: tuple[str, ...] | None = None

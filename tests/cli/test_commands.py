@@ -470,8 +470,8 @@ MISTAKES = [
     ),
     ("train vqvea --data digits --out out", "did you mean vqvae?"),
     (
-        "train dcgan --data digits --out out",
-        "got dcgan which is planned; choose from pixelrnn, pixelcnn, gated-pixelcnn",
+        "train biggan --data digits --out out",
+        "got biggan which is planned; choose from pixelrnn, pixelcnn, gated-pixelcnn",
     ),
     ("train --data digits", "expected the name of a model first, got --data"),
     ("train vqvae --out out", "expected --data, got none"),
@@ -575,7 +575,7 @@ MISTAKES = [
     ("sample weightless", "expected the file weightless/model.safetensors, got nothing there"),
     (
         "sample foreign",
-        "expected a model of ancestral in foreign, got Glow; choose one of class FlowPP, GatedPixelCNN, Glow",
+        "expected a model of ancestral in foreign, got Glow; choose one of class ConditionalGAN, DCGAN",
     ),
     ("sample misfit", "expected weights for this configuration, got others in misfit/model.safetensors"),
     ("sample specless", "expected spec, got none in specless/config.json; restore the file"),
@@ -616,7 +616,7 @@ MISTAKES = [
         "sample RUNS/vqvae --out file/deep/er",
         "expected to write file/deep/er/samples-seed0.png, got file which is no folder",
     ),
-    ("sample RUNS/vqvae --format gif", "expected --format to be one of auto, sheet, files, npz, shards, got"),
+    ("sample RUNS/vqvae --format tiff", "one of auto, sheet, files, npz, shards, webp, gif, got"),
     ("sample RUNS/vqvae --sead 1", "did you mean --seed?"),
     (
         "reconstruct RUNS/pixelcnn",

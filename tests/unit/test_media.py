@@ -18,6 +18,7 @@ from ancestral.media import (
     to_pixels,
     with_key,
     write_examples,
+    write_film,
     write_png,
 )
 from ancestral.media.codes import colors
@@ -324,6 +325,17 @@ def test_examples_become_files(tmp_path):
         else:
             read = [np.asarray(Image.open(where / f"a-{i}.png")) for i in range(3)]
             assert np.array_equal(np.stack(read), to_pixels(x, spec))
+
+
+@pytest.mark.parametrize("kind", ["webp", "gif"])
+def test_films_have_all_their_pictures(tmp_path, kind):
+    shades = (0, 120, 250)
+    path = write_film(tmp_path / f"film.{kind}", [np.full((6, 8, 3), shade, np.uint8) for shade in shades])
+    with Image.open(path) as image:
+        assert (image.n_frames, image.size) == (3, (960, 720))
+        for i, shade in enumerate(shades):
+            image.seek(i)
+            assert np.abs(np.asarray(image.convert("RGB")).astype(int) - shade).max() <= 3
 
 
 def test_marginals_are_a_panel_for_each_column_and_table(tmp_path):

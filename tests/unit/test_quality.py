@@ -482,6 +482,9 @@ def test_all_measures_are_named_in_the_help(capsys):
     assert os.environ["ANCESTRAL_CACHE"]
 
 
+MEASURED = ("frechet_distance", "precision", "recall", "diversity")
+
+
 def test_samples_are_measured_while_a_model_trains_and_change_nothing(digits, tmp_path):
     def trained(name, **options):
         run = train(
@@ -501,7 +504,7 @@ def test_samples_are_measured_while_a_model_trains_and_change_nothing(digits, tm
     assert [line["step"] for line in lines] == [3, 6]
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), model.parameters(), strict=True))
     monitor = Monitor(classifier_of(digits, "features"), digits.validation)
-    assert monitor(model) == {name: lines[-1][name] for name in ("frechet_distance", "precision", "recall")}
+    assert monitor(model) == {name: lines[-1][name] for name in MEASURED}
     drawn = model.sample(81, generator=torch.Generator().manual_seed(derive(0, "monitor")))
     real, fake = (monitor.classifier.features(x).detach() for x in (digits.validation.x, drawn))
     assert lines[-1]["frechet_distance"] == pytest.approx(frechet_distance(real, fake), rel=1e-4)

@@ -505,7 +505,7 @@ def test_bad_options(options, message):
 def test_unknown_names_get_the_nearest(tmp_path):
     for arguments, message in [
         ({"model": "vqvea"}, "did you mean vqvae"),
-        ({"model": "dcgan"}, "is planned; choose from"),
+        ({"model": "biggan"}, "is planned; choose from"),
         ({"recipe": "cifar"}, "did you mean cifar10"),
         (
             {"config": {"quantizer": {"codebok_size": 3}}},

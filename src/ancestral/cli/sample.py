@@ -14,6 +14,7 @@ from ancestral.errors import UserError
 from ancestral.sampling import Sampling
 
 _MOST_COLUMNS = 16
+_FILMS = ("webp", "gif")
 _MOST_ON_SHEET = 1024
 
 
@@ -33,9 +34,11 @@ class Options:
     sampling: SamplingOptions = field(default_factory=Sampling)
     seed: int = 0
     """The same seed gives the same samples."""
-    format: Literal["auto", "sheet", "files", "npz", "shards"] = "auto"
+    interpolate: int = 0
+    """Latents that each of the samples goes through, in a film; 0 for none."""
+    format: Literal["auto", "sheet", "files", "npz", "shards", "webp", "gif"] = "auto"
     """One PNG sheet, a PNG file each, one .npz with x and labels, or a folder of .npz with 1000 samples each;
-    auto: a sheet, and of more than 1024 samples shards."""
+    auto: a sheet, and of more than 1024 samples shards. A film is a .webp or a .gif."""
     out: Folder = None
     device: Device = "auto"
 
@@ -60,7 +63,10 @@ def main(arguments: list[str]) -> None:
         "progress": True,
     }
     where, name = folder(options.run, options.out), _name(options)
-    kind = options.format
+    if options.interpolate or options.format in _FILMS:
+        print(_film(model, options, where / name))
+        return
+    kind: Any = options.format
     if kind == "auto":
         kind = "sheet" if options.n <= _MOST_ON_SHEET else "shards"
     if kind == "shards":
@@ -71,6 +77,26 @@ def main(arguments: list[str]) -> None:
     names = model.columns.names if model.columns else ()
     shown: dict[str, Any] = {"names": names, "columns": columns, "heads": heads}
     print(write_examples(where, name, x, model.spec, labels, kind=kind, **shown))
+
+
+def _film(model: Any, options: Options, path: Path) -> Path:
+    """Write a film of samples that change into each other."""
+    from ancestral.evaluation.film import film
+    from ancestral.media import picture, write_film
+
+    kind = "webp" if options.format == "auto" else options.format
+    if kind not in _FILMS or not options.interpolate:
+        problem = (
+            f"expected --interpolate with the format webp or gif, got {options.interpolate or 'none'}, {kind}"
+        )
+        raise UserError(problem, "try --interpolate 4")
+    unfit = {*options.sampling.changes()} - {"temperature"} | ({"keep"} if options.keep != 1 else set())
+    if unfit:
+        raise UserError(f"expected no {min(unfit).replace('_', '-')} for a film, got one", "leave it out")
+    how: dict[str, Any] = {"temperature": options.sampling.temperature, "seed": options.seed}
+    frames = film(model, options.n, options.labels, stops=options.interpolate, **how, progress=True)
+    pictures = [picture(model.spec, frame) for frame in frames]
+    return write_film(path.with_name(f"{path.name}-film{options.interpolate}.{kind}"), pictures)
 
 
 def _sample_shards(model: Any, options: Options, out: Path, how: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ancestral.capabilities import Tokenizer
+from ancestral.capabilities import Decodes, Tokenizer
 from ancestral.data import Dataset, Preparation, load_data, preparation_of
 from ancestral.errors import UserError, nearest
 from ancestral.evaluation.extractors import Features
@@ -26,6 +26,7 @@ from ancestral.evaluation.subject import Subject, Trained, undisturbed
 from ancestral.figures import Evaluation
 from ancestral.files import Damaged, write_json
 from ancestral.media import write_png
+from ancestral.model import Model
 from ancestral.runs import command
 from ancestral.sampling import Sampling
 from ancestral.taxonomy import title
@@ -65,7 +66,7 @@ def evaluate(
             folder of shards, of which ``samples``, ``score`` and ``rejection`` can be measured.
         data: a data set or its source; a run's own data if None.
         measures: what to measure, of ``MEASURES``; if there are none, all that takes no samples of images, or
-            of images what is called ``samples``.
+            of images, and of their models without a likelihood, what is called ``samples``.
         split: ``train``, ``validation``, ``test`` or ``all``.
         importance_samples: k of the importance-weighted bound; 0 leaves it out.
         samples: how many samples are measured; 10,000, or as many as there are real examples, if None.
@@ -102,26 +103,22 @@ def evaluate(
             raise UserError(problem, "leave out limit, importance samples, keep and how to draw")
         terms = Terms(dataset=_data_for(model, data, preparation), **how)
         return _evaluate_images(Path(str(model)), terms, measures, device or "cpu", place)
-    quality = [name for name in QUALITY if name in measures]
+    subject = Subject.find(model, device)
+    network = subject.model
+    chosen, quality = _chosen(network, measures)
     if not (quality or (plain and samples is None and features == "classifier")):
         problem = "expected a measure of samples beside samples, features, keep and how to draw, got none"
         raise UserError(problem, f"add --measures {' '.join(QUALITY)}, or one of them")
-    subject = Subject.find(model, device)
     into = subject.run.path if write and subject.run and writes(data, split, limit) else None
     if into is not None and not os.access(into, os.W_OK):  # asked before the work, not after it
         problem = f"expected to write the figures into {into}, got a folder that cannot be written"
         raise UserError(problem, "leave it as it is: write=False")
-    network, place = subject.model, into if place is None else place
+    place = into if place is None else place
     if quality or not isinstance(network, Tokenizer):  # a tokenizer is worth something without its priors
         subject.check_trained()
     if importance_samples:
         network.check_importance_samples(importance_samples)
     dataset = subject.dataset(data, preparation)
-    able = [name for name, measurement in MEASUREMENTS.items() if measurement.applies(network)]
-    chosen = [name for name in able if name in measures or not measures]
-    if wrong := [name for name in measures if name in MEASUREMENTS and name not in chosen]:
-        problem = f"expected a model of which {wrong[0]} can be measured, got {type(network).__name__}"
-        raise UserError(problem, "leave it out of --measures")
     drawn = None
     if quality:  # what cannot be is refused before the work
         drawn = of_model(subject, Terms(dataset=dataset, **how, **drawing), write=write)
@@ -148,6 +145,20 @@ def evaluate(
     )
     _write(evaluation, results, place)
     return evaluation if drawn is None else _with_samples(evaluation, quality, drawn, place)
+
+
+def _chosen(network: Model, measures: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The measurements of a model, and the measures of its samples."""
+    able = [name for name, measurement in MEASUREMENTS.items() if measurement.applies(network)]
+    if not measures:
+        # Of images of a model without a likelihood nothing else tells; features are those of a classifier.
+        silent = network.likelihood == "none" and isinstance(network, Decodes)
+        able_to_show = network.spec.domain == "image" and network.spec.classes > 1
+        return able, ["samples"] if silent and able_to_show else []
+    if wrong := [name for name in measures if name in MEASUREMENTS and name not in able]:
+        problem = f"expected a model of which {wrong[0]} can be measured, got {type(network).__name__}"
+        raise UserError(problem, "leave it out of --measures")
+    return [name for name in able if name in measures], [name for name in QUALITY if name in measures]
 
 
 def writes(data: Dataset | str | None, split: str, limit: int | None) -> bool:

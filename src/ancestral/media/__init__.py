@@ -1,6 +1,7 @@
 """Pictures and files of examples, by the domain of their spec: the one place that draws and writes them."""
 
 from ancestral.media.examples import comparison, marginals, picture, to_pixels, write_examples
+from ancestral.media.film import write_film
 from ancestral.media.pixels import Pixels, grid, with_key, write_png
 
 __all__ = [
@@ -12,5 +13,6 @@ __all__ = [
     "to_pixels",
     "with_key",
     "write_examples",
+    "write_film",
     "write_png",
 ]

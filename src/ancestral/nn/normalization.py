@@ -18,9 +18,7 @@ class BatchNorm(nn.BatchNorm1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize each channel."""
-        if not (
-            self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        ):
+        if not (self.training and world_size() > 1):
             return super().forward(x)
         dims = [0, *range(2, x.dim())]
         count = float(x.numel() // x.shape[1] * dist.get_world_size())
@@ -68,15 +66,18 @@ def moments(x: Tensor, left_out: Tensor | None = None) -> tuple[Tensor, Tensor, 
     return mean, _over_processes(centered.square().sum(dims)) / count, count.detach()
 
 
+def world_size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 def mean_over_processes(x: Tensor) -> Tensor:
     """The mean of ``x`` over all processes, with gradients for each of them."""
-    return _over_processes(x) / (
-        dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-    )
+    return _over_processes(x) / world_size()
 
 
 def _over_processes(x: Tensor) -> Tensor:
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if world_size() == 1:
         return x
     total: Tensor = _AllReduce.apply(x)
     return total
@@ -93,6 +94,46 @@ class _AllReduce(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone()
-        dist.all_reduce(total)
+        total: Tensor = _AllReduce.apply(gradients[0])  # which can be differentiated again
         return total
+
+
+def gathered_rows(x: Tensor) -> tuple[Tensor, int]:
+    """The rows of all processes, with gradients, and where this one's begin; each has as many.
+
+    >>> rows, first = gathered_rows(torch.ones(2, 1))
+    >>> rows.shape, first
+    (torch.Size([2, 1]), 0)
+    """
+    if world_size() == 1:
+        return x, 0
+    first = dist.get_rank() * len(x)
+    after = (dist.get_world_size() - dist.get_rank() - 1) * len(x)
+    parts = [x.new_zeros(first, *x.shape[1:]), x, x.new_zeros(after, *x.shape[1:])]
+    return _over_processes(torch.cat(parts)), first
+
+
+class ConditionalBatchNorm(nn.Module):
+    """Batch normalization whose gains and biases are those of an example's class, 1 and 0 at first.
+
+    Dumoulin et al., 2016 (https://arxiv.org/abs/1610.07629). Without classes it is plain. Statistics are
+    those of ``BatchNorm``: of the batch of all processes in training, running ones else.
+
+    Args:
+        channels: of ``x``.
+        classes: 0 for none.
+    """
+
+    def __init__(self, channels: int, classes: int = 0) -> None:
+        super().__init__()
+        self.norm = BatchNorm(channels, affine=False)
+        self.gain = nn.Parameter(torch.ones(max(1, classes), channels))
+        self.bias = nn.Parameter(torch.zeros(max(1, classes), channels))
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """``(N, channels, *grid)`` and classes ``(N,)`` to the same shape."""
+        if labels is None:
+            labels = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        shape = (len(x), -1, *[1] * (x.dim() - 2))
+        y = self.norm(x) * self.gain[labels].view(shape) + self.bias[labels].view(shape)
+        return y.to(x.dtype)

@@ -37,6 +37,7 @@ _TERMS = {
     "frechet_distance": ("Fréchet distance of samples", ""),
     "precision": ("Precision of samples", ""),
     "recall": ("Recall of samples", ""),
+    "diversity": ("Diversity of samples beside real examples", ""),
     "accuracy_percent": ("Accuracy", "%"),
 }
 

@@ -178,6 +178,9 @@ class Trainer:
             if self.optimizations[stage.name].keep_best and not len(self.data.validation):
                 problem = f"expected examples to validate stage {stage.name} on, got none"
                 raise UserError(problem, f"leave --{stage.name}.keep-best out")
+            if self.optimizations[stage.name].keep_best and stage.measured:
+                problem = f"expected a stage whose loss tells which weights are best, got {stage.name}"
+                raise UserError(problem, f"leave --{stage.name}.keep-best out")
             if self.optimizations[stage.name].keep_best and self.is_sharded(stage):
                 problem = (
                     f"expected a stage with whole weights to keep the best of, got {stage.name}, sharded"
@@ -378,9 +381,12 @@ class Trainer:
             return
         seed_step(self.fabric.device, self.options.seed, stage.name, "initialize", self.fabric.global_rank)
         self._train_mode(stage)
-        batch = self._transformed(stage, batches[0], progress)
+        whole = self.optimizations[stage.name].batch_size
+        wanted = whole // parts if stage.initial is None else min(stage.initial, len(self.data.train))
+        count = -(-wanted // whole)
+        batch = Batch.cat([self._transformed(stage, batches[i], progress) for i in range(count)])
         with self.fabric.autocast():
-            initialize(self.model, stage, batch[: len(batch) // parts])
+            initialize(self.model, stage, batch[: wanted // self.fabric.world_size])
 
     def _compiled(self, stage: Stage, loss: nn.Module) -> nn.Module:
         """The loss, compiled if the stage's optimization says so and the machine can."""
@@ -389,6 +395,11 @@ class Trainer:
         if self.is_sharded(stage):
             if self._leads:
                 print(f"not compiling the step of stage {stage.name}, so slower: it is sharded", flush=True)
+            return loss
+        if not stage.compiles:
+            if self._leads:
+                what = "its loss differentiates a gradient"
+                print(f"not compiling the step of stage {stage.name}, so slower: {what}", flush=True)
             return loss
         compiles = can_compile(self.fabric.device)
         if self._leads and compiles:
@@ -494,6 +505,8 @@ class Trainer:
             }
             extra = rates | {"steps_per_second": work.steps / elapsed, "seconds": self._seconds}
             self.journal.write(work.stage.name, done, "train", means | extra, steps=steps)
+            for sign in work.signs(means, done):
+                print(f"step {done}: {sign}", flush=True)
         work.sums, work.steps = {}, 0
 
     def _sums(self, work: Work) -> dict[str, tuple[float, int]]:
@@ -645,6 +658,8 @@ class Trainer:
         self.monitor.classifier.to(work.device)
         values = self.monitor(self.model)
         self.journal.write(work.stage.name, step, "samples", values, steps=work.optimization.steps)
+        for sign in work.signs(values, step):
+            print(f"step {step}: {sign}", flush=True)
 
     @torch.no_grad()
     def _draw(self, stage: Stage, step: int) -> None:

@@ -47,7 +47,10 @@ class Monitor:
 
     @torch.no_grad()
     def __call__(self, model: Model) -> dict[str, float]:
-        """Fréchet distance, precision and recall of as many samples as there are examples."""
+        """Fréchet distance, precision, recall and diversity of as many samples as there are examples.
+
+        The last is the standard deviation of their features beside that of the examples'.
+        """
         generator = Generator(model.device).manual_seed(derive(self.seed, "monitor"))
         features, classes = [], model.sample_classes
         for start in range(0, self.n, _BATCH):
@@ -57,9 +60,19 @@ class Monitor:
         fake = torch.cat(features)
         both = overlap(self.real, fake)
         distance = frechet_distance(self.moments, fake)
-        return {"frechet_distance": distance, "precision": both.precision, "recall": both.recall}
+        return {
+            "frechet_distance": distance,
+            "precision": both.precision,
+            "recall": both.recall,
+            "diversity": float((_spread(fake) / _spread(self.real).clamp(min=1e-12)).sqrt()),
+        }
 
     @torch.no_grad()
     def _features(self, x: Tensor) -> Tensor:
         parts = [self.classifier.features(part.to(self.classifier.device)) for part in x.split(_BATCH)]
         return torch.cat(parts).cpu()
+
+
+def _spread(features: Tensor) -> Tensor:
+    """The variance of features ``(N, D)`` over all dimensions."""
+    return features.double().var(0).sum()

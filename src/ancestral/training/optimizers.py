@@ -23,7 +23,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], options: Updates) -> tor
         return torch.optim.Adagrad(parameters, rate, weight_decay=decay, eps=options.eps)
     if options.optimizer == "rmsprop":
         return torch.optim.RMSprop(parameters, rate, weight_decay=decay, eps=options.eps)
-    return torch.optim.SGD(parameters, rate, weight_decay=decay, momentum=0.0)
+    return torch.optim.SGD(parameters, rate, weight_decay=decay, momentum=options.momentum)
 
 
 def learning_rate(options: Updates, step: int, steps: int) -> float:

@@ -74,6 +74,16 @@ class Work:
     shards: "Shards | None" = None
     """What the steps train in place of the model, where that is sharded."""
     clock: float = 0.0
+    said: set[str] = field(default_factory=set)
+    """Signs of trouble that were said."""
+
+    def signs(self, values: Mapping[str, float], done: int) -> list[str]:
+        """Signs of trouble in what was logged after so many steps that were not said yet."""
+        share = done / self.optimization.steps
+        found = [] if self.stage.watch is None else self.stage.watch(values, share)
+        new = [sign for sign in found if sign not in self.said]
+        self.said |= {*new}
+        return new
 
     def optimizer(self, phase: Phase) -> Any:
         """What updates the weights of a phase: its own optimizer or the one that it shares."""

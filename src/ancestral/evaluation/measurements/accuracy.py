@@ -3,6 +3,7 @@
 import torch
 
 from ancestral.batch import Batch
+from ancestral.capabilities import Classifies
 from ancestral.evaluation.measurement import Examined, Result
 from ancestral.figures import Figure
 from ancestral.measures import bootstrap
@@ -11,20 +12,21 @@ from ancestral.model import Model
 
 
 def applies(model: Model) -> bool:
-    """Of classifiers."""
-    return isinstance(model, Classifier)
+    """Of classifiers, and of models that have learned classes beside."""
+    return isinstance(model, Classifier) or (isinstance(model, Classifies) and model.classifies)
 
 
 def measure(examined: Examined) -> Result:
     """The share of examples whose class is the likeliest."""
-    classifier = examined.model
-    assert isinstance(classifier, Classifier)
+    model = examined.model
     if examined.examples.labels is None:
         return Result()
 
     def hit(batch: Batch) -> torch.Tensor:
         assert batch.labels is not None
-        return classifier.hits(batch.x, batch.labels)
+        assert isinstance(model, Classifier | Classifies)
+        logits = model.logits(batch.x) if isinstance(model, Classifier) else model.class_logits(batch.x)
+        return (logits.argmax(1) == batch.labels).double()
 
     hits = examined.each("accuracy", hit)
     interval = bootstrap(hits) if len(hits) > 1 else None

@@ -1,26 +1,28 @@
 """Pictures of what a model has learned: interpolations, a grid through the latent space, maps of codes."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from ancestral.batch import Batch
-from ancestral.capabilities import ContinuousLatents, Tokenizer
+from ancestral.capabilities import ContinuousLatents, Decodes, Tokenizer
 from ancestral.evaluation.batches import batches
+from ancestral.evaluation.film import circle
 from ancestral.evaluation.measurement import MOST_CLASSES, Examined, Result
 from ancestral.media import Pixels, grid, picture, to_pixels
 from ancestral.model import Model
+from ancestral.sampling import Sampling
 
-_STEPS = 10
+_STEPS, _ROWS = 10, 10
 _SHOWN = 2000
 """Examples that the grid is made from."""
 
 
 def applies(model: Model) -> bool:
-    """Of models with a latent vector for each example, and of tokenizers of images."""
-    return isinstance(model, ContinuousLatents) or (
-        isinstance(model, Tokenizer) and model.spec.domain == "image"
-    )
+    """Of models with a latent vector for each example or sample, and of tokenizers of images."""
+    return isinstance(model, Decodes) or (isinstance(model, Tokenizer) and model.spec.domain == "image")
 
 
 def measure(examined: Examined) -> Result:
@@ -28,7 +30,9 @@ def measure(examined: Examined) -> Result:
     model = examined.model
     if isinstance(model, Tokenizer):
         return Result(pictures={"latent": lambda: code_maps(model, examined.some(12).x)})
-    assert isinstance(model, ContinuousLatents)
+    if not isinstance(model, ContinuousLatents):
+        assert isinstance(model, Decodes)
+        return Result(pictures=_of_samples(model) if model.spec.domain == "image" else {})
     labels, by_class = examined.examples.labels, model.sample_classes > 0
     if model.spec.domain != "image" or (by_class and labels is None):
         return Result()
@@ -41,6 +45,23 @@ def measure(examined: Examined) -> Result:
     if labels is not None and 1 < len(labels.unique()) <= MOST_CLASSES:
         pictures["classes"] = lambda: class_differences(model, examined.some(_SHOWN))
     return Result(pictures=pictures)
+
+
+@torch.no_grad()
+def _of_samples(model: Decodes) -> dict[str, Callable[[], Pixels]]:
+    """Between drawn latents; and where the model draws by class, a row of the same latents in each class."""
+    z, classes = model.draw_latents(2 * _ROWS, Sampling()), min(model.sample_classes, MOST_CLASSES)
+    labels = torch.arange(_ROWS, device=z.device) % model.sample_classes if classes else None
+    pictures = {"interpolations": lambda: _between(model, z, labels)}
+    if classes:
+        same = z[: min(classes, len(z))]
+        given = torch.arange(classes, device=z.device)
+        pictures["by-class"] = lambda: picture(
+            model.spec,
+            model.decode(same.repeat_interleave(classes, 0), given.repeat(len(same))),
+            columns=classes,
+        )
+    return pictures
 
 
 def _embed(model: ContinuousLatents, batch: Batch) -> Tensor:
@@ -80,22 +101,18 @@ def class_differences(model: ContinuousLatents, batch: Batch) -> Pixels:
 
 @torch.no_grad()
 def interpolations(model: ContinuousLatents, batch: Batch) -> Pixels:
-    """Rows from one example to the next, on the great circle between their latents.
-
-    A straight line between two draws of a high-dimensional normal leaves the shell where its mass is (White,
-    2016, https://arxiv.org/abs/1609.04468).
-    """
+    """Rows from one example to the next, on the great circle between their latents."""
     z = _embed(model, batch)
-    weights = torch.linspace(0, 1, _STEPS, device=z.device).unsqueeze(-1)
-    points = torch.cat([_slerp(a, b, weights) for a, b in zip(z[0::2], z[1::2], strict=False)])
     labels = batch.labels[0::2][: len(z) // 2] if model.sample_classes and batch.labels is not None else None
+    return _between(model, z, labels)
+
+
+def _between(model: Decodes, z: Tensor, labels: Tensor | None) -> Pixels:
+    """From every second latent vector to the next, a row each, of one class each where there are any."""
+    weights = torch.linspace(0, 1, _STEPS, device=z.device).unsqueeze(-1)
+    points = torch.cat([circle(a, b, weights) for a, b in zip(z[0::2], z[1::2], strict=False)])
     decoded = model.decode(points, None if labels is None else labels.repeat_interleave(_STEPS))
     return picture(model.spec, decoded, columns=_STEPS)
-
-
-def _slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
-    angle = torch.acos(torch.cosine_similarity(a, b, dim=0).clamp(-0.9999, 0.9999))
-    return (torch.sin((1 - weights) * angle) * a + torch.sin(weights * angle) * b) / torch.sin(angle)
 
 
 @torch.no_grad()

@@ -1,1 +1,1 @@
-"""Models learned against a critic."""
+"""Generators that learn against a critic."""

@@ -160,16 +160,17 @@ class Flow(ContinuousLatents):
         A row that the inverse leads beyond all floats is drawn again.
         """
         context = self.context(labels)
-        y, _ = self.flow.inverse(self._noise(n, options, generator), context)
+        y, _ = self.flow.inverse(self.draw_latents(n, options, generator), context)
         for _ in range(_REDRAWS):
             beyond = (~y.flatten(1).isfinite().all(1)).nonzero().flatten()
             if not len(beyond):
                 break
             given = None if context is None else context[beyond]
-            y[beyond] = self.flow.inverse(self._noise(len(beyond), options, generator), given)[0]
+            y[beyond] = self.flow.inverse(self.draw_latents(len(beyond), options, generator), given)[0]
         return self._to_examples(y)
 
-    def _noise(self, n: int, options: Sampling, generator: Generator | None) -> Tensor:
+    def draw_latents(self, n: int, options: Sampling, generator: Generator | None = None) -> Tensor:
+        """See ``Decodes.draw_latents``."""
         places: dict[str, Any] = {"device": self.device, "dtype": self.dtype, "generator": generator}
         if self.config.base == "logistic":
             z = torch.rand(n, self.spec.dims, **places).clamp(1e-7, 1 - 1e-7).logit()

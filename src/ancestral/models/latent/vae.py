@@ -242,8 +242,12 @@ class VAE(ContinuousLatents, Reconstructs):
 
         The temperature scales the standard deviation of z.
         """
+        return self.decode(self.draw_latents(n, options, generator))
+
+    def draw_latents(self, n: int, options: Sampling, generator: Generator | None = None) -> Tensor:
+        """See ``Decodes.draw_latents``."""
         z = torch.randn(n, self.config.latents, device=self.device, dtype=self.dtype, generator=generator)
-        return self.decode(z * single(options.temperature))
+        return z * single(options.temperature)
 
     @torch.no_grad()
     def embed(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
