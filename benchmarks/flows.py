@@ -253,7 +253,7 @@ def maf(rounds: int) -> None:
 
 
 def tables(sources: list[str], budget: float) -> None:
-    import zuko  # noqa: PLC0415
+    import zuko  # noqa: PLC0415  # a peer, which need not be there for the rest
 
     torch.set_num_threads(1)
     print(f"{'test nats':>16} | {'ours':>8} | {'zuko':>8} | {'steps':>6} | {'zuko':>6}")

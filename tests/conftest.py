@@ -5,6 +5,9 @@ Two test processes share two cores: one thread each, also in the programs that t
 
 import os
 import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,3 +35,24 @@ def call(runs, tmp_path, monkeypatch, capsys):
         return status, output, errors
 
     return give
+
+
+@pytest.fixture(scope="module")
+def in_two_processes(request, tmp_path_factory):
+    """Call a function of the test's module, by its name and with a path, in each of two processes."""
+
+    def call(function, argument):
+        module = Path(request.path)
+        program = tmp_path_factory.mktemp("program") / "program.py"
+        program.write_text(
+            f"import sys\nsys.path.insert(0, {str(module.parent)!r})\n"
+            f"from {module.stem} import {function}\n{function}({str(argument)!r})\n"
+        )
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        done = subprocess.run(
+            [*launcher, str(program)], capture_output=True, text=True, timeout=300, check=False,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    return call

@@ -133,6 +133,10 @@ class Classifies(Model):
     def class_logits(self, x: Tensor) -> Tensor:
         """Unnormalized log p(class | x), ``(N, classes)``."""
 
+    def hits(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Whether the likeliest class is the right one: 0 or 1 of each example, ``(N,)`` float64."""
+        return (self.class_logits(x).argmax(1) == labels).double()
+
     @property
     def classifies(self) -> bool:
         """Whether this configuration does."""

@@ -1,6 +1,7 @@
 """The columns of a table: what they are called, and the units that a model sees them in."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,6 +12,15 @@ from ancestral.configuration import Configuration, Range
 from ancestral.errors import UserError
 
 _LARGEST = torch.finfo(torch.float32).max
+
+
+def named(names: Sequence[str], count: int) -> tuple[str, ...]:
+    """The first ``count`` names, and x1, x2, … by their places where there are none.
+
+    >>> named(("price",), 3)
+    ('price', 'x2', 'x3')
+    """
+    return (*names[:count], *(f"x{i + 1}" for i in range(len(names), count)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +73,6 @@ class Columns(Configuration):
     def check_same(self, other: "Columns") -> None:
         """Raise UserError unless the columns of another table have these names; those of arrays have none."""
         mine, its = self.names, other.names
-        unnamed = tuple(f"x{i}" for i in range(1, len(mine) + 1))
-        if mine != its and (len(mine) != len(its) or unnamed not in (mine, its)):
+        if mine != its and (len(mine) != len(its) or named((), len(mine)) not in (mine, its)):
             problem = f"expected the columns {', '.join(mine)}, got {', '.join(its)}"
             raise UserError(problem, "give the columns that the model was trained on, in their order")

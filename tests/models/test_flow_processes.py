@@ -1,10 +1,6 @@
 """Flows in two processes: trained as by one, whose statistics are of the whole batch."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,12 +16,6 @@ from ancestral.training import TrainingOptions
 OPTIONS = TrainingOptions(device="cpu", checkpoint_every=0, evaluate_every=0, sample_every=0, log_every=1)
 FEW = {"training": {"steps": 4, "batch_size": 16, "warmup": 0, "learning_rate": 1e-3, "ema": 0.5}}
 CONFIGS = {"glow": Glow.Config.tiny(), "realnvp": RealNVP.Config(scales=2, width=8, blocks=1)}
-PROGRAM = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from test_flow_processes import train_all
-train_all(sys.argv[2])
-"""
 
 
 def numbers():
@@ -44,16 +34,10 @@ def train_all(out):
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def found(tmp_path_factory, in_two_processes):
     """The weights that two processes and one end with."""
     folder = tmp_path_factory.mktemp("processes")
-    program = folder / "program.py"
-    program.write_text(PROGRAM)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*launcher, str(program), str(Path(__file__).parent), str(folder / "two")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    in_two_processes("train_all", folder / "two")
     train_all(folder / "one")
     return folder
 

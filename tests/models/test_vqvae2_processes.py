@@ -1,10 +1,5 @@
 """VQ-VAE-2 in two processes, and with activations computed twice: trained as by one that keeps them."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,12 +13,6 @@ CERTAIN = TINY | {"level_dropout": 0.0}
 PRIOR = {"width": 8, "layers": 2, "head": 8, "dropout": 0.2}
 OPTIONS = TrainingOptions(device="cpu", checkpoint_every=0, evaluate_every=0, sample_every=0)
 FEW = {name: {"steps": 3, "batch_size": 16, "warmup": 1, "ema": 0.9} for name in STAGES}
-PROGRAM = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from test_vqvae2_processes import train_noting
-train_noting(sys.argv[2])
-"""
 
 
 def train_noting(out):
@@ -42,16 +31,10 @@ def train_noting(out):
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def found(tmp_path_factory, in_two_processes):
     """The weights after each stage, as each of two processes has them, and as one alone has them."""
     folder = tmp_path_factory.mktemp("processes")
-    program = folder / "program.py"
-    program.write_text(PROGRAM)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*launcher, str(program), str(Path(__file__).parent), str(folder / "two")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    in_two_processes("train_noting", folder / "two")
     train_noting(folder / "one")
     return {path.stem: load_file(path) for path in folder.glob("*.safetensors")}
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ancestral.batch import Batch
-from ancestral.columns import Columns
+from ancestral.columns import Columns, named
 from ancestral.data.bundled_tables import BUNDLED
 from ancestral.data.dataset import Dataset
 from ancestral.data.pictures import SPLITS, TRAIN
@@ -169,7 +169,7 @@ def _read_npy(path: Path) -> Table:
         row, column = np.argwhere(~np.isfinite(single))[0].tolist()
         where = f"row {row}, column {column} (counted from 0)"
         raise _no_number(path, str(values[row, column]), where)
-    return Table(_numbered(values.shape[1]), single)
+    return Table(named((), values.shape[1]), single)
 
 
 def _read_parquet(path: Path) -> Table:
@@ -219,7 +219,7 @@ def _read_csv(path: Path) -> Table:
             problem = f"expected rows of numbers in {path}, got {'names alone' if first else 'nothing'}"
             raise UserError(problem, "check the file")
     names = [name.strip() for name in first] if header else [""] * len(first)
-    columns = tuple(name or number for name, number in zip(names, _numbered(len(names)), strict=True))
+    columns = tuple(name or number for name, number in zip(names, named((), len(names)), strict=True))
     with _text(path) as file:
         for _ in range(lines if header else 0):
             next(file)
@@ -274,7 +274,3 @@ def _single(values: NDArray[Any]) -> NDArray[np.float32]:
     """32 bits, infinite where these do not suffice; no zero is negative: equal rows have equal bytes."""
     with np.errstate(over="ignore"):
         return values.astype(np.float32) + np.float32(0)
-
-
-def _numbered(count: int) -> tuple[str, ...]:
-    return tuple(f"x{i}" for i in range(1, count + 1))

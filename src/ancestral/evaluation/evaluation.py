@@ -31,6 +31,10 @@ from ancestral.runs import command
 from ancestral.sampling import Sampling
 from ancestral.taxonomy import title
 
+_SILENT = (
+    "No figures: such a model is measured by its samples, in the features of a network that is named, "
+    "--measures samples --features FILE."
+)
 MEASURES = (*MEASUREMENTS, *QUALITY)
 """What can be measured, by name."""
 
@@ -139,7 +143,10 @@ def evaluate(
         examples=len(examples),
         figures=[figure for result in results for figure in result.figures],
         codebooks=[codebook for result in results for codebook in result.codebooks],
-        left_out=[sentence for result in results for sentence in result.left_out],
+        left_out=[
+            *(sentence for result in results for sentence in result.left_out),
+            *([] if quality or any(result.figures for result in results) else [_SILENT]),
+        ],
         seconds=time.perf_counter() - started,
         command=command(),
     )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ancestral.capabilities import Decodes
 from ancestral.errors import UserError
-from ancestral.evaluation.sampling import check_seed
+from ancestral.evaluation.sampling import check_seed, repeated
 from ancestral.evaluation.subject import Subject, Trained, undisturbed
 from ancestral.progress import watched
 from ancestral.sampling import Sampling
@@ -59,11 +59,8 @@ def film(
         raise UserError(f"expected at least 2 latents, 1 sample and 1 step, got {got}", "raise them")
     network.check_room(n * stops * steps)
     generator = torch.Generator(network.device).manual_seed(check_seed(seed))
-    classes = None
-    if len(labels):
-        given = network.classes_of([labels] if isinstance(labels, str) else labels)
-        classes = given.repeat(-(-n // len(given)))[:n].to(network.device)
-    elif network.sample_classes:
+    classes = repeated(network, labels, n)
+    if classes is None and network.sample_classes:
         classes = torch.randint(network.sample_classes, (n,), device=network.device, generator=generator)
     z = network.draw_latents(n * stops, Sampling(temperature=temperature), generator).view(stops, n, -1)
     frames = []

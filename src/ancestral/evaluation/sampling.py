@@ -72,10 +72,7 @@ def sample(
     network.check_room(n)
     check_keep(network, keep)
     chosen = None if keep == 1 else check_gate(network, gate)
-    classes = None
-    if len(labels):
-        given = network.classes_of([labels] if isinstance(labels, str) else labels)
-        classes = given.repeat(-(-n // len(given)))[:n]
+    classes = repeated(network, labels, n)
     network.spec.check_contexts(contexts, n)
     generator = torch.Generator(network.device).manual_seed(check_seed(seed))
     options = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, truncation=truncation)
@@ -91,6 +88,14 @@ def sample(
         drawn = candidates(classes, keep)
         parts = draw(network, len(drawn), drawn, options, generator=generator, advance=advance)
         return surest(chosen, parts, drawn, classes), classes
+
+
+def repeated(model: Model, labels: Sequence[int | str], n: int) -> Tensor | None:
+    """Classes by number or by name, one after another until there are ``n``; None without labels."""
+    if not len(labels):
+        return None
+    given = model.classes_of([labels] if isinstance(labels, str) else labels)
+    return given.repeat(-(-n // len(given)))[:n]
 
 
 def draw(

@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ancestral.batch import Batch
+from ancestral.capabilities import Classifies
 from ancestral.configuration import Depth, Range
 from ancestral.errors import UserError
 from ancestral.model import Model
@@ -25,7 +26,7 @@ _COARSEST = 4
 """Pixels to a side, about, that the image is brought down to before its features are averaged."""
 
 
-class Classifier(Model):
+class Classifier(Classifies):
     """Images to the probabilities of their classes, and to the features that tell these apart.
 
     It models p(class | image), no distribution of images: it has no likelihood, and nothing is drawn from it.
@@ -100,18 +101,14 @@ class Classifier(Model):
         h: Tensor = self.trunk(self.scale(x))
         return h.mean((2, 3))
 
-    def logits(self, x: Tensor) -> Tensor:
+    def class_logits(self, x: Tensor) -> Tensor:
         """Unnormalized log p(class | x), ``(N, classes)``."""
         found: Tensor = self.head(self.features(x))
         return found
 
     def probabilities(self, x: Tensor) -> Tensor:
         """p(class | x), ``(N, classes)``."""
-        return self.logits(x).float().softmax(1)
-
-    def hits(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Whether the likeliest class is the right one: 0 or 1 of each image, ``(N,)`` float64."""
-        return (self.logits(x).argmax(1) == labels).double()
+        return self.class_logits(x).float().softmax(1)
 
     def stages(self) -> tuple[Stage, ...]:
         """See ``Model.stages``."""
@@ -122,7 +119,7 @@ class Classifier(Model):
         if batch.labels is None:
             problem = "expected examples with labels for a classifier, got some without"
             raise UserError(problem, "use data whose every split has its classes")
-        logits = self.logits(batch.x)
+        logits = self.class_logits(batch.x)
         labels = batch.labels.long()
         right = (logits.detach().argmax(1) == labels).float().mean()
         return Loss(cross_entropy(logits, labels), {"accuracy_percent": 100 * right})

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
+from ancestral.columns import named
 from ancestral.files import replacing
 from ancestral.media import codes, images, sound, table
 from ancestral.media.heads import with_heads
@@ -163,9 +164,8 @@ def write_examples(
 
 
 def _write_csv(path: Path, x: Tensor, names: Sequence[str]) -> Path:
-    header = [*names, *(f"x{i + 1}" for i in range(len(names), x.shape[1]))]
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(header)
+        writer.writerow(named(names, x.shape[1]))
         writer.writerows([[f"{value:.9g}" for value in row] for row in x.tolist()])
     return path

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from ancestral.columns import named
 from ancestral.media.figure import SERIES, Axis, Figure, names_of
 from ancestral.media.pixels import Pixels
 from ancestral.spec import Spec
@@ -39,7 +40,7 @@ def marginals(tables: Sequence[Tensor], names: Sequence[str], series: Sequence[s
     """A histogram of each column, of several tables over each other."""
     dims = tables[0].shape[1]
     shown = min(dims, _MARGINALS)
-    names = [*names[:shown], *(f"x{i + 1}" for i in range(len(names[:shown]), shown))]
+    names = named(names, shown)
     sets = [_finite(x[:, :shown]) for x in tables]
     across, side, row = min(shown, _ACROSS), 150, 150 + _BOTTOM
     figure = Figure(max(2 * _GAP + across * (side + 2 * _GAP), 500), _TOP + -(-shown // across) * row)
@@ -51,15 +52,14 @@ def marginals(tables: Sequence[Tensor], names: Sequence[str], series: Sequence[s
         for k, color in zip(range(len(sets)), SERIES, strict=False):
             figure.shade(left, top, bars(heights[k], edges, axis) * 0.55, color)
         figure.below(left, top + side, axis, name)
-    of = f"{shown} of {dims} columns" if shown < dims else f"{dims} column{'s' * (dims > 1)}"
-    figure.title(f"{len(tables[0]):,} row{'s' * (len(tables[0]) > 1)}, {of}", series)
+    figure.title(_shown(len(tables[0]), shown, dims), series)
     return figure.pixels
 
 
 def _draw(spec: Spec, tables: Sequence[Tensor], names: Sequence[str], series: Sequence[str] = ()) -> Pixels:
     (dims,) = spec.shape
     shown = min(dims, _MOST)
-    names = [*names[:shown], *(f"x{i + 1}" for i in range(len(names[:shown]), shown))]
+    names = named(names, shown)
     sets = [_finite(x[:, :shown]) for x in tables]
     side = min(max(900 // shown, 150), 420)
     axes = [_axis([values[:, i] for values in sets], side) for i in range(shown)]
@@ -83,9 +83,14 @@ def _draw(spec: Spec, tables: Sequence[Tensor], names: Sequence[str], series: Se
                 figure.beside(left, top, vertical, names[i])
             if i == shown - 1:
                 figure.below(left, top + side, horizontal, names[j])
-    of = f"{shown} of {dims} columns" if shown < dims else f"{dims} column{'s' * (dims > 1)}"
-    figure.title(f"{len(tables[0]):,} row{'s' * (len(tables[0]) > 1)}, {of}", series)
+    figure.title(_shown(len(tables[0]), shown, dims), series)
     return figure.pixels
+
+
+def _shown(rows: int, shown: int, dims: int) -> str:
+    """What a picture shows of a table, in words."""
+    of = f"{shown} of {dims} columns" if shown < dims else f"{dims} column{'s' * (dims > 1)}"
+    return f"{rows:,} row{'s' * (rows > 1)}, {of}"
 
 
 def _finite(x: Tensor) -> Values:

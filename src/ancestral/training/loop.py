@@ -505,8 +505,7 @@ class Trainer:
             }
             extra = rates | {"steps_per_second": work.steps / elapsed, "seconds": self._seconds}
             self.journal.write(work.stage.name, done, "train", means | extra, steps=steps)
-            for sign in work.signs(means, done):
-                print(f"step {done}: {sign}", flush=True)
+            work.warn(means, done)
         work.sums, work.steps = {}, 0
 
     def _sums(self, work: Work) -> dict[str, tuple[float, int]]:
@@ -658,8 +657,7 @@ class Trainer:
         self.monitor.classifier.to(work.device)
         values = self.monitor(self.model)
         self.journal.write(work.stage.name, step, "samples", values, steps=work.optimization.steps)
-        for sign in work.signs(values, step):
-            print(f"step {step}: {sign}", flush=True)
+        work.warn(values, step)
 
     @torch.no_grad()
     def _draw(self, stage: Stage, step: int) -> None:

@@ -24,7 +24,7 @@ def samples(model: Model, data: Dataset, seed: int) -> Pixels:
     generator = torch.Generator(device).manual_seed(derive(seed, "pictures"))
     if data.columns is not None:
         rows = data.validation.some(_ROWS).x
-        drawn = model.sample(len(rows), generator=generator).cpu()
+        drawn = model.sample(len(rows), generator=generator)
         real, drawn = (data.columns.restored(x) for x in (rows, drawn))
         series = ("validation rows", "samples")
         return media.comparison(spec, real, drawn, names=data.columns.names, series=series)
@@ -45,5 +45,5 @@ def reconstructions(model: Reconstructs, data: Dataset) -> Pixels:
     originals = data.validation.some(_RECONSTRUCTIONS).x.to(model.device)
     shown, names = [originals, model.reconstruct(originals)], []
     if data.columns is not None:
-        shown, names = [data.columns.restored(x.cpu()) for x in shown], [*data.columns.names]
+        shown, names = [data.columns.restored(x) for x in shown], [*data.columns.names]
     return media.comparison(model.spec, *shown, names=names)

@@ -77,13 +77,13 @@ class Work:
     said: set[str] = field(default_factory=set)
     """Signs of trouble that were said."""
 
-    def signs(self, values: Mapping[str, float], done: int) -> list[str]:
-        """Signs of trouble in what was logged after so many steps that were not said yet."""
-        share = done / self.optimization.steps
-        found = [] if self.stage.watch is None else self.stage.watch(values, share)
-        new = [sign for sign in found if sign not in self.said]
-        self.said |= {*new}
-        return new
+    def warn(self, values: Mapping[str, float], done: int) -> None:
+        """Say the signs of trouble in what was logged after so many steps, those that were not said yet."""
+        found = () if self.stage.watch is None else self.stage.watch(values, done / self.optimization.steps)
+        for sign in found:
+            if sign not in self.said:
+                self.said.add(sign)
+                print(f"step {done}: {sign}", flush=True)
 
     def optimizer(self, phase: Phase) -> Any:
         """What updates the weights of a phase: its own optimizer or the one that it shares."""

@@ -7,13 +7,12 @@ from ancestral.capabilities import Classifies
 from ancestral.evaluation.measurement import Examined, Result
 from ancestral.figures import Figure
 from ancestral.measures import bootstrap
-from ancestral.measures.classifier import Classifier
 from ancestral.model import Model
 
 
 def applies(model: Model) -> bool:
     """Of classifiers, and of models that have learned classes beside."""
-    return isinstance(model, Classifier) or (isinstance(model, Classifies) and model.classifies)
+    return isinstance(model, Classifies) and model.classifies
 
 
 def measure(examined: Examined) -> Result:
@@ -24,9 +23,8 @@ def measure(examined: Examined) -> Result:
 
     def hit(batch: Batch) -> torch.Tensor:
         assert batch.labels is not None
-        assert isinstance(model, Classifier | Classifies)
-        logits = model.logits(batch.x) if isinstance(model, Classifier) else model.class_logits(batch.x)
-        return (logits.argmax(1) == batch.labels).double()
+        assert isinstance(model, Classifies)
+        return model.hits(batch.x, batch.labels)
 
     hits = examined.each("accuracy", hit)
     interval = bootstrap(hits) if len(hits) > 1 else None

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ancestral import media
 from ancestral.batch import Batch
+from ancestral.columns import named
 from ancestral.evaluation.measurement import Examined, Result
 from ancestral.figures import Figure
 from ancestral.measures import kolmogorov_smirnov
@@ -43,7 +44,7 @@ def measure(examined: Examined) -> Result:
     # Rows that are no part of those that are measured, as many.
     train = data.train.x
     others = train if examined.split in ("validation", "test") and len(train) >= len(real) else train[:0]
-    names = data.columns.names if data.columns else [f"x{i + 1}" for i in range(real.shape[1])]
+    names = named(data.columns.names if data.columns else (), real.shape[1])
     few = (Batch(x).some(_SHOWN).x for x in (real, drawn))
     shown = [data.columns.restored(x) if data.columns else x for x in few]
     return Result(

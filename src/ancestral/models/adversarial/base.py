@@ -132,13 +132,14 @@ class Adversarial(Decodes):
         if values.get("critic_accuracy", 0.0) > _SATURATED:
             signs.append(
                 "the critic takes nearly all examples for what they are, and may teach the generator nothing "
-                "any more: try --model.penalty r1 (with --model.critic-norm none), a lower learning rate of "
-                "the critic, or --model.augmentation adaptive if images are few"
+                "any more: try a lower learning rate of the critic, --model.penalty r1, whose critic has no "
+                "batch norm, or --model.augmentation adaptive if images are few"
             )
         if values.get("diversity", 1.0) < _COLLAPSED:
             signs.append(
                 "samples vary less than half as much as real examples, so some kinds of them are missing: "
-                "try --model.penalty r1, or a lower learning rate of the generator"
+                "try a lower learning rate of the generator, or --model.penalty r1, whose critic has no "
+                "batch norm"
             )
         return signs
 
@@ -229,7 +230,7 @@ class Adversarial(Decodes):
 
     def generate(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """The generator's examples of latents around 0, as the spec scales them."""
-        given = z + 0.5 if self.config.noise == "uniform-positive" else z
+        given = placed(self.config.noise, z)
         x: Tensor = self.generator(given, None if labels is None else labels.long())
         return x.to(z.dtype)
 
@@ -282,6 +283,11 @@ def noise(
     return _REACH[kind] * (2 * torch.rand(n, latents, **places) - 1)
 
 
+def placed(kind: Noise, z: Tensor) -> Tensor:
+    """Latents around 0, moved to where the distribution has them."""
+    return z + 0.5 if kind == "uniform-positive" else z
+
+
 def both(**updates: Any) -> dict[str, Updates]:
     """The same updates of critic and generator, by default without warm-up and clipped gradients.
 
@@ -292,16 +298,23 @@ def both(**updates: Any) -> dict[str, Updates]:
     return {name: Updates(**settings) for name in ("critic", "generator")}
 
 
+def given_classes(labels: Tensor | None, classes: int, like: Tensor) -> Tensor:
+    """Classes ``(N,)`` one-hot ``(N, classes)``, in another tensor's dtype."""
+    assert labels is not None
+    return one_hot(labels.long(), classes).to(like.dtype)
+
+
 def with_classes(x: Tensor, labels: Tensor | None, classes: int) -> Tensor:
     """Features ``(N, D)`` or maps ``(N, C, H, W)`` and, after them, the class one-hot, the same everywhere.
 
     >>> with_classes(torch.zeros(1, 2), torch.tensor([1]), 3)
     tensor([[0., 0., 0., 1., 0.]])
     """
-    if labels is None:
-        return x
-    given = one_hot(labels.long(), classes).to(x.dtype)
-    given = given.view(len(x), classes, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:])
+    given = (
+        given_classes(labels, classes, x)
+        .view(len(x), classes, *[1] * (x.dim() - 2))
+        .expand(-1, -1, *x.shape[2:])
+    )
     return torch.cat([x, given], 1)
 
 

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu, one_hot
+from torch.nn.functional import leaky_relu
 
 from ancestral.configuration import Configuration, Depth, Share, Width
-from ancestral.models.adversarial.base import Adversarial, Noise, both, output_of, with_classes
+from ancestral.models.adversarial.base import Adversarial, Noise, both, given_classes, output_of, with_classes
 from ancestral.models.adversarial.dcgan import check_images
 from ancestral.nn.maxout import Maxout
 from ancestral.nn.normalization import BatchNorm
@@ -109,12 +109,6 @@ class ConvolutionalCritic(nn.Module):
         h = leaky_relu(self.dense_norm(self.dense(with_classes(h.flatten(1), labels, self.classes))), 0.2)
         logits: Tensor = self.output(with_classes(h, labels, self.classes))
         return logits.squeeze(1).to(x.dtype)
-
-
-def given_classes(labels: Tensor | None, classes: int, like: Tensor) -> Tensor:
-    """Classes ``(N,)`` one-hot ``(N, classes)``, in another tensor's dtype."""
-    assert labels is not None
-    return one_hot(labels.long(), classes).to(like.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from ancestral.batch import Batch
 from ancestral.capabilities import Classifies
 from ancestral.configuration import Depth, NonNegative, Range, Share, Width
 from ancestral.errors import UserError
-from ancestral.models.adversarial.base import Adversarial, Noise, both, noise, output_of
+from ancestral.models.adversarial.base import Adversarial, Noise, both, noise, output_of, placed
 from ancestral.models.adversarial.dcgan import check_images
 from ancestral.nn.adversarial import smoothed
 from ancestral.nn.historical import HistoricalAverage
@@ -121,12 +121,11 @@ def _convolution(
 class ImprovedGAN(Adversarial, Classifies):
     """Techniques that make a GAN train: each is an option; and semi-supervised learning by few labels.
 
-    With ``labeled``, the critic learns the classes of so many examples, which are drawn once and
-    saved with the model, and that all others are real (section 5): it is a classifier, whose accuracy
-    ``evaluate`` measures. With
-    ``feature_matching`` the generator's samples are to have the mean features of real examples (section 3.1:
-    the squared distance; the authors' code for natural images takes absolute differences). Weight
-    normalization does not start from data.
+    With ``labeled``, the critic learns the classes of so many examples, which are drawn once and saved with
+    the model, and that all others are real (section 5): it is a classifier, whose accuracy ``evaluate``
+    measures. With ``feature_matching`` the generator's samples are to have the mean features of real examples
+    (section 3.1: the squared distance; the authors' code for natural images takes absolute differences).
+    Weight normalization does not start from data.
 
     See ``Adversarial`` for shapes.
 
@@ -227,7 +226,7 @@ class ImprovedGAN(Adversarial, Classifies):
         remembers, latents = config.historical > 0, config.latents
         kind = torch.get_default_dtype()
         reference = noise(config.noise, config.reference, latents, device=torch.device("cpu"), dtype=kind)
-        reference += 0.5 if config.noise == "uniform-positive" else 0.0
+        reference = placed(config.noise, reference)
         self.generator = Generator(latents, config.width, config.scales, reference, spec, remembers=remembers)
         dropouts = (config.input_dropout, config.dropout)
         sizes = config.critic_width, config.critic_scales, dropouts, config.kernels
@@ -242,7 +241,7 @@ class ImprovedGAN(Adversarial, Classifies):
     @property
     def initial_examples(self) -> int | None:
         """Examples among which those with labels are found."""
-        # A class of which a hundredth is expected is then missing once in e^100.
+        # Where classes are even, four times what is wanted of each, and a hundred at least.
         return max(4 * self.config.labeled, 100 * self.spec.classes) if self.config.labeled else None
 
     def start(self, batch: Batch) -> None:
