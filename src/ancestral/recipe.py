@@ -24,8 +24,11 @@ class Updates(Configuration):
     """Of sgd."""
     weight_decay: NonNegative = 0.0
     """Weight decay (decoupled for adamw, an L2 penalty otherwise)."""
-    schedule: Literal["constant", "cosine", "exponential"] = "cosine"
-    """The learning rate after the warm-up: constant, a cosine to 0 at the last step, or exponential decay."""
+    schedule: Literal["constant", "cosine", "linear", "exponential"] = "cosine"
+    """The learning rate after the warm-up: constant, a cosine or a line to 0 at the last step, or exponential
+    decay."""
+    decay_from: Share = 0.0
+    """The share of the steps after which the line falls; until then the rate is constant."""
     decay: float = 0.999995
     """Factor for each step of the exponential schedule."""
     decay_to: NonNegative = 0.0
@@ -63,6 +66,9 @@ class Optimization(Updates):
     autoregressive models, and of others that name their blocks."""
     ema: Share | None = None
     """Decay of the moving average of the weights that samples and evaluations use; None keeps none."""
+    ema_half_life: Count | None = None
+    """The same in examples, in place of the decay: those after which weights count half in the average, by
+    one batch a step, so that another batch size averages over as many."""
     keep_best: bool = False
     """Keep the weights that were best on the validation split, by their loss when they were evaluated, in
     place of the last ones: where examples are few, a model learns them by heart in the end."""
@@ -76,6 +82,20 @@ class Optimization(Updates):
                 f"expected accumulate to divide the batch size, got {self.accumulate} and {self.batch_size}"
             )
             raise UserError(problem, "choose a divisor")
+        if self.ema is not None and self.ema_half_life is not None:
+            problem = f"expected ema or ema_half_life, got {self.ema} and {self.ema_half_life}"
+            raise UserError(problem, "leave one out")
+
+    @property
+    def average_decay(self) -> float | None:
+        """Weight of the past in each step's update of the average; None if there is none.
+
+        >>> Optimization(batch_size=10, ema_half_life=100).average_decay ** 10
+        0.5
+        """
+        if self.ema_half_life is None:
+            return self.ema
+        return float(0.5 ** (self.batch_size / self.ema_half_life))
 
     def of(self, phase: str) -> Updates:
         """How a phase is updated. Raises KeyError for a phase that a stage of several does not list."""

@@ -135,7 +135,7 @@ MISTAKES = [
     ("sample RUNS/pixelcnn/model --keep 0.5", "model is not a run with data; name one with --gate"),
     ("sample RUNS/pixelcnn -n many", "expected -n INT, --n INT, got many; see ancestral sample --help"),
     ("sample RUNS/pixelcnn -n 0 --format shards", "expected at least 1 sample, got 0; raise --n"),
-    ("sample RUNS/pixelcnn --format gif", "to be one of auto, sheet, files, npz, shards, got gif"),
+    ("sample RUNS/pixelcnn --format gif", "expected --interpolate with the format webp or gif, got none"),
     ("sample RUNS/pixelcnn -n 2000 --out taken", "expected a new or an empty folder, got taken which holds"),
     ("sample RUNS/pixelcnn -n 20 --out begun --format shards", "expected at least the 30 samples of begun"),
     ("sample RUNS/pixelcnn -n 30 --out begun --format shards --seed 1", "options: seed (0 there, 1 here);"),

@@ -157,9 +157,11 @@ def test_the_sizes_of_every_model_are_counted_before_they_are_allocated(name):
     torch.manual_seed(0)
     got = cls.fitting(config, spec).state_dict()
     assert all(torch.equal(expected[key], got[key]) for key in expected), "counting draws nothing"
-    widest = {f: 2**20 for f in ("width", "hidden") if hasattr(config, f)}
+    widest = {f: 2**20 for f in ("width", "hidden", "critic_width") if hasattr(config, f)}
     widest |= {"architecture": {"hidden": 2**20}, "latents": 2**20} if name == "vae" else {}
-    widest |= {"layers": 2} if name in ("nice", "maf") else {}  # a square of the width
+    widest |= {"architecture": {"width": 2**20, "scales": 2}} if name in ("cgan", "wgan") else {}
+    # Two layers, for a square of the width.
+    widest |= {"layers": 2} if name in ("nice", "maf") else {"scales": 2} if name == "dcgan" else {}
     with pytest.raises(UserError, match=f"expected this {cls.__name__} to fit into memory|divide"):
         cls.fitting(from_json(cls.Config, widest, base=config), spec)
 

@@ -358,7 +358,7 @@ class Trainer:
 
     def _average(self, stage: Stage, values: Mapping[str, Tensor], shards: "Shards | None") -> Average | None:
         """The average of a stage, which goes on from ``values`` where there are any."""
-        decay = self.optimizations[stage.name].ema
+        decay = self.optimizations[stage.name].average_decay
         if decay is None:
             return None
         names = owned(self.model, stage.modules if stage.averaged is None else stage.averaged)

@@ -39,6 +39,9 @@ def learning_rate(options: Updates, step: int, steps: int) -> float:
     if options.schedule == "cosine":
         progress = (step - options.warmup) / max(1, steps - options.warmup)
         rate *= 0.5 * (1 + math.cos(math.pi * progress))
+    if options.schedule == "linear":
+        start = max(options.warmup, options.decay_from * steps)
+        rate *= min(1.0, (steps - step) / max(1.0, steps - start))
     if options.schedule == "exponential":
         rate *= options.decay ** (step - options.warmup)
     return max(rate, options.decay_to)

@@ -62,7 +62,7 @@ def held(
             # Adagrad begins with a moment of every weight, the others with its first gradient.
             kept = size(p for p in phase.parameters if p.requires_grad or name == "Adagrad")
             bytes_of[name] = bytes_of.get(name, 0) + moments * kept
-    if optimization.ema is not None:
+    if optimization.average_decay is not None:
         averaged = stage.modules if stage.averaged is None else stage.averaged
         bytes_of["average"] = size(p for module in averaged for p in module.parameters())
     own = {id(p) for p in everything}
