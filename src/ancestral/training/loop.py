@@ -17,6 +17,7 @@ from ancestral.capabilities import Reconstructs
 from ancestral.data import Dataset
 from ancestral.errors import Interrupted, UserError
 from ancestral.files import sweep
+from ancestral.memory import keep_freed
 from ancestral.model import Model, repeated_blocks
 from ancestral.recipe import Optimization
 from ancestral.stages import Phase, Progress, Stage, idle, initialize, owned
@@ -108,6 +109,8 @@ class Trainer:
             if self._leads:
                 sweep(self.path)
             return
+        if self.fabric.device.type == "cpu":
+            keep_freed()
         with alone(self.path) if self._leads else nullcontext(), self._undisturbed():
             if self._leads:
                 if describe:
