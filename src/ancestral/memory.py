@@ -37,7 +37,7 @@ def keep_freed() -> None:
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):  # musl and macOS lack it, Windows has no library of this name
+    except (OSError, AttributeError, TypeError):  # only glibc has it
         return
     mallopt(_MMAP_THRESHOLD, 1 << 30)
     mallopt(_TRIM_THRESHOLD, 2**31 - 1)
