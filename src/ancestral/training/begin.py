@@ -17,7 +17,7 @@ import torch
 
 from ancestral import runs
 from ancestral.cache import cache
-from ancestral.configuration import to_json
+from ancestral.configuration import Configuration, to_json
 from ancestral.data import Dataset, Preparation, load_data
 from ancestral.errors import UserError, check_type
 from ancestral.files import locked
@@ -42,6 +42,8 @@ Role = Literal["features", "gate", "score"]
 """What a classifier is for. No network has two roles: one that chose samples would praise its choice."""
 
 _SEEDS: dict[Role, int] = {"features": 0, "gate": 1, "score": 2}
+_VERSION = 1
+"""Of the classifiers' training, raised when a default that it uses changes."""
 
 
 def train(
@@ -219,9 +221,10 @@ def classifier_of(
     stage = recipe.stages["training"]
     stages = {"training": replace(stage, batch_size=min(stage.batch_size, len(dataset.train)))}
     options = TrainingOptions(seed=_SEEDS[role] + 1000 * seed, sample_every=0)
-    # What it depends on is in its name, so that a later version trains another one.
-    settings = json.dumps([to_json(recipe.model), to_json(stages), to_json(options)])
-    suffix = hashlib.sha256(settings.encode()).hexdigest()[:8]
+    # What it depends on is in its name, so that a later version that changes it trains another one; but an
+    # option that is new, and left alone, changes nothing.
+    settings = [_VERSION, *map(_chosen, (recipe.model, stages["training"], options))]
+    suffix = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
     path = _folder() / f"{dataset.fingerprint[:16]}-{role}-{suffix}"
     if Classifier.is_saved(path / "model"):
         return Classifier.from_pretrained(path / "model")
@@ -236,6 +239,12 @@ def classifier_of(
             with contextlib.redirect_stdout(said), torch.enable_grad():  # who asks may have turned them off
                 train(Classifier, data=dataset, out=path, recipe=role, stages=stages, options=options)
     return Classifier.from_pretrained(path / "model")
+
+
+def _chosen(settings: Configuration) -> dict[str, Any]:
+    """The settings that are not what they are by default."""
+    default = to_json(type(settings)())
+    return {name: value for name, value in to_json(settings).items() if value != default[name]}
 
 
 def _folder() -> Path:
