@@ -48,6 +48,9 @@ VARIANTS = {
         latents=4, width=4, critic_width=4, scales=1, loss="relativistic", critic_norm="none",
         penalty="r1-r2", penalty_weight=0.1, penalty_every=4,
     ),
+    "refined": DCGAN.Config(
+        latents=4, width=4, critic_width=4, scales=1, refined=True, critic_norm="spectral", loss="hinge"
+    ),
     "residual": WGAN.Config(
         latents=4, class_conditional=True, dequantize=True,
         architecture=Residual(width=4, scales=1, critic_scales=1, blocks=1),
@@ -71,7 +74,7 @@ def test_configurations_of_later_papers_keep_the_contract(name):
     check_model(config.model, SPECS[1:2], config)
 
 
-@pytest.mark.parametrize("name", ["convolutional", "hinge", "residual", "dense"])
+@pytest.mark.parametrize("name", ["convolutional", "hinge", "refined", "residual", "dense"])
 def test_another_class_changes_the_picture_and_the_critics_value(name):
     torch.manual_seed(0)
     config = VARIANTS.get(name, ConditionalGAN.Config.tiny())
@@ -258,6 +261,49 @@ def test_trainings_are_resumed_with_both_sides_and_what_adapts(tmp_path):
     whole, cut = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "cut"))
     assert whole == cut
     assert "augmentation.p" in load_file(tmp_path / "whole" / "model" / "model.safetensors")
+
+
+class Constant(GAN):
+    """Latents that do not depend on how many are asked for at a time."""
+
+    def _latents(self, n, generator=None):
+        return torch.ones(n, self.config.latents, dtype=self.dtype)
+
+
+@pytest.mark.parametrize("game", ["non-saturating", "hinge", "relativistic"])
+def test_parts_of_a_batch_are_as_good_as_the_whole(tmp_path, game):
+    """Where nothing looks at examples together: the same weights on both sides, penalty and all."""
+    config = replace(
+        GAN.Config.tiny(), input_dropout=0.0, dropout=0.0, loss=game, penalty="r1-r2", penalty_every=2
+    )
+    updates = both(optimizer="sgd", learning_rate=0.1, schedule="constant")
+    found = []
+    for parts in (1, 4):
+        stages = {"training": Optimization(steps=5, batch_size=32, accumulate=parts, phases=updates)}
+        options = replace(QUICK, precision="64-true")
+        out = tmp_path / str(parts)
+        ancestral.train(Constant, data="digits", out=out, config=config, stages=stages, options=options)
+        found.append(load_file(out / "model" / "model.safetensors"))
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(found[1][name], tensor, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [*BUILT, *VARIANTS])
+def test_losses_in_bfloat16_are_those_in_float32_but_for_rounding(name):
+    torch.manual_seed(0)
+    config = VARIANTS[name] if name in VARIANTS else model_class(name).Config.tiny()
+    model = config.build(GRAY)
+    for phase in model.stages()[0].phases:
+        losses = []
+        for low in (False, True):
+            torch.manual_seed(1)
+            with torch.autocast("cpu", torch.bfloat16, enabled=low):
+                loss = model.loss(batch(), phase.name, PROGRESS).total
+            assert loss.dtype == torch.float32
+            loss.backward()
+            losses.append(loss.item())
+        assert losses[1] == pytest.approx(losses[0], rel=0.1, abs=0.05)
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
 
 
 def test_what_cannot_be_is_said_in_one_line():

@@ -486,6 +486,23 @@ def test_learning_rates():
     exponential = Updates(warmup=10, learning_rate=1.0, schedule="exponential", decay=0.5)
     assert learning_rate(exponential, 12, 110) == pytest.approx(0.25)
     assert learning_rate(Updates(warmup=0, schedule="constant"), 77, 110) == 1e-3
+    line = Updates(warmup=10, learning_rate=1.0, schedule="linear")
+    assert [learning_rate(line, step, 110) for step in (4, 10, 60, 110)] == pytest.approx([0.5, 1, 0.5, 0])
+    late = Updates(warmup=0, learning_rate=1.0, schedule="linear", decay_from=0.6, decay_to=0.25)
+    assert [learning_rate(late, step, 100) for step in (0, 60, 80, 99)] == pytest.approx([1, 1, 0.5, 0.25])
+
+
+@pytest.mark.parametrize("batch", [1, 32, 1000])
+def test_the_half_life_of_an_average_is_one_of_examples(batch):
+    """Weights of 0 that become 1: after so many examples their average is half way, in batches of any size."""
+    decay = Optimization(batch_size=batch, ema_half_life=8000).average_decay
+    layer = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(layer.weight)
+    average = Average(layer, {"weight"}, decay, updates=10**9)
+    nn.init.ones_(layer.weight)
+    for _ in range(8000 // batch):
+        average.update()
+    assert average.values["weight"].item() == pytest.approx(0.5, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -495,6 +512,7 @@ def test_learning_rates():
         ({"batch_size": 10, "accumulate": 3}, "expected accumulate to divide the batch size, got 3 and 10"),
         ({"learning_rate": -1.0}, "expected learning_rate above 0, got -1.0; raise learning_rate"),
         ({"ema": 1.0}, r"expected ema in \[0, 1\), got 1.0"),
+        ({"ema": 0.9, "ema_half_life": 100}, "expected ema or ema_half_life, got 0.9 and 100; leave one out"),
     ],
 )
 def test_bad_options(options, message):

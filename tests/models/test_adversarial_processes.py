@@ -1,0 +1,98 @@
+"""Adversarial models in two processes: trained as by one, whose statistics are of the whole batch."""
+
+import json
+
+import pytest
+import torch
+
+import ancestral
+from ancestral.models.adversarial.dcgan import DCGAN
+from ancestral.models.adversarial.improved_gan import ImprovedGAN
+from ancestral.models.adversarial.wgan import WGAN
+from ancestral.training import TrainingOptions
+
+OPTIONS = TrainingOptions(
+    device="cpu", checkpoint_every=0, evaluate_every=0, sample_every=0, measure_every=0, log_every=1
+)
+PHASE = {"optimizer": "sgd", "warmup": 0, "learning_rate": 0.05, "gradient_clip": None}
+FEW = {
+    "training": {
+        "steps": 4, "batch_size": 16, "ema": 0.5, "phases": {"critic": PHASE, "generator": PHASE},
+    }
+}  # fmt: skip
+
+
+class FromExamples:
+    """Latents that are pixels of the batch, in place of noise that each process would draw for itself."""
+
+    def loss(self, batch, phase, progress):
+        self.pixels = batch.x.flatten(1)[:, 10 : 10 + self.config.latents].to(self.dtype) / 8 - 1
+        return super().loss(batch, phase, progress)
+
+    def _latents(self, n, generator=None):
+        return self.pixels if self.training else super()._latents(n, generator)
+
+
+class BatchNormalized(FromExamples, DCGAN):
+    """Batch norm in both networks, conditional in the generator."""
+
+
+class Discriminating(FromExamples, ImprovedGAN):
+    """Minibatch discrimination and virtual batch norm."""
+
+
+class Penalized(FromExamples, WGAN):
+    """Gradients of gradients, through a hook that means them over processes."""
+
+
+RUNS = {
+    "batch-norm": (BatchNormalized, DCGAN.Config(latents=8, width=4, critic_width=4, scales=2)),
+    "minibatch": (
+        Discriminating,
+        ImprovedGAN.Config(
+            latents=8, width=4, critic_width=4, scales=2, critic_scales=1, kernels=3, reference=5,
+            historical=0.1, dropout=0.0, input_dropout=0.0,
+        ),
+    ),
+    "penalty": (
+        Penalized,
+        WGAN.Config(
+            latents=8, penalty="r1-r2", critic_updates=2,
+            architecture=WGAN.Config.tiny().architecture,
+        ),
+    ),
+}  # fmt: skip
+
+
+def train_all(out):
+    """A few steps of each."""
+    for name, (model, config) in RUNS.items():
+        ancestral.train(model, data="digits", out=f"{out}/{name}", config=config, stages=FEW, options=OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory, in_two_processes):
+    """The runs of two processes and of one."""
+    folder = tmp_path_factory.mktemp("processes")
+    in_two_processes("train_all", folder / "two")
+    train_all(folder / "one")
+    return folder
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_two_processes_play_as_one_does(found, name):
+    """The same losses of both sides, and the same samples in the end."""
+    losses, images = {}, {}
+    for number in ("one", "two"):
+        lines = map(json.loads, (found / number / name / "metrics.jsonl").read_text().splitlines())
+        lines = [line for line in lines if line.get("split") == "train"]
+        losses[number] = [line[f"{side}_loss"] for line in lines for side in ("critic", "generator")]
+        model = RUNS[name][0].from_pretrained(found / number / name / "model").eval()
+        z = torch.linspace(-1, 1, 40).view(5, 8)
+        labels = torch.arange(5) if model.sample_classes else None
+        with torch.no_grad():
+            images[number] = model.generate(z, labels)
+    assert len(losses["one"]) == 8
+    assert len({*losses["one"]}) == 8
+    assert losses["two"] == pytest.approx(losses["one"], rel=1e-4)
+    torch.testing.assert_close(images["two"], images["one"], rtol=1e-3, atol=2e-4)
