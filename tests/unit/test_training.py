@@ -494,7 +494,7 @@ def test_learning_rates():
 
 @pytest.mark.parametrize("batch", [1, 32, 1000])
 def test_the_half_life_of_an_average_is_one_of_examples(batch):
-    """Weights of 0 that become 1: after so many examples their average is half way, in batches of any size."""
+    """Weights of 0 that become 1: after so many examples their average is .5, in batches of any size."""
     decay = Optimization(batch_size=batch, ema_half_life=8000).average_decay
     layer = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(layer.weight)

@@ -176,10 +176,10 @@ class DCGAN(Adversarial):
     recipes: ClassVar = {
         "small": Recipe(
             source="the paper's kind of networks, for two CPU cores",
-            model=Config(width=32, critic_width=32, scales=2, class_conditional=False),
+            model=Config(width=64, critic_width=64, scales=2, class_conditional=False),
             stages={
                 "training": Optimization(
-                    steps=10_000, batch_size=64, ema=0.999,
+                    steps=15_000, batch_size=64, ema_half_life=20_000,
                     phases=both(learning_rate=2e-4, betas=(0.5, 0.999), schedule="constant"),
                 )
             },

@@ -179,7 +179,8 @@ class ImprovedGAN(Adversarial, Classifies):
             model=Config(width=32, critic_width=32, scales=2, kernels=32),
             stages={
                 "training": Optimization(
-                    steps=8000, batch_size=64, ema=0.999, phases=both(learning_rate=3e-4, betas=(0.5, 0.999))
+                    steps=8000, batch_size=64, ema_half_life=20_000,
+                    phases=both(learning_rate=3e-4, betas=(0.5, 0.999)),
                 )
             },
         ),
@@ -191,20 +192,23 @@ class ImprovedGAN(Adversarial, Classifies):
             ),
             stages={
                 "training": Optimization(
-                    steps=8000, batch_size=100, ema=0.999, phases=both(learning_rate=3e-4, betas=(0.5, 0.999))
+                    steps=8000, batch_size=100, ema_half_life=20_000,
+                    phases=both(learning_rate=3e-4, betas=(0.5, 0.999)),
                 )
             },
         ),
         "cifar10": Recipe(
             source="the authors' code for CIFAR-10 with 4,000 labels: Adam, 3e-4, beta1 .5, batch 100, 1200 "
-            "epochs; a cosine where their rate falls linearly in the last third",
+            "epochs, linearly to 0 in the last third",
             model=Config(
                 kernels=0, real_target=1.0, feature_matching=True, labeled=4000, width=128, critic_width=96
             ),
             stages={
                 "training": Optimization(
                     steps=600_000, batch_size=100, ema=0.9999,
-                    phases=both(learning_rate=3e-4, betas=(0.5, 0.999)),
+                    phases=both(
+                        learning_rate=3e-4, betas=(0.5, 0.999), schedule="linear", decay_from=2 / 3
+                    ),
                 )
             },
         ),

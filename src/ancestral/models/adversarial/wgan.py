@@ -226,7 +226,8 @@ class WGAN(Adversarial):
             ),
             stages={
                 "training": Optimization(
-                    steps=4000, batch_size=64, ema=0.999, phases=both(learning_rate=3e-4, betas=(0.0, 0.9))
+                    steps=4000, batch_size=64, ema_half_life=20_000,
+                    phases=both(learning_rate=3e-4, betas=(0.0, 0.9)),
                 )
             },
         ),
@@ -256,13 +257,14 @@ class WGAN(Adversarial):
             },
         ),
         "cifar10-residual": Recipe(
-            source="the same, appendix F: residual networks of 128, Adam, 2e-4, (0, .9), 100,000 steps; a "
-            "cosine where they decay linearly, and the generator's batch is 64 too; classes by projection, "
-            "where they have an auxiliary classifier",
+            source="the same, appendix F: residual networks of 128, Adam, 2e-4, (0, .9), linearly to 0 "
+            "over 100,000 steps; the generator's batch is 64 too; classes by projection, where they have an "
+            "auxiliary classifier",
             model=Config(latents=128, dequantize=True, architecture=Residual()),
             stages={
                 "training": Optimization(
-                    steps=100_000, batch_size=64, phases=both(learning_rate=2e-4, betas=(0.0, 0.9))
+                    steps=100_000, batch_size=64,
+                    phases=both(learning_rate=2e-4, betas=(0.0, 0.9), schedule="linear"),
                 )
             },
         ),
