@@ -5,6 +5,7 @@ Commands ask ``isinstance``; none knows a model by name.
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -105,6 +106,9 @@ class Reconstructs(Model):
 
 class Decodes(Model):
     """A model that makes an example of a vector of real numbers, a priori independent and around 0."""
+
+    mixes_classes: ClassVar[bool] = False
+    """Whether ``decode`` takes shares of the classes ``(N, sample_classes)``, real numbers, for labels."""
 
     @abstractmethod
     def draw_latents(self, n: int, options: Sampling, generator: Generator | None = None) -> Tensor:

@@ -84,7 +84,7 @@ class Optimization(Updates):
             raise UserError(problem, "choose a divisor")
         if self.ema is not None and self.ema_half_life is not None:
             problem = f"expected ema or ema_half_life, got {self.ema} and {self.ema_half_life}"
-            raise UserError(problem, "leave one out")
+            raise UserError(problem, "make the other one None")
 
     @property
     def average_decay(self) -> float | None:

@@ -16,7 +16,7 @@ QUICK = TrainingOptions(device="cpu", evaluate_every=4, sample_every=4, checkpoi
 def runs(tmp_path_factory):
     """A run of six steps."""
     path = tmp_path_factory.mktemp("runs")
-    stages = {"training": {"steps": 6, "batch_size": 32, "ema": 0.9}}
+    stages = {"training": {"steps": 6, "batch_size": 32, "ema_half_life": 200}}
     config = DCGAN.Config(latents=4, width=4, critic_width=4, scales=1)
     ancestral.train("dcgan", data="digits", out=path / "gan", config=config, stages=stages, options=QUICK)
     return path
@@ -40,7 +40,13 @@ def test_samples_are_films_too(call):
     with Image.open(output.strip()) as image:
         assert 40 < image.n_frames <= 72  # equal ones are shown for longer
     assert call("sample RUNS/gan -n 1 --interpolate 2 --format gif --out .")[0] == 0
+    status, output, errors = call(
+        "sample RUNS/gan -n 2 --interpolate 3 --through classes --labels 1 2 3 --out ."
+    )
+    assert (status, errors) == (0, "")
+    assert output.strip().endswith("samples-seed0-class1-2-3-film3-classes.webp")
     for wrong, message in (
+        ("--through classes", "expected --interpolate with the format webp or gif, got none, webp"),
         ("--format webp", "expected --interpolate with the format webp or gif, got none, webp"),
         ("--interpolate 1", "expected at least 2 latents, 1 sample and 1 step, got 1 latents"),
         ("--interpolate 2 --format npz", "expected --interpolate with the format webp or gif, got 2, npz"),

@@ -247,6 +247,24 @@ def test_samples_are_what_their_latents_decode_to(name):
             model.decode(z, torch.tensor([0, 1, 2]))
 
 
+@pytest.mark.parametrize("name", ["cgan", "convolutional", "hinge", "residual"])
+def test_classes_are_mixed_by_their_shares(name):
+    torch.manual_seed(0)
+    config = VARIANTS[name] if name in VARIANTS else model_class(name).Config.tiny()
+    model = config.build(replace(GRAY, levels=None)).eval()
+    for name, table in model.generator.named_parameters():
+        if table.dim() == 2 and ("gain" in name or "bias" in name):
+            torch.nn.init.normal_(table)  # classes are alike at first
+    z, labels = torch.randn(3, 4), torch.tensor([0, 1, 2])
+    pure = model.decode(z, labels)
+    shares = torch.eye(3)
+    torch.testing.assert_close(model.decode(z, shares), pure)
+    half = model.decode(z, 0.5 * (shares + shares.roll(1, 0)))
+    assert not torch.allclose(half, pure, atol=1e-4)
+    with pytest.raises(UserError, match=r"expected shares of classes \(3, 3\), got \(2, 3\)"):
+        model.decode(z, shares[:2])
+
+
 def test_trainings_are_resumed_with_both_sides_and_what_adapts(tmp_path):
     """As after a kill: the newest checkpoints are gone."""
     config = replace(VARIANTS["adaptive"], loss="hinge", critic_norm="spectral")

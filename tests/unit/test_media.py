@@ -12,6 +12,7 @@ from PIL import Image
 
 from ancestral.media import (
     comparison,
+    frames,
     grid,
     marginals,
     picture,
@@ -347,3 +348,12 @@ def test_marginals_are_a_panel_for_each_column_and_table(tmp_path):
     assert orange.any()
     assert marginals(rows[:, :2]).shape[0] < marginals(rows).shape[0]  # a second line of panels
     assert marginals(torch.zeros(5, 200)).shape == marginals(torch.zeros(5, 100)).shape
+
+
+def test_pictures_of_a_film_have_one_ground():
+    """Bright in one picture, dark in the others: what is between the samples does not flicker."""
+    x = torch.zeros(4, 2, 1, 6, 6, dtype=torch.uint8)
+    x[1] = 255
+    pictures = frames(Spec(shape=(1, 6, 6)), x)
+    assert len({int(picture[0, 0]) for picture in pictures}) == 1
+    assert [int(picture[4, 4]) for picture in pictures] == [0, 255, 0, 0]

@@ -512,7 +512,7 @@ def test_the_half_life_of_an_average_is_one_of_examples(batch):
         ({"batch_size": 10, "accumulate": 3}, "expected accumulate to divide the batch size, got 3 and 10"),
         ({"learning_rate": -1.0}, "expected learning_rate above 0, got -1.0; raise learning_rate"),
         ({"ema": 1.0}, r"expected ema in \[0, 1\), got 1.0"),
-        ({"ema": 0.9, "ema_half_life": 100}, "expected ema or ema_half_life, got 0.9 and 100; leave one out"),
+        ({"ema": 0.9, "ema_half_life": 100}, "expected ema or ema_half_life, got 0.9 and 100; make"),
     ],
 )
 def test_bad_options(options, message):

@@ -36,6 +36,8 @@ class Options:
     """The same seed gives the same samples."""
     interpolate: int = 0
     """Latents that each of the samples goes through, in a film; 0 for none."""
+    through: Literal["latents", "classes"] = "latents"
+    """Or classes, those of --labels or all in turn, with the same latents."""
     format: Literal["auto", "sheet", "files", "npz", "shards", "webp", "gif"] = "auto"
     """One PNG sheet, a PNG file each, one .npz with x and labels, or a folder of .npz with 1000 samples each;
     auto: a sheet, and of more than 1024 samples shards. A film is a .webp or a .gif."""
@@ -63,7 +65,7 @@ def main(arguments: list[str]) -> None:
         "progress": True,
     }
     where, name = folder(options.run, options.out), _name(options)
-    if options.interpolate or options.format in _FILMS:
+    if options.interpolate or options.format in _FILMS or options.through != "latents":
         print(_film(model, options, where / name))
         return
     kind: Any = options.format
@@ -82,7 +84,7 @@ def main(arguments: list[str]) -> None:
 def _film(model: Any, options: Options, path: Path) -> Path:
     """Write a film of samples that change into each other."""
     from ancestral.evaluation.film import film
-    from ancestral.media import picture, write_film
+    from ancestral.media import frames, write_film
 
     kind = "webp" if options.format == "auto" else options.format
     if kind not in _FILMS or not options.interpolate:
@@ -93,10 +95,18 @@ def _film(model: Any, options: Options, path: Path) -> Path:
     unfit = {*options.sampling.changes()} - {"temperature"} | ({"keep"} if options.keep != 1 else set())
     if unfit:
         raise UserError(f"expected no {min(unfit).replace('_', '-')} for a film, got one", "leave it out")
-    how: dict[str, Any] = {"temperature": options.sampling.temperature, "seed": options.seed}
-    frames = film(model, options.n, options.labels, stops=options.interpolate, **how, progress=True)
-    pictures = [picture(model.spec, frame) for frame in frames]
-    return write_film(path.with_name(f"{path.name}-film{options.interpolate}.{kind}"), pictures)
+    shown = film(
+        model,
+        options.n,
+        options.labels,
+        stops=options.interpolate,
+        through=options.through,
+        temperature=options.sampling.temperature,
+        seed=options.seed,
+        progress=True,
+    )
+    name = f"{path.name}-film{options.interpolate}{'-classes' if options.through == 'classes' else ''}.{kind}"
+    return write_film(path.with_name(name), frames(model.spec, shown))
 
 
 def _sample_shards(model: Any, options: Options, out: Path, how: dict[str, Any]) -> None:

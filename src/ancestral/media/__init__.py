@@ -1,12 +1,13 @@
 """Pictures and files of examples, by the domain of their spec: the one place that draws and writes them."""
 
-from ancestral.media.examples import comparison, marginals, picture, to_pixels, write_examples
+from ancestral.media.examples import comparison, frames, marginals, picture, to_pixels, write_examples
 from ancestral.media.film import write_film
 from ancestral.media.pixels import Pixels, grid, with_key, write_png
 
 __all__ = [
     "Pixels",
     "comparison",
+    "frames",
     "grid",
     "marginals",
     "picture",

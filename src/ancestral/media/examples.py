@@ -52,6 +52,15 @@ def picture(
     return with_heads(sheet, heads) if heads else sheet
 
 
+def frames(spec: Spec, x: Tensor) -> list[Pixels]:
+    """Examples ``(T, N, *spec.shape)`` as T pictures of N, alike in all but the examples: those of a film."""
+    if spec.domain != "image":
+        return [picture(spec, examples) for examples in x]
+    tiles = to_pixels(x.flatten(0, 1), spec)
+    ground = gutter(tiles)
+    return [grid(part, between=ground) for part in tiles.reshape(*x.shape[:2], *tiles.shape[1:])]
+
+
 def comparison(
     spec: Spec,
     originals: Tensor,

@@ -20,17 +20,17 @@ _WHITE, _GRAY = 248, 160
 """The least level of a white ground, and what is between tiles of such a ground."""
 
 
-def grid(tiles: Pixels, columns: int | None = None) -> Pixels:
+def grid(tiles: Pixels, columns: int | None = None, between: int | None = None) -> Pixels:
     """Tiles ``(N, H, W)`` or ``(N, H, W, 3)`` side by side, row by row.
 
     There are nearly as many rows as columns unless ``columns`` is given. What is between them is white, or
-    gray where many tiles have white borders.
+    gray where many tiles have white borders, unless its gray level is given.
     """
     n, height, width = tiles.shape[:3]
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
     size = (rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, *tiles.shape[3:])
-    result = np.full(size, gutter(tiles), np.uint8)
+    result = np.full(size, gutter(tiles) if between is None else between, np.uint8)
     for i, tile in enumerate(tiles):
         top, left = _GAP + i // columns * (height + _GAP), _GAP + i % columns * (width + _GAP)
         result[top : top + height, left : left + width] = tile

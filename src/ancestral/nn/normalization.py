@@ -131,9 +131,13 @@ class ConditionalBatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(max(1, classes), channels))
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """``(N, channels, *grid)`` and classes ``(N,)`` to the same shape."""
+        """``(N, channels, *grid)`` and classes ``(N,)``, or shares of them, to the same shape."""
         if labels is None:
             labels = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         shape = (len(x), -1, *[1] * (x.dim() - 2))
-        y = self.norm(x) * self.gain[labels].view(shape) + self.bias[labels].view(shape)
+        gain, bias = (
+            labels.to(table.dtype) @ table if labels.is_floating_point() else table[labels]
+            for table in (self.gain, self.bias)
+        )
+        y = self.norm(x) * gain.view(shape) + bias.view(shape)
         return y.to(x.dtype)

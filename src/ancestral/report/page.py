@@ -206,6 +206,7 @@ def _context(run: Path) -> dict[str, Any]:
         "latent": picture(run / "samples" / "latent.png"),
         "interpolations": picture(run / "samples" / "interpolations.png"),
         "by_class": picture(run / "samples" / "by-class.png"),
+        "between_classes": picture(run / "samples" / "between-classes.png"),
         "classes": picture(run / "samples" / "classes.png"),
         "codebooks": _codebooks(evaluation.codebooks) if evaluation else [],
         "stages": stages,

@@ -9,7 +9,7 @@ from torch import Tensor
 from ancestral.batch import Batch
 from ancestral.capabilities import ContinuousLatents, Decodes, Tokenizer
 from ancestral.evaluation.batches import batches
-from ancestral.evaluation.film import circle
+from ancestral.evaluation.film import circle, mixed
 from ancestral.evaluation.measurement import MOST_CLASSES, Examined, Result
 from ancestral.media import Pixels, grid, picture, to_pixels
 from ancestral.model import Model
@@ -61,7 +61,18 @@ def _of_samples(model: Decodes) -> dict[str, Callable[[], Pixels]]:
             model.decode(same.repeat_interleave(classes, 0), given.repeat(len(same))),
             columns=classes,
         )
+        if model.mixes_classes and classes > 1:
+            pictures["between-classes"] = lambda: _between_classes(model, same, classes)
     return pictures
+
+
+@torch.no_grad()
+def _between_classes(model: Decodes, z: Tensor, classes: int) -> Pixels:
+    """From each class to the next with the same latents, a row each."""
+    firsts = torch.arange(len(z), device=z.device).repeat_interleave(_STEPS) % classes
+    shares = torch.linspace(0, 1, _STEPS, dtype=z.dtype, device=z.device).repeat(len(z)).unsqueeze(-1)
+    given = mixed(firsts, (firsts + 1) % classes, shares, model.sample_classes)
+    return picture(model.spec, model.decode(z.repeat_interleave(_STEPS, 0), given), columns=_STEPS)
 
 
 def _embed(model: ContinuousLatents, batch: Batch) -> Tensor:

@@ -5,7 +5,7 @@ An example is a sample of g alone: there is no likelihood, and quality is measur
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -40,14 +40,16 @@ _REACH = {"uniform": 1.0, "uniform-positive": 0.5, "uniform-of-variance-1": 3.0*
 class Adversarial(Decodes):
     """Base of the adversarial models. A model sets ``generator`` and ``critic``.
 
-    The generator takes z ``(N, latents)`` and classes ``(N,)`` or None to examples as the spec scales them,
-    in [-1, 1]; the critic takes such examples and classes to ``(N,)``, large for real ones.
+    The generator takes z ``(N, latents)`` and classes ``(N,)``, their shares ``(N, classes)`` or None to
+    examples as the spec scales them, in [-1, 1]; the critic takes such examples and classes to ``(N,)``,
+    large for real ones.
 
     Shapes: x ``(N, *spec.shape)``.
     """
 
     generator: nn.Module
     critic: nn.Module
+    mixes_classes: ClassVar[bool] = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Model.Config):
@@ -231,7 +233,9 @@ class Adversarial(Decodes):
     def generate(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """The generator's examples of latents around 0, as the spec scales them."""
         given = placed(self.config.noise, z)
-        x: Tensor = self.generator(given, None if labels is None else labels.long())
+        if labels is not None and not labels.is_floating_point():
+            labels = labels.long()
+        x: Tensor = self.generator(given, labels)
         return x.to(z.dtype)
 
     def draw_latents(self, n: int, options: Sampling, generator: Generator | None = None) -> Tensor:
@@ -247,11 +251,18 @@ class Adversarial(Decodes):
 
     @torch.no_grad()
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The generator's examples of latents. Raises UserError for z of another shape, or lacking labels."""
+        """The generator's examples of latents. Raises UserError for other shapes, or lacking labels."""
         if z.dim() != 2 or z.shape[1] != self.config.latents:
             problem = f"expected latents (N, {self.config.latents}), got {tuple(z.shape)}"
             raise UserError(problem, "give what draw_latents gives")
-        if labels is not None:
+        shares = (len(z), self.sample_classes)
+        if labels is not None and labels.is_floating_point() and self.sample_classes:
+            if labels.shape != shares:
+                raise UserError(
+                    f"expected shares of classes {shares}, got {tuple(labels.shape)}", "give a row for each z"
+                )
+            labels = labels.to(self.device, self.dtype)
+        elif labels is not None:
             self.check_labels(labels, len(z))
             labels = labels.to(self.device)
         elif self.sample_classes:
@@ -299,8 +310,10 @@ def both(**updates: Any) -> dict[str, Updates]:
 
 
 def given_classes(labels: Tensor | None, classes: int, like: Tensor) -> Tensor:
-    """Classes ``(N,)`` one-hot ``(N, classes)``, in another tensor's dtype."""
+    """Classes ``(N,)`` one-hot ``(N, classes)``, in another tensor's dtype; or their shares as they are."""
     assert labels is not None
+    if labels.is_floating_point():
+        return labels.to(like.dtype)
     return one_hot(labels.long(), classes).to(like.dtype)
 
 
