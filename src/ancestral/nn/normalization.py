@@ -1,8 +1,12 @@
 """Batch normalization over the batch of all processes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -31,10 +35,10 @@ class BatchNorm(nn.BatchNorm1d):
             assert self.running_mean is not None
             assert self.running_var is not None
             assert self.num_batches_tracked is not None
-            assert self.momentum is not None
             self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * (count / max(count - 1, 1)), self.momentum)
+            share = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean, share)
+            self.running_var.lerp_(variance * (count / max(count - 1, 1)), share)
         y = centered * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             y = y * self.weight.view(shape) + self.bias.view(shape)
@@ -43,6 +47,35 @@ class BatchNorm(nn.BatchNorm1d):
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
             raise ValueError(f"expected (N, C, ...), got {input.dim()} dimensions")
+
+
+@contextmanager
+def standing_statistics(module: nn.Module) -> Iterator[None]:
+    """Inside, batch norms take their statistics anew: the plain means over all batches that pass.
+
+    Brock et al., 2018 (https://arxiv.org/abs/1809.11096, appendix). The moving averages of training are of
+    weights that are gone by then, above all where the weights are averages themselves. The module is in
+    training mode inside, and as it was afterwards.
+
+    >>> norm = BatchNorm(1)
+    >>> with standing_statistics(norm):
+    ...     _ = [norm(torch.tensor([[a], [a + 2.0]])) for a in (1.0, 5.0)]
+    >>> norm.running_mean.item(), norm.running_var.item()
+    (4.0, 2.0)
+    """
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    momenta, modes = [norm.momentum for norm in norms], [(m, m.training) for m in module.modules()]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    module.train()
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for m, training in modes:
+            m.training = training
 
 
 def moments(x: Tensor, left_out: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
