@@ -235,8 +235,12 @@ class Adversarial(Decodes):
         given = placed(self.config.noise, z)
         if labels is not None and not labels.is_floating_point():
             labels = labels.long()
-        x: Tensor = self.generator(given, labels)
-        return x.to(z.dtype)
+        return self.make(given, labels).to(z.dtype)
+
+    def make(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """The generator at work, on latents where their distribution has them."""
+        x: Tensor = self.generator(z, labels)
+        return x
 
     def draw_latents(self, n: int, options: Sampling, generator: Generator | None = None) -> Tensor:
         """See ``Decodes.draw_latents``; the temperature scales them."""

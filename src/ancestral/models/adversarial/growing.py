@@ -1,0 +1,161 @@
+"""What the models that grow share: a stage for each resolution, of which each but the first fades in."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ancestral.batch import Batch
+from ancestral.configuration import Share, Width
+from ancestral.errors import UserError
+from ancestral.models.adversarial.base import Adversarial
+from ancestral.nn.resampling import doubled, halved
+from ancestral.spec import Spec
+from ancestral.stages import Loss, Progress, Stage
+
+
+class Grows(Protocol):
+    """A network of a level for each resolution."""
+
+    def layers(self, level: int) -> tuple[nn.Module, ...]:
+        """What the stage of a level trains."""
+
+
+class Growth(nn.Module):
+    """How far a model has grown: the last level that has been trained, from 0, and its weight alpha."""
+
+    level: Tensor
+    alpha: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("level", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("alpha", torch.ones(()))
+
+
+class Growing(Adversarial):
+    """Base of models that begin with small images and double them (Karras et al., 2017, section 2).
+
+    The generator takes z, classes, the level (0 for the smallest images) and alpha, a scalar: the weight of the
+    level's own layers beside the former level's image of twice the sides. The critic takes images of a level,
+    classes, the level and alpha likewise. Real images are faded as generated ones are. Samples are as large as
+    the data, whatever has been trained.
+
+    Shapes: x ``(N, C, H, W)``.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Adversarial.Config):
+        """Options that all growing models have."""
+
+        start: Width = 4
+        """The shorter side of the images of the first stage."""
+        fade: Share = 0.5
+        """The share of a stage's steps in which its layers fade in."""
+
+    def __init__(self, config: Any, spec: Spec) -> None:
+        super().__init__(config, spec)
+        self.levels, self.grid = grown_from(spec, config.start)
+        self.growth = Growth()
+        self._at: tuple[int, Tensor] | None = None
+
+    def stages(self) -> tuple[Stage, ...]:
+        """One a resolution, ``level-1`` that of the smallest images."""
+        (whole,) = super().stages()
+        return tuple(self._stage(whole, level) for level in range(self.levels))
+
+    def _stage(self, whole: Stage, level: int) -> Stage:
+        generator, critic = (tuple(net.layers(level)) for net in (self.generator, self.critic))
+        critic += (self.growth,) if self.augmentation is None else (self.growth, self.augmentation)
+        phases = tuple(
+            replace(phase, modules=generator if phase.name == "generator" else critic)
+            for phase in whole.phases
+        )
+        transform = partial(self.shrunk, level)
+        return replace(
+            whole, name=f"level-{level + 1}", phases=phases, transform=transform, averaged=generator
+        )
+
+    def shrunk(self, level: int, batch: Batch, progress: Progress) -> Batch:
+        """Images of a level's sides: means of the full ones, rounded to levels as in the authors' files."""
+        x = batch.x.to(self.dtype)
+        for _ in range(self.levels - 1 - level):
+            x = halved(x)
+        whole = self.spec.levels is not None
+        return replace(batch, x=(x.round() if whole else x).to(batch.x.dtype))
+
+    def loss(self, batch: Batch, phase: str, progress: Progress) -> Loss:
+        """See ``Adversarial.loss``; the level is that of the images."""
+        level = (batch.x.shape[2] // self.grid[0]).bit_length() - 1
+        alpha = progress.ramp(round(self.config.fade * progress.steps) if level else 0).to(self.dtype)
+        if self.training:
+            self.growth.level.fill_(level)
+            self.growth.alpha.copy_(alpha)
+        with self.grown(level, alpha):
+            return super().loss(batch, phase, progress)
+
+    @contextmanager
+    def grown(self, level: int, alpha: Tensor) -> Iterator[None]:
+        """Inside, both networks work at a level."""
+        self._at, before = (level, alpha), self._at
+        try:
+            yield
+        finally:
+            self._at = before
+
+    @property
+    def _now(self) -> tuple[int, Tensor]:
+        if self._at is not None:
+            return self._at
+        return int(self.growth.level), self.growth.alpha.to(self.dtype)
+
+    def real(self, x: Tensor) -> Tensor:
+        """See ``Adversarial.real``; faded as generated ones are."""
+        x = super().real(x)
+        level, alpha = self._now
+        return torch.lerp(doubled(halved(x)), x, alpha.to(x.dtype)) if level else x
+
+    def judge(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        """See ``Adversarial.judge``."""
+        values: Tensor = self.critic(self.seen(x), None if labels is None else labels.long(), *self._now)
+        return values.to(x.dtype)
+
+    def make(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """See ``Adversarial.make``: images of the level at hand."""
+        images: Tensor = self.generator(z, labels, *self._now)
+        return images
+
+    def _to_examples(self, y: Tensor) -> Tensor:
+        while y.shape[2] < self.spec.shape[1]:
+            y = doubled(y)
+        return super()._to_examples(y)
+
+
+def grown_from(spec: Spec, start: int) -> tuple[int, tuple[int, int]]:
+    """How many resolutions there are from ``start``, the shorter side, to the data's, and the smallest sides.
+
+    Raises:
+        UserError: the data are no images, or none whose sides are so many times 2^k.
+
+    >>> grown_from(Spec(shape=(3, 32, 64)), 4)
+    (4, (4, 8))
+    """
+    if len(spec.shape) != 3:
+        raise UserError(f"expected images (C, H, W), got shape {spec.shape}", "use gan for other data")
+    sides = spec.shape[1:]
+    doublings = max(0, (min(sides) // start).bit_length() - 1)
+    grid = [side >> doublings for side in sides]
+    if min(grid) == start and all(small << doublings == side for small, side in zip(grid, sides, strict=True)):
+        return doublings + 1, (grid[0], grid[1])
+    odd = min(sides)
+    while odd % 2 == 0:
+        odd //= 2
+    starts = [odd << i for i in range(10) if 2 <= odd << i < min(sides) and max(sides) % (min(sides) // (odd << i)) == 0]
+    fitting = "x".join(str(start << max(0, round(torch.tensor(side / start).log2().item()))) for side in sides)
+    possible = f"--model.start {' or '.join(map(str, starts))}, or " if starts else ""
+    problem = f"expected images whose sides are {start} doubled some times, got {sides[0]}x{sides[1]}"
+    raise UserError(problem, f"try {possible}resize the images to {fitting}")

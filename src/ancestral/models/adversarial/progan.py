@@ -1,0 +1,202 @@
+"""ProGAN (Karras et al., Progressive Growing of GANs, 2017), https://arxiv.org/abs/1710.10196."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
+
+from ancestral.configuration import NonNegative, Width
+from ancestral.models.adversarial.base import PenaltyName, both, with_classes
+from ancestral.models.adversarial.growing import Growing
+from ancestral.nn.adversarial import GameName
+from ancestral.nn.equalized import EqualizedConv2d, EqualizedLinear, pixel_normalized
+from ancestral.nn.minibatch import MinibatchDeviation
+from ancestral.nn.resampling import doubled, halved
+from ancestral.recipe import Optimization, Recipe
+from ancestral.spec import Spec
+
+
+def _rectified(x: Tensor) -> Tensor:
+    return leaky_relu(x, 0.2)
+
+
+class Block(nn.Module):
+    """Two convolutions, each with a leaky rectifier and each place normalized."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.first, self.second = EqualizedConv2d(inputs, outputs, 3), EqualizedConv2d(outputs, outputs, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, inputs, h, w)`` to ``(N, outputs, h, w)``."""
+        for convolution in (self.first, self.second):
+            x = pixel_normalized(_rectified(convolution(x)))
+        return x
+
+
+class Generator(nn.Module):
+    """z, of a mean square of 1, to a map of the smallest sides, which blocks double; a 1x1 convolution paints."""
+
+    def __init__(
+        self, latents: int, widths: list[int], grid: tuple[int, int], spec: Spec, classes: int
+    ) -> None:
+        super().__init__()
+        self.classes = classes
+        self.first = EqualizedLinear(latents + classes, widths[0] * grid[0] * grid[1], gain=2**0.5 / 4)
+        self.map = nn.Unflatten(1, (widths[0], *grid))
+        self.convolution = EqualizedConv2d(widths[0], widths[0], 3)
+        self.blocks = nn.ModuleList(Block(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.colors = nn.ModuleList(EqualizedConv2d(w, spec.shape[0], 1, gain=1.0) for w in widths)
+
+    def layers(self, level: int) -> tuple[nn.Module, ...]:
+        """What the stage of a level trains."""
+        shown = self.colors[max(0, level - 1) : level + 1]
+        return (self.first, self.convolution, *self.blocks[:level], *shown)
+
+    def forward(self, z: Tensor, labels: Tensor | None, level: int, alpha: Tensor) -> Tensor:
+        """``(N, latents)``, classes and alpha to images of a level."""
+        given = z if not self.classes else with_classes(z, labels, self.classes)
+        h = pixel_normalized(_rectified(self.map(self.first(pixel_normalized(given)))))
+        h = pixel_normalized(_rectified(self.convolution(h)))
+        for block in self.blocks[: max(0, level - 1)]:
+            h = block(doubled(h))
+        if not level:
+            x: Tensor = self.colors[0](h)
+            return x
+        own = self.colors[level](self.blocks[level - 1](doubled(h)))
+        return torch.lerp(doubled(self.colors[level - 1](h)), own, alpha.to(own.dtype))
+
+
+class Critic(nn.Module):
+    """The generator's mirror image, without normalization; a map of how the batch varies joins the last."""
+
+    def __init__(self, widths: list[int], grid: tuple[int, int], spec: Spec, classes: int) -> None:
+        super().__init__()
+        self.colors = nn.ModuleList(EqualizedConv2d(spec.shape[0], w, 1) for w in widths)
+        self.blocks = nn.ModuleList(
+            nn.ModuleList((EqualizedConv2d(b, b, 3), EqualizedConv2d(b, a, 3)))
+            for a, b in zip(widths, widths[1:], strict=False)
+        )
+        last, places = widths[0], grid[0] * grid[1]
+        self.deviation = MinibatchDeviation()
+        self.convolution, self.hidden = EqualizedConv2d(last + 1, last, 3), EqualizedLinear(last * places, last)
+        self.output = EqualizedLinear(last, 1, gain=1.0)
+        self.classes = EqualizedLinear(classes, last, gain=1.0, bias=None) if classes else None
+
+    def layers(self, level: int) -> tuple[nn.Module, ...]:
+        """What the stage of a level trains."""
+        ends = [self.convolution, self.hidden, self.output, *([self.classes] if self.classes else [])]
+        return (*self.colors[max(0, level - 1) : level + 1], *self.blocks[:level], *ends)
+
+    def forward(self, x: Tensor, labels: Tensor | None, level: int, alpha: Tensor) -> Tensor:
+        """Images of a level, classes and alpha to ``(N,)``."""
+        h = _rectified(self.colors[level](x))
+        for i in reversed(range(level)):
+            for convolution in self.blocks[i]:
+                h = _rectified(convolution(h))
+            h = halved(h)
+            if i == level - 1:
+                h = torch.lerp(_rectified(self.colors[i](halved(x))), h, alpha.to(h.dtype))
+        h = _rectified(self.convolution(self.deviation(h)))
+        h = _rectified(self.hidden(h.flatten(1)))
+        value: Tensor = self.output(h).squeeze(1)
+        if self.classes is not None:
+            assert labels is not None
+            of_class = self.classes(with_classes(h[:, :0], labels, self.classes.weight.shape[1]))
+            value = value + (of_class * h).sum(1) / math.sqrt(h.shape[1])
+        return value.to(x.dtype)
+
+
+def _stage(steps: int, batch_size: int, rate: float = 1e-3) -> Optimization:
+    updates = both(learning_rate=rate, betas=(0.0, 0.99), schedule="constant")
+    return Optimization(steps=steps, batch_size=batch_size, ema=0.999, phases=updates)
+
+
+class ProGAN(Growing):
+    """Networks that grow with the images, normalized by places, with equalized learning rates.
+
+    A stage is a resolution; its optimizers are new, as in the authors' code, which makes them new when a fade
+    ends, too. Classes, which that code gives an auxiliary classifier, meet the critic by projection.
+
+    See ``Growing`` for shapes.
+
+    >>> model = ProGAN(ProGAN.Config.tiny(), Spec(shape=(1, 4, 4), levels=17)).eval()
+    >>> model.sample(3).shape
+    torch.Size([3, 1, 4, 4])
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Growing.Config):
+        """Options of the ProGAN."""
+
+        latents: Width = 512
+        """Dimensions of z."""
+        loss: GameName = "wasserstein"
+        """The game: what critic and generator minimize."""
+        penalty: PenaltyName = "lipschitz"
+        """On the critic's gradient at its input: lipschitz (its norm is to be 1 between real and generated
+        examples: WGAN-GP), r1 (it is to be 0 at real ones), or r1-r2 (at generated ones too)."""
+        drift: NonNegative = 1e-3
+        """Weight of the critic's squared values of real images."""
+        channels: Width = 16384
+        """Channels of a map are so many over its sides,"""
+        most_channels: Width = 512
+        """and at most so many."""
+        class_conditional: bool = True
+        """Whether both networks are given the class, where the data have classes."""
+
+        @classmethod
+        def tiny(cls) -> "ProGAN.Config":
+            """Small enough for a test."""
+            return cls(latents=4, start=2, channels=16, most_channels=8)
+
+    recipes: ClassVar = {
+        "small": Recipe(
+            source="the paper's networks, of fewer channels, for two CPU cores",
+            model=Config(latents=64, channels=1024, most_channels=64),
+            stages={
+                "level-1": _stage(500, 64),
+                "level-2": _stage(1000, 64),
+                "level-3": _stage(1500, 64),
+                "level-4": _stage(2500, 64),
+                "level-5": _stage(2500, 32),
+            },
+        ),
+        "celebahq": Recipe(
+            source="the authors' code for CelebA-HQ at 1024x1024: 600,000 images to fade and as many to settle "
+            "at each resolution, 12 million in all; Adam, 1e-3, (0, .99), 1.5e-3 at the last",
+            model=Config(),
+            stages={
+                "level-1": _stage(4_688, 128),
+                "level-2": _stage(9_375, 128),
+                "level-3": _stage(9_375, 128),
+                "level-4": _stage(18_750, 64),
+                "level-5": _stage(37_500, 32),
+                "level-6": _stage(75_000, 16),
+                "level-7": _stage(150_000, 8),
+                "level-8": _stage(300_000, 4),
+                "level-9": _stage(750_000, 4, 1.5e-3),
+            },
+        ),
+    }
+
+    def __init__(self, config: Config, spec: Spec) -> None:
+        super().__init__(config, spec)
+        sides = [min(self.grid) << level for level in range(self.levels)]
+        widths = [min(config.most_channels, max(1, config.channels // side)) for side in sides]
+        classes = self.sample_classes
+        self.generator = Generator(config.latents, widths, self.grid, spec, classes)
+        self.critic = Critic(widths, self.grid, spec, classes)
+        self.check_game()
+
+    @property
+    def sample_classes(self) -> int:
+        """See ``Model.sample_classes``."""
+        return self.spec.classes if self.config.class_conditional else 0
+
+    def critic_loss(self, r: Tensor, f: Tensor) -> Tensor:
+        """See ``Adversarial.critic_loss``; values of real images drift no further than need be."""
+        return super().critic_loss(r, f) + self.config.drift * r.square().mean()
