@@ -126,11 +126,14 @@ TAXONOMY: tuple[Row, ...] = (
         representation="adversarial", learning=_ADV, likelihood="none",
         path="adversarial.progan:ProGAN"),
     Row(name="sagan", title="SAGAN", paper=_arxiv("Zhang et al. 2018", "1805.08318"),
-        representation="adversarial", learning=_ADV, likelihood="none"),
+        representation="adversarial", learning=_ADV, likelihood="none",
+        path="adversarial.sagan:SAGAN"),
     Row(name="stylegan", title="StyleGAN", paper=_arxiv("Karras et al. 2018", "1812.04948"),
-        representation="adversarial", learning=_ADV, likelihood="none"),
+        representation="adversarial", learning=_ADV, likelihood="none",
+        path="adversarial.stylegan:StyleGAN"),
     Row(name="biggan", title="BigGAN", paper=_arxiv("Brock et al. 2018", "1809.11096"),
-        representation="adversarial", learning=_ADV, likelihood="none"),
+        representation="adversarial", learning=_ADV, likelihood="none",
+        path="adversarial.biggan:BigGAN"),
 )  # fmt: skip
 
 

@@ -313,6 +313,16 @@ def both(**updates: Any) -> dict[str, Updates]:
     return {name: Updates(**settings) for name in ("critic", "generator")}
 
 
+def apart(critic: float, generator: float, **updates: Any) -> dict[str, Updates]:
+    """As ``both``, with a learning rate for each side.
+
+    >>> apart(4e-4, 1e-4)["generator"].learning_rate
+    0.0001
+    """
+    rates = {"critic": critic, "generator": generator}
+    return {name: both(learning_rate=rate, **updates)[name] for name, rate in rates.items()}
+
+
 def given_classes(labels: Tensor | None, classes: int, like: Tensor) -> Tensor:
     """Classes ``(N,)`` one-hot ``(N, classes)``, in another tensor's dtype; or their shares as they are."""
     assert labels is not None

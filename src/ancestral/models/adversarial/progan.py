@@ -1,7 +1,7 @@
 """ProGAN (Karras et al., Progressive Growing of GANs, 2017), https://arxiv.org/abs/1710.10196."""
 
-import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -14,12 +14,13 @@ from ancestral.models.adversarial.growing import Growing
 from ancestral.nn.adversarial import GameName
 from ancestral.nn.equalized import EqualizedConv2d, EqualizedLinear, pixel_normalized
 from ancestral.nn.minibatch import MinibatchDeviation
-from ancestral.nn.resampling import doubled, halved
+from ancestral.nn.resampling import blurred, doubled, halved
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
 
 
-def _rectified(x: Tensor) -> Tensor:
+def rectified(x: Tensor) -> Tensor:
+    """A leaky rectifier with a slope of .2 below 0."""
     return leaky_relu(x, 0.2)
 
 
@@ -33,7 +34,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(N, inputs, h, w)`` to ``(N, outputs, h, w)``."""
         for convolution in (self.first, self.second):
-            x = pixel_normalized(_rectified(convolution(x)))
+            x = pixel_normalized(rectified(convolution(x)))
         return x
 
 
@@ -48,7 +49,7 @@ class Generator(nn.Module):
         self.first = EqualizedLinear(latents + classes, widths[0] * grid[0] * grid[1], gain=2**0.5 / 4)
         self.map = nn.Unflatten(1, (widths[0], *grid))
         self.convolution = EqualizedConv2d(widths[0], widths[0], 3)
-        self.blocks = nn.ModuleList(Block(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.blocks = nn.ModuleList(Block(a, b) for a, b in pairwise(widths))
         self.colors = nn.ModuleList(EqualizedConv2d(w, spec.shape[0], 1, gain=1.0) for w in widths)
 
     def layers(self, level: int) -> tuple[nn.Module, ...]:
@@ -59,8 +60,8 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, labels: Tensor | None, level: int, alpha: Tensor) -> Tensor:
         """``(N, latents)``, classes and alpha to images of a level."""
         given = z if not self.classes else with_classes(z, labels, self.classes)
-        h = pixel_normalized(_rectified(self.map(self.first(pixel_normalized(given)))))
-        h = pixel_normalized(_rectified(self.convolution(h)))
+        h = pixel_normalized(rectified(self.map(self.first(pixel_normalized(given)))))
+        h = pixel_normalized(rectified(self.convolution(h)))
         for block in self.blocks[: max(0, level - 1)]:
             h = block(doubled(h))
         if not level:
@@ -71,43 +72,53 @@ class Generator(nn.Module):
 
 
 class Critic(nn.Module):
-    """The generator's mirror image, without normalization; a map of how the batch varies joins the last."""
+    """The generator's mirror image, without normalization; a map of how the batch varies joins the last.
 
-    def __init__(self, widths: list[int], grid: tuple[int, int], spec: Spec, classes: int) -> None:
+    With classes, each has an output of its own. With ``blur``, maps are filtered before their sides halve.
+    """
+
+    def __init__(
+        self, widths: list[int], grid: tuple[int, int], spec: Spec, classes: int, *, blur: bool = False
+    ) -> None:
         super().__init__()
+        self.blur = blur
         self.colors = nn.ModuleList(EqualizedConv2d(spec.shape[0], w, 1) for w in widths)
         self.blocks = nn.ModuleList(
-            nn.ModuleList((EqualizedConv2d(b, b, 3), EqualizedConv2d(b, a, 3)))
-            for a, b in zip(widths, widths[1:], strict=False)
+            nn.ModuleList((EqualizedConv2d(b, b, 3), EqualizedConv2d(b, a, 3))) for a, b in pairwise(widths)
         )
-        last, places = widths[0], grid[0] * grid[1]
-        self.deviation = MinibatchDeviation()
-        self.convolution, self.hidden = EqualizedConv2d(last + 1, last, 3), EqualizedLinear(last * places, last)
-        self.output = EqualizedLinear(last, 1, gain=1.0)
-        self.classes = EqualizedLinear(classes, last, gain=1.0, bias=None) if classes else None
+        last = widths[0]
+        self.deviation, self.convolution = MinibatchDeviation(), EqualizedConv2d(last + 1, last, 3)
+        self.hidden = EqualizedLinear(last * grid[0] * grid[1], last)
+        self.output = EqualizedLinear(last, max(1, classes), gain=1.0)
 
     def layers(self, level: int) -> tuple[nn.Module, ...]:
         """What the stage of a level trains."""
-        ends = [self.convolution, self.hidden, self.output, *([self.classes] if self.classes else [])]
+        ends = (self.convolution, self.hidden, self.output)
         return (*self.colors[max(0, level - 1) : level + 1], *self.blocks[:level], *ends)
 
     def forward(self, x: Tensor, labels: Tensor | None, level: int, alpha: Tensor) -> Tensor:
         """Images of a level, classes and alpha to ``(N,)``."""
-        h = _rectified(self.colors[level](x))
+        h = rectified(self.colors[level](x))
         for i in reversed(range(level)):
-            for convolution in self.blocks[i]:
-                h = _rectified(convolution(h))
-            h = halved(h)
+            first, second = self.blocks[i]
+            h = rectified(first(h))
+            h = halved(rectified(second(blurred(h) if self.blur else h)))
             if i == level - 1:
-                h = torch.lerp(_rectified(self.colors[i](halved(x))), h, alpha.to(h.dtype))
-        h = _rectified(self.convolution(self.deviation(h)))
-        h = _rectified(self.hidden(h.flatten(1)))
-        value: Tensor = self.output(h).squeeze(1)
-        if self.classes is not None:
-            assert labels is not None
-            of_class = self.classes(with_classes(h[:, :0], labels, self.classes.weight.shape[1]))
-            value = value + (of_class * h).sum(1) / math.sqrt(h.shape[1])
-        return value.to(x.dtype)
+                h = torch.lerp(rectified(self.colors[i](halved(x))), h, alpha.to(h.dtype))
+        h = rectified(self.convolution(self.deviation(h)))
+        values = self.output(rectified(self.hidden(h.flatten(1))))
+        own = values if labels is None or values.shape[1] == 1 else values.gather(1, labels.unsqueeze(1))
+        value: Tensor = own.squeeze(1).to(x.dtype)
+        return value
+
+
+def widths_of(grid: tuple[int, int], levels: int, channels: int, most: int) -> list[int]:
+    """Channels of the maps of each level: so many over their sides, and at most so many.
+
+    >>> widths_of((4, 4), 6, 16384, 512)
+    [512, 512, 512, 512, 256, 128]
+    """
+    return [min(most, max(1, channels // (min(grid) << level))) for level in range(levels)]
 
 
 def _stage(steps: int, batch_size: int, rate: float = 1e-3) -> Optimization:
@@ -119,7 +130,7 @@ class ProGAN(Growing):
     """Networks that grow with the images, normalized by places, with equalized learning rates.
 
     A stage is a resolution; its optimizers are new, as in the authors' code, which makes them new when a fade
-    ends, too. Classes, which that code gives an auxiliary classifier, meet the critic by projection.
+    ends, too. Classes, which that code gives an auxiliary classifier, have outputs of the critic of their own.
 
     See ``Growing`` for shapes.
 
@@ -185,8 +196,7 @@ class ProGAN(Growing):
 
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__(config, spec)
-        sides = [min(self.grid) << level for level in range(self.levels)]
-        widths = [min(config.most_channels, max(1, config.channels // side)) for side in sides]
+        widths = widths_of(self.grid, self.levels, config.channels, config.most_channels)
         classes = self.sample_classes
         self.generator = Generator(config.latents, widths, self.grid, spec, classes)
         self.critic = Critic(widths, self.grid, spec, classes)

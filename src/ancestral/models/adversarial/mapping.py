@@ -1,0 +1,69 @@
+"""What both StyleGANs share: latents z to vectors w, their mean, and which layers follow which of them."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
+
+from ancestral.models.adversarial.base import given_classes
+from ancestral.nn.equalized import EqualizedLinear, pixel_normalized
+from ancestral.nn.normalization import mean_over_processes
+
+_RATE, _MEAN = 0.01, 0.995
+"""The learning rate of the mapping beside that of all else, and the decay of the mean of w."""
+
+
+class Mapping(nn.Module):
+    """z and the class's vector, of a mean square of 1, through dense layers that learn slowly.
+
+    The mean of w follows each batch in training; truncation moves towards it.
+
+    Args:
+        latents: numbers of z.
+        styles: numbers of w.
+        depth: layers.
+        classes: 0 for none.
+        apart: normalize z and the class's vector each by itself (StyleGAN2-ADA), not together (StyleGAN).
+    """
+
+    mean: Tensor
+
+    def __init__(self, latents: int, styles: int, depth: int, classes: int, *, apart: bool = False) -> None:
+        super().__init__()
+        self.classes, self.apart = classes, apart
+        self.embedding = EqualizedLinear(classes, latents, gain=1.0, bias=None) if classes else None
+        inputs = [latents * (2 if classes else 1), *[styles] * (depth - 1)]
+        self.layers = nn.ModuleList(EqualizedLinear(i, styles, rate=_RATE) for i in inputs)
+        self.register_buffer("mean", torch.zeros(styles))
+
+    def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """``(N, latents)`` and classes to w ``(N, styles)``."""
+        h = pixel_normalized(z) if self.apart else z
+        if self.embedding is not None:
+            of_class = self.embedding(given_classes(labels, self.classes, z))
+            h = torch.cat([h, pixel_normalized(of_class) if self.apart else of_class], 1)
+        h = h if self.apart else pixel_normalized(h)
+        for layer in self.layers:
+            h = leaky_relu(layer(h), 0.2)
+        return h
+
+    @torch.no_grad()
+    def follow(self, w: Tensor) -> None:
+        """Let the mean follow the vectors of a batch, of all processes."""
+        mean = mean_over_processes(w.detach().to(self.mean.dtype).mean(0))
+        self.mean.lerp_(mean, 1 - _MEAN)
+
+    def truncated(self, w: Tensor, psi: float) -> Tensor:
+        """Vectors nearer to the mean: at 0 the mean, at 1 as they are."""
+        return torch.lerp(self.mean.to(w.dtype).expand_as(w), w, psi)
+
+
+def mixed(first: Tensor, second: Tensor, layers: int, probability: float) -> Tensor:
+    """The vectors ``(N, layers, styles)`` of layers that follow w up to a random one, and another w from there.
+
+    The cut, between the first and the last layer, is one for the batch, and there is none but with this
+    probability (Karras et al., 2018, section 3.1).
+    """
+    cut = torch.randint(1, layers, (), device=first.device) if layers > 1 else torch.ones((), device=first.device)
+    mixes = torch.rand((), device=first.device) < probability
+    after = torch.arange(layers, device=first.device) >= cut
+    return torch.where((after & mixes).view(1, -1, 1), second.unsqueeze(1), first.unsqueeze(1))

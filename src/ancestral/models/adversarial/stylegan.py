@@ -1,0 +1,235 @@
+"""StyleGAN (Karras et al., A Style-Based Generator Architecture, 2018), https://arxiv.org/abs/1812.04948."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Generator as Random
+from torch import Tensor, nn
+
+from ancestral.configuration import Depth, Natural, Share, Width
+from ancestral.errors import UserError
+from ancestral.models.adversarial.base import PenaltyName, both
+from ancestral.models.adversarial.growing import Growing
+from ancestral.models.adversarial.mapping import Mapping, mixed
+from ancestral.models.adversarial.progan import Critic, rectified, widths_of
+from ancestral.nn.equalized import EqualizedConv2d
+from ancestral.nn.resampling import blurred, doubled
+from ancestral.nn.styles import AdaptiveInstanceNorm, Noise
+from ancestral.recipe import Optimization, Recipe
+from ancestral.sampling import Sampling
+from ancestral.spec import Spec
+
+
+class Layer(nn.Module):
+    """A convolution, noise, a bias, a leaky rectifier, and the style.
+
+    With ``double`` the sides of the map double before, and it is filtered after the convolution. The first
+    layer of all has no convolution.
+    """
+
+    def __init__(self, inputs: int, outputs: int, styles: int, *, double: bool, first: bool = False) -> None:
+        super().__init__()
+        self.convolution = None if first else EqualizedConv2d(inputs, outputs, 3, bias=False)
+        self.noise, self.bias = Noise(outputs), nn.Parameter(torch.zeros(outputs, 1, 1))
+        self.style, self.double = AdaptiveInstanceNorm(outputs, styles), double
+
+    def forward(self, x: Tensor, w: Tensor, plane: Tensor) -> Tensor:
+        """Maps, vectors w ``(N, styles)`` and noise to maps."""
+        if self.double:
+            x = doubled(x)
+        if self.convolution is not None:
+            x = self.convolution(x)
+        if self.double:
+            x = blurred(x)
+        y: Tensor = self.style(rectified(self.noise(x, plane) + self.bias.to(x.dtype)), w)
+        return y
+
+
+class Constant(nn.Module):
+    """A map that is learned, the same for every image."""
+
+    def __init__(self, width: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.map = nn.Parameter(torch.ones(width, *grid))
+
+    def forward(self, n: int) -> Tensor:
+        """``(n, width, h, w)``."""
+        return self.map.expand(n, -1, -1, -1)
+
+
+class Generator(nn.Module):
+    """A constant map, which layers that follow styles, two for each resolution, make into an image."""
+
+    def __init__(
+        self, latents: int, styles: int, depth: int, mixing: float, widths: list[int],
+        grid: tuple[int, int], spec: Spec, classes: int,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.grid, self.mixing = grid, mixing
+        self.mapping = Mapping(latents, styles, depth, classes)
+        self.start = Constant(widths[0], grid)
+        self.pairs = nn.ModuleList(
+            nn.ModuleList(
+                (
+                    Layer(widths[max(0, i - 1)], width, styles, double=i > 0, first=i == 0),
+                    Layer(width, width, styles, double=False),
+                )
+            )
+            for i, width in enumerate(widths)
+        )
+        self.colors = nn.ModuleList(EqualizedConv2d(w, spec.shape[0], 1, gain=1.0) for w in widths)
+        for i, plane in enumerate(self.planes(1, len(widths) - 1)):
+            self.register_buffer(f"plane{i}", plane)
+
+    def layers(self, level: int) -> tuple[nn.Module, ...]:
+        """What the stage of a level trains."""
+        return (self.mapping, self.start, *self.pairs[: level + 1], *self.colors[max(0, level - 1) : level + 1])
+
+    def planes(self, n: int, level: int, generator: Random | None = None) -> list[Tensor]:
+        """Noise for each layer, ``(n, 1, h, w)``."""
+        sides = [(self.grid[0] << i, self.grid[1] << i) for i in range(level + 1) for _ in range(2)]
+        like = {"device": self.start.map.device, "dtype": self.start.map.dtype, "generator": generator}
+        return [torch.randn(n, 1, *side, **like) for side in sides]
+
+    def fixed(self, level: int) -> list[Tensor]:
+        """The same noise for every image."""
+        return [self.get_buffer(f"plane{i}") for i in range(2 * level + 2)]
+
+    def forward(self, z: Tensor, labels: Tensor | None, level: int, alpha: Tensor) -> Tensor:
+        """``(N, latents)``, classes and alpha to images of a level; in training by mixed styles and noise."""
+        w, layers = self.mapping(z, labels), 2 * level + 2
+        if not self.training:
+            return self.paint(w.unsqueeze(1).expand(-1, layers, -1), self.fixed(level), level, alpha)
+        self.mapping.follow(w)
+        other = self.mapping(torch.randn_like(z), labels)
+        return self.paint(mixed(w, other, layers, self.mixing), self.planes(len(z), level), level, alpha)
+
+    def paint(self, w: Tensor, planes: Sequence[Tensor], level: int, alpha: Tensor) -> Tensor:
+        """Vectors of each layer ``(N, layers, styles)`` and noise of each to images of a level."""
+        h = self.start(len(w))
+        former = h
+        for i, pair in enumerate(self.pairs[: level + 1]):
+            former = h
+            for j, layer in enumerate(pair, 2 * i):
+                h = layer(h, w[:, j], planes[j])
+        own: Tensor = self.colors[level](h)
+        if not level:
+            return own
+        return torch.lerp(doubled(self.colors[level - 1](former)), own, alpha.to(own.dtype))
+
+
+def _stage(steps: int, batch_size: int, rate: float = 1e-3, half_life: int = 10_000) -> Optimization:
+    updates = both(learning_rate=rate, betas=(0.0, 0.99), schedule="constant")
+    return Optimization(steps=steps, batch_size=batch_size, ema_half_life=half_life, phases=updates)
+
+
+class StyleGAN(Growing):
+    """A generator whose layers follow styles, vectors w of a learned mapping of z, and noise of their own.
+
+    In training, the layers after a random one follow another w (style mixing). Samples have noise of their
+    own; ``decode`` has the same for every z. ``truncation`` is psi: w is so much of its way from the mean of
+    all, in the first layers. Classes are joined with z, and have outputs of the critic of their own.
+
+    See ``Growing`` for shapes.
+
+    >>> model = StyleGAN(StyleGAN.Config.tiny(), Spec(shape=(1, 4, 4), levels=17)).eval()
+    >>> model.sample(3, truncation=0.7).shape
+    torch.Size([3, 1, 4, 4])
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Growing.Config):
+        """Options of the StyleGAN."""
+
+        latents: Width = 512
+        """Dimensions of z."""
+        start: Width = 8
+        """The shorter side of the images of the first stage."""
+        penalty: PenaltyName = "r1"
+        """On the critic's gradient at its input: lipschitz (its norm is to be 1 between real and generated
+        examples: WGAN-GP), r1 (it is to be 0 at real ones), or r1-r2 (at generated ones too)."""
+        styles: Width = 512
+        """Numbers of w."""
+        depth: Depth = 8
+        """Layers of the mapping."""
+        mixing: Share = 0.9
+        """Probability that a batch has two styles."""
+        truncated: Natural = 8
+        """Layers that truncation changes, the first ones."""
+        channels: Width = 16384
+        """Channels of a map are so many over its sides,"""
+        most_channels: Width = 512
+        """and at most so many."""
+        class_conditional: bool = True
+        """Whether both networks are given the class, where the data have classes."""
+
+        @classmethod
+        def tiny(cls) -> "StyleGAN.Config":
+            """Small enough for a test."""
+            return cls(latents=4, start=2, styles=5, depth=2, channels=16, most_channels=8)
+
+    sampling_options: ClassVar = frozenset({"temperature", "truncation"})
+
+    recipes: ClassVar = {
+        "small": Recipe(
+            source="the paper's networks, of fewer channels and layers, for two CPU cores",
+            model=Config(latents=64, styles=64, depth=4, channels=1024, most_channels=64, penalty_weight=1.0),
+            stages={
+                "level-1": _stage(1000, 64),
+                "level-2": _stage(1500, 64),
+                "level-3": _stage(2500, 64),
+                "level-4": _stage(2500, 32),
+            },
+        ),
+        "ffhq": Recipe(
+            source="the authors' code for FFHQ at 1024x1024: from 8x8, 600,000 images to fade and as many to "
+            "settle at each resolution, 25 million in all; Adam, (0, .99), 1e-3 to 3e-3",
+            model=Config(),
+            stages={
+                "level-1": _stage(2_344, 256),
+                "level-2": _stage(9_375, 128),
+                "level-3": _stage(18_750, 64),
+                "level-4": _stage(37_500, 32),
+                "level-5": _stage(37_500, 32, 1.5e-3),
+                "level-6": _stage(37_500, 32, 2e-3),
+                "level-7": _stage(37_500, 32, 3e-3),
+                "level-8": _stage(525_000, 32, 3e-3),
+            },
+        ),
+    }
+
+    generator: Generator
+
+    def __init__(self, config: Config, spec: Spec) -> None:
+        super().__init__(config, spec)
+        widths, classes = widths_of(self.grid, self.levels, config.channels, config.most_channels), self.sample_classes
+        how = config.latents, config.styles, config.depth, config.mixing
+        self.generator = Generator(*how, widths, self.grid, spec, classes)
+        self.critic = Critic(widths, self.grid, spec, classes, blur=True)
+        self.check_game()
+
+    @property
+    def sample_classes(self) -> int:
+        """See ``Model.sample_classes``."""
+        return self.spec.classes if self.config.class_conditional else 0
+
+    def draw(
+        self, n: int, labels: Tensor | None, contexts: tuple[Tensor, ...], options: Sampling, *,
+        generator: Random | None, progress: Callable[[float], None],
+    ) -> Tensor:  # fmt: skip
+        """See ``Model.draw``. Raises UserError for a truncation above 1."""
+        psi, (level, alpha) = options.truncation, self._now
+        if psi is not None and psi > 1:
+            problem = f"expected truncation in [0, 1], got {psi:g}"
+            raise UserError(problem, "choose 1 for none, .7 as the authors do, 0 for the mean")
+        z = self.draw_latents(n, options, generator)
+        w = self.generator.mapping(z, None if labels is None else labels.long())
+        layers = w.unsqueeze(1).expand(-1, 2 * level + 2, -1)
+        if psi is not None:
+            near = self.generator.mapping.truncated(layers, psi)
+            first = torch.arange(layers.shape[1], device=w.device) < self.config.truncated
+            layers = torch.where(first.view(1, -1, 1), near, layers)
+        planes = self.generator.planes(n, level, generator)
+        return self._to_examples(self.generator.paint(layers, planes, level, alpha))
