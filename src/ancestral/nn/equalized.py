@@ -47,7 +47,7 @@ class EqualizedLinear(nn.Module):
 
 
 class EqualizedConv2d(nn.Module):
-    """A convolution that keeps the sides of a map, with ``c = gain / sqrt(inputs kernel^2)``.
+    """A convolution, which keeps the sides of a map, with ``c = gain / sqrt(inputs kernel^2)``.
 
     Args:
         inputs: channels that come in.
@@ -65,9 +65,10 @@ class EqualizedConv2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         self.scale, self.padding = gain / (kernel * math.sqrt(inputs)), kernel // 2
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, inputs, H, W)`` to ``(N, outputs, H, W)``."""
-        return conv2d(x, self.weight * self.scale, self.bias, padding=self.padding)
+    def forward(self, x: Tensor, stride: int = 1, padding: int | None = None) -> Tensor:
+        """``(N, inputs, H, W)`` to ``(N, outputs, H, W)``, or fewer places with another stride or padding."""
+        around = self.padding if padding is None else padding
+        return conv2d(x, self.weight * self.scale, self.bias, stride, around)
 
 
 def pixel_normalized(x: Tensor, eps: float = 1e-8) -> Tensor:

@@ -7,9 +7,10 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, conv_transpose2d
 
 from ancestral.nn.equalized import EqualizedLinear
+from ancestral.nn.resampling import filtered
 
 
 class AdaptiveInstanceNorm(nn.Module):
@@ -47,20 +48,26 @@ class ModulatedConv2d(nn.Module):
         kernel: odd sides of the kernel.
         styles: numbers of the vector w; s is an affine function of it, 1 at first.
         demodulate: whether outputs are scaled.
+        double: whether the sides of the map double: places are set apart by zeros before, and filtered after.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, styles: int, *, demodulate: bool = True
-    ) -> None:
+        self, inputs: int, outputs: int, kernel: int, styles: int, *, demodulate: bool = True,
+        double: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
         self.style = EqualizedLinear(styles, inputs, gain=1.0, bias=1.0)
-        self.scale, self.demodulate = 1 / (kernel * math.sqrt(inputs)), demodulate
+        self.scale, self.demodulate, self.double = 1 / (kernel * math.sqrt(inputs)), demodulate, double
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """Maps ``(N, inputs, H, W)`` and vectors ``(N, styles)`` to ``(N, outputs, H, W)``."""
+        """Maps ``(N, inputs, H, W)`` and vectors ``(N, styles)`` to ``(N, outputs, H, W)``, or twice the sides."""
         s, weight = self.style(w), self.weight * self.scale
-        y = conv2d(x * s.view(len(x), -1, 1, 1).to(x.dtype), weight, padding=weight.shape[-1] // 2)
+        x = x * s.view(len(x), -1, 1, 1).to(x.dtype)
+        if self.double:
+            y = 4 * filtered(conv_transpose2d(x, weight.transpose(0, 1), stride=2), padding=1)
+        else:
+            y = conv2d(x, weight, padding=weight.shape[-1] // 2)
         if not self.demodulate:
             return y
         energy = s.square() @ weight.square().sum((2, 3)).t()

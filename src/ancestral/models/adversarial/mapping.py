@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
+from ancestral.errors import UserError
 from ancestral.models.adversarial.base import given_classes
 from ancestral.nn.equalized import EqualizedLinear, pixel_normalized
 from ancestral.nn.normalization import mean_over_processes
@@ -18,7 +19,7 @@ class Mapping(nn.Module):
     The mean of w follows each batch in training; truncation moves towards it.
 
     Args:
-        latents: numbers of z.
+        latents: numbers of z; 0 for classes alone.
         styles: numbers of w.
         depth: layers.
         classes: 0 for none.
@@ -30,14 +31,15 @@ class Mapping(nn.Module):
     def __init__(self, latents: int, styles: int, depth: int, classes: int, *, apart: bool = False) -> None:
         super().__init__()
         self.classes, self.apart = classes, apart
-        self.embedding = EqualizedLinear(classes, latents, gain=1.0, bias=None) if classes else None
-        inputs = [latents * (2 if classes else 1), *[styles] * (depth - 1)]
+        width = latents or styles
+        self.embedding = EqualizedLinear(classes, width, gain=1.0, bias=None) if classes else None
+        inputs = [latents + (width if classes else 0), *[styles] * (depth - 1)]
         self.layers = nn.ModuleList(EqualizedLinear(i, styles, rate=_RATE) for i in inputs)
         self.register_buffer("mean", torch.zeros(styles))
 
     def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """``(N, latents)`` and classes to w ``(N, styles)``."""
-        h = pixel_normalized(z) if self.apart else z
+        h = pixel_normalized(z) if self.apart and z.shape[1] else z
         if self.embedding is not None:
             of_class = self.embedding(given_classes(labels, self.classes, z))
             h = torch.cat([h, pixel_normalized(of_class) if self.apart else of_class], 1)
@@ -52,9 +54,27 @@ class Mapping(nn.Module):
         mean = mean_over_processes(w.detach().to(self.mean.dtype).mean(0))
         self.mean.lerp_(mean, 1 - _MEAN)
 
-    def truncated(self, w: Tensor, psi: float) -> Tensor:
-        """Vectors nearer to the mean: at 0 the mean, at 1 as they are."""
-        return torch.lerp(self.mean.to(w.dtype).expand_as(w), w, psi)
+    def spread(self, z: Tensor, labels: Tensor | None, layers: int, psi: float | None, first: int) -> Tensor:
+        """The vectors of each layer ``(N, layers, styles)``: one for all, in the first ones nearer to the mean.
+
+        Args:
+            z: ``(N, latents)``.
+            labels: classes.
+            layers: how many follow.
+            psi: how much of the way from the mean is left, from 0 to 1; None for all of it.
+            first: how many layers are changed.
+
+        Raises:
+            UserError: psi above 1.
+        """
+        w = self(z, labels).unsqueeze(1).expand(-1, layers, -1)
+        if psi is None:
+            return w
+        if psi > 1:
+            problem = f"expected truncation in [0, 1], got {psi:g}"
+            raise UserError(problem, "choose 1 for none, .7 as the authors do, 0 for the mean")
+        near = torch.lerp(self.mean.to(w.dtype).expand_as(w), w, psi)
+        return torch.where(torch.arange(layers, device=w.device).view(1, -1, 1) < first, near, w)
 
 
 def mixed(first: Tensor, second: Tensor, layers: int, probability: float) -> Tensor:

@@ -9,8 +9,7 @@ from torch import Generator as Random
 from torch import Tensor, nn
 
 from ancestral.configuration import Depth, Natural, Share, Width
-from ancestral.errors import UserError
-from ancestral.models.adversarial.base import PenaltyName, both
+from ancestral.models.adversarial.base import PenaltyName, both, placed
 from ancestral.models.adversarial.growing import Growing
 from ancestral.models.adversarial.mapping import Mapping, mixed
 from ancestral.models.adversarial.progan import Critic, rectified, widths_of
@@ -48,11 +47,11 @@ class Layer(nn.Module):
 
 
 class Constant(nn.Module):
-    """A map that is learned, the same for every image."""
+    """A map that is learned, the same for every image; ones at first, or normal numbers."""
 
-    def __init__(self, width: int, grid: tuple[int, int]) -> None:
+    def __init__(self, width: int, grid: tuple[int, int], *, normal: bool = False) -> None:
         super().__init__()
-        self.map = nn.Parameter(torch.ones(width, *grid))
+        self.map = nn.Parameter(torch.randn(width, *grid) if normal else torch.ones(width, *grid))
 
     def forward(self, n: int) -> Tensor:
         """``(n, width, h, w)``."""
@@ -220,16 +219,9 @@ class StyleGAN(Growing):
         generator: Random | None, progress: Callable[[float], None],
     ) -> Tensor:  # fmt: skip
         """See ``Model.draw``. Raises UserError for a truncation above 1."""
-        psi, (level, alpha) = options.truncation, self._now
-        if psi is not None and psi > 1:
-            problem = f"expected truncation in [0, 1], got {psi:g}"
-            raise UserError(problem, "choose 1 for none, .7 as the authors do, 0 for the mean")
-        z = self.draw_latents(n, options, generator)
-        w = self.generator.mapping(z, None if labels is None else labels.long())
-        layers = w.unsqueeze(1).expand(-1, 2 * level + 2, -1)
-        if psi is not None:
-            near = self.generator.mapping.truncated(layers, psi)
-            first = torch.arange(layers.shape[1], device=w.device) < self.config.truncated
-            layers = torch.where(first.view(1, -1, 1), near, layers)
-        planes = self.generator.planes(n, level, generator)
-        return self._to_examples(self.generator.paint(layers, planes, level, alpha))
+        (level, alpha), generator_of = self._now, self.generator
+        z = placed(self.config.noise, self.draw_latents(n, options, generator))
+        given = None if labels is None else labels.long()
+        layers, first = 2 * level + 2, self.config.truncated
+        w = generator_of.mapping.spread(z, given, layers, options.truncation, first)
+        return self._to_examples(generator_of.paint(w, generator_of.planes(n, level, generator), level, alpha))
