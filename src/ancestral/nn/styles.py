@@ -58,13 +58,13 @@ class ModulatedConv2d(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
         self.style = EqualizedLinear(styles, inputs, gain=1.0, bias=1.0)
-        self.scale, self.demodulate, self.double = 1 / (kernel * math.sqrt(inputs)), demodulate, double
+        self.scale, self.demodulate, self.doubles = 1 / (kernel * math.sqrt(inputs)), demodulate, double
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Maps ``(N, inputs, H, W)`` and vectors ``(N, styles)`` to ``(N, outputs, H, W)``, or twice the sides."""
         s, weight = self.style(w), self.weight * self.scale
         x = x * s.view(len(x), -1, 1, 1).to(x.dtype)
-        if self.double:
+        if self.doubles:
             y = 4 * filtered(conv_transpose2d(x, weight.transpose(0, 1), stride=2), padding=1)
         else:
             y = conv2d(x, weight, padding=weight.shape[-1] // 2)

@@ -80,16 +80,16 @@ class DeepUp(nn.Module):
         widths = ((inputs, narrow, 1), (narrow, narrow, 3), (narrow, narrow, 3), (narrow, outputs, 1))
         self.norms = nn.ModuleList(norm(w) for w, _, _ in widths)
         self.convolutions = nn.ModuleList(convolution(*sizes) for sizes in widths)
-        self.double, self.outputs = double, outputs
+        self.doubles, self.outputs = double, outputs
 
     def forward(self, x: Tensor, given: Tensor) -> Tensor:
         """``(N, inputs, h, w)`` to ``(N, outputs, h, w)``, or twice the sides."""
         h = x
         for i, (norm, convolution) in enumerate(zip(self.norms, self.convolutions, strict=True)):
             h = norm(h, given).relu()
-            h = convolution(doubled(h) if self.double and i == 1 else h)
+            h = convolution(doubled(h) if self.doubles and i == 1 else h)
         kept = x[:, : self.outputs]
-        return h + (doubled(kept) if self.double else kept)
+        return h + (doubled(kept) if self.doubles else kept)
 
 
 class DeepDown(nn.Module):

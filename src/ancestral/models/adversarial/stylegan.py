@@ -32,15 +32,15 @@ class Layer(nn.Module):
         super().__init__()
         self.convolution = None if first else EqualizedConv2d(inputs, outputs, 3, bias=False)
         self.noise, self.bias = Noise(outputs), nn.Parameter(torch.zeros(outputs, 1, 1))
-        self.style, self.double = AdaptiveInstanceNorm(outputs, styles), double
+        self.style, self.doubles = AdaptiveInstanceNorm(outputs, styles), double
 
     def forward(self, x: Tensor, w: Tensor, plane: Tensor) -> Tensor:
         """Maps, vectors w ``(N, styles)`` and noise to maps."""
-        if self.double:
+        if self.doubles:
             x = doubled(x)
         if self.convolution is not None:
             x = self.convolution(x)
-        if self.double:
+        if self.doubles:
             x = blurred(x)
         y: Tensor = self.style(rectified(self.noise(x, plane) + self.bias.to(x.dtype)), w)
         return y
