@@ -32,7 +32,9 @@ def test_equalized_layers_keep_variances_and_start_as_the_plain_ones():
     assert slow(torch.zeros(1, 50)).unique().tolist() == pytest.approx([1.0])
     assert slow.weight.std().item() == pytest.approx(100, rel=0.05)
     maps = torch.randn(64, 16, 8, 8)
-    assert EqualizedConv2d(16, 32, 3, gain=1.0)(maps)[..., 2:6, 2:6].std().item() == pytest.approx(1, abs=0.05)
+    assert EqualizedConv2d(16, 32, 3, gain=1.0)(maps)[..., 2:6, 2:6].std().item() == pytest.approx(
+        1, abs=0.05
+    )
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.01])

@@ -145,7 +145,10 @@ class Generator(nn.Module):
             if deep:
                 self.blocks.append(
                     nn.ModuleList(
-                        (DeepUp(a, a, norm, _convolution, double=False), DeepUp(a, b, norm, _convolution, double=True))
+                        (
+                            DeepUp(a, a, norm, _convolution, double=False),
+                            DeepUp(a, b, norm, _convolution, double=True),
+                        )
                     )
                 )
             else:

@@ -149,13 +149,21 @@ def grown_from(spec: Spec, start: int) -> tuple[int, tuple[int, int]]:
     sides = spec.shape[1:]
     doublings = max(0, (min(sides) // start).bit_length() - 1)
     grid = [side >> doublings for side in sides]
-    if min(grid) == start and all(small << doublings == side for small, side in zip(grid, sides, strict=True)):
+    if min(grid) == start and all(
+        small << doublings == side for small, side in zip(grid, sides, strict=True)
+    ):
         return doublings + 1, (grid[0], grid[1])
     odd = min(sides)
     while odd % 2 == 0:
         odd //= 2
-    starts = [odd << i for i in range(10) if 2 <= odd << i < min(sides) and max(sides) % (min(sides) // (odd << i)) == 0]
-    fitting = "x".join(str(start << max(0, round(torch.tensor(side / start).log2().item()))) for side in sides)
+    starts = [
+        odd << i
+        for i in range(10)
+        if 2 <= odd << i < min(sides) and max(sides) % (min(sides) // (odd << i)) == 0
+    ]
+    fitting = "x".join(
+        str(start << max(0, round(torch.tensor(side / start).log2().item()))) for side in sides
+    )
     possible = f"--model.start {' or '.join(map(str, starts))}, or " if starts else ""
     problem = f"expected images whose sides are {start} doubled some times, got {sides[0]}x{sides[1]}"
     raise UserError(problem, f"try {possible}resize the images to {fitting}")

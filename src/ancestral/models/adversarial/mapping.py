@@ -83,7 +83,11 @@ def mixed(first: Tensor, second: Tensor, layers: int, probability: float) -> Ten
     The cut, between the first and the last layer, is one for the batch, and there is none but with this
     probability (Karras et al., 2018, section 3.1).
     """
-    cut = torch.randint(1, layers, (), device=first.device) if layers > 1 else torch.ones((), device=first.device)
+    cut = (
+        torch.randint(1, layers, (), device=first.device)
+        if layers > 1
+        else torch.ones((), device=first.device)
+    )
     mixes = torch.rand((), device=first.device) < probability
     after = torch.arange(layers, device=first.device) >= cut
     return torch.where((after & mixes).view(1, -1, 1), second.unsqueeze(1), first.unsqueeze(1))

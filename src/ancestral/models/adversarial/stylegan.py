@@ -84,7 +84,12 @@ class Generator(nn.Module):
 
     def layers(self, level: int) -> tuple[nn.Module, ...]:
         """What the stage of a level trains."""
-        return (self.mapping, self.start, *self.pairs[: level + 1], *self.colors[max(0, level - 1) : level + 1])
+        return (
+            self.mapping,
+            self.start,
+            *self.pairs[: level + 1],
+            *self.colors[max(0, level - 1) : level + 1],
+        )
 
     def planes(self, n: int, level: int, generator: Random | None = None) -> list[Tensor]:
         """Noise for each layer, ``(n, 1, h, w)``."""
@@ -203,7 +208,10 @@ class StyleGAN(Growing):
 
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__(config, spec)
-        widths, classes = widths_of(self.grid, self.levels, config.channels, config.most_channels), self.sample_classes
+        widths, classes = (
+            widths_of(self.grid, self.levels, config.channels, config.most_channels),
+            self.sample_classes,
+        )
         how = config.latents, config.styles, config.depth, config.mixing
         self.generator = Generator(*how, widths, self.grid, spec, classes)
         self.critic = Critic(widths, self.grid, spec, classes, blur=True)
@@ -224,4 +232,6 @@ class StyleGAN(Growing):
         given = None if labels is None else labels.long()
         layers, first = 2 * level + 2, self.config.truncated
         w = generator_of.mapping.spread(z, given, layers, options.truncation, first)
-        return self._to_examples(generator_of.paint(w, generator_of.planes(n, level, generator), level, alpha))
+        return self._to_examples(
+            generator_of.paint(w, generator_of.planes(n, level, generator), level, alpha)
+        )

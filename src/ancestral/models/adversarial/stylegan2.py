@@ -116,7 +116,10 @@ class Residual(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.first, self.second = EqualizedConv2d(inputs, inputs, 3, gain=1.0), EqualizedConv2d(inputs, outputs, 3, gain=1.0)
+        self.first, self.second = (
+            EqualizedConv2d(inputs, inputs, 3, gain=1.0),
+            EqualizedConv2d(inputs, outputs, 3, gain=1.0),
+        )
         self.shortcut = EqualizedConv2d(inputs, outputs, 1, gain=1.0, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,228 @@
+"""Growing, styled and attending models: what the contract does not ask of them."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+import ancestral
+from ancestral.batch import Batch
+from ancestral.errors import UserError
+from ancestral.models.adversarial.base import both
+from ancestral.models.adversarial.biggan import BigGAN
+from ancestral.models.adversarial.progan import ProGAN
+from ancestral.models.adversarial.sagan import SAGAN
+from ancestral.models.adversarial.stylegan import StyleGAN
+from ancestral.models.adversarial.stylegan2 import StyleGAN2
+from ancestral.nn.resampling import doubled, halved
+from ancestral.recipe import Optimization
+from ancestral.sampling import Sampling
+from ancestral.spec import Spec
+from ancestral.stages import Progress
+from ancestral.testing import SPECS, check_model
+from ancestral.training import TrainingOptions
+
+GRAY = Spec(shape=(1, 8, 8), levels=17, classes=3)
+QUICK = TrainingOptions(
+    device="cpu", evaluate_every=0, sample_every=0, checkpoint_every=0, measure_every=0, log_every=1
+)
+GROWING = {"progan": ProGAN, "stylegan": StyleGAN}
+STYLED = {"stylegan": StyleGAN, "stylegan2": StyleGAN2}
+VARIANTS = {
+    "biggan-deep": BigGAN.Config(
+        latents=4, width=8, critic_width=8, scales=1, attention=2, embedding=3, deep=True, orthogonal=0.0
+    ),
+    "biggan-flat": BigGAN.Config(
+        latents=4, width=4, critic_width=4, scales=1, attention=0, embedding=3, hierarchical=False
+    ),
+    "biggan-unconditional": BigGAN.Config(
+        latents=4, width=4, critic_width=4, scales=1, attention=0, hierarchical=False,
+        class_conditional=False,
+    ),
+    "progan-unconditional": replace(ProGAN.Config.tiny(), class_conditional=False, fade=0.0),
+    "stylegan2-lazy": replace(
+        StyleGAN2.Config.tiny(), penalty_every=3, path_every=2, class_conditional=False, mixing=0.0
+    ),
+}  # fmt: skip
+
+
+def batch(n=6, spec=GRAY, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(spec.levels, (n, *spec.shape), generator=generator).to(spec.dtype)
+    return Batch(x, labels=torch.arange(n) % spec.classes)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_configurations_keep_the_contract(name):
+    config = VARIANTS[name]
+    check_model(config.model, SPECS[1:2], config)
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_a_level_begins_as_the_former_one_enlarged_and_ends_as_its_own(name):
+    torch.manual_seed(0)
+    model = GROWING[name].Config.tiny().build(GRAY).eval()
+    assert model.levels == 3
+    z, labels = torch.randn(3, 4), torch.tensor([0, 1, 2])
+    for level in (1, 2):
+        generator, critic = model.generator, model.critic
+        with torch.no_grad():
+            former = generator(z, labels, level - 1, torch.tensor(1.0))
+            x = torch.randn(3, 1, 2 << level, 2 << level)
+            start, half, end = (generator(z, labels, level, torch.tensor(a)) for a in (0.0, 0.5, 1.0))
+            values = [critic(x, labels, level, torch.tensor(a)) for a in (0.0, 0.5, 1.0)]
+            torch.testing.assert_close(start, doubled(former))
+            torch.testing.assert_close(half, 0.5 * (start + end))
+            torch.testing.assert_close(values[0], critic(halved(x), labels, level - 1, torch.tensor(1.0)))
+            assert not torch.allclose(start, end, atol=1e-3)
+            # At 1 the former level's own colors have no say.
+            for colors in (generator.colors[level - 1], critic.colors[level - 1]):
+                colors.weight.add_(1.0)
+            torch.testing.assert_close(generator(z, labels, level, torch.tensor(1.0)), end)
+            torch.testing.assert_close(critic(x, labels, level, torch.tensor(1.0)), values[2])
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_images_of_a_level_are_means_and_fade_as_generated_ones_do(name):
+    model = GROWING[name].Config.tiny().build(GRAY)
+    data = batch()
+    progress = Progress.at(2, 8)  # of 4 steps that fade
+    for level, stage in enumerate(model.stages()):
+        assert stage.name == f"level-{level + 1}"
+        shrunk = stage.transform(data, progress)
+        side = 2 << level
+        wanted = data.x.float().unflatten(3, (side, -1)).unflatten(2, (side, -1)).mean((3, 5))
+        assert shrunk.x.dtype == data.x.dtype
+        assert (shrunk.x.float() - wanted).abs().max() <= 1.0  # each halving rounds but the last alone
+        model.train()
+        model.loss(shrunk, "critic", progress)
+        assert (int(model.growth.level), float(model.growth.alpha)) == (level, 0.5 if level else 1.0)
+        with model.grown(level, torch.tensor(0.5)):
+            real, plain = model.real(shrunk.x), super(type(model).__mro__[1], model).real(shrunk.x)
+        wanted = 0.5 * (plain + doubled(halved(plain))) if level else plain
+        torch.testing.assert_close(real, wanted)
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_samples_are_of_the_level_that_is_trained_and_as_large_as_the_data(name):
+    torch.manual_seed(0)
+    model = GROWING[name].Config.tiny().build(replace(GRAY, levels=None)).eval()
+    labels = torch.tensor([0, 1, 2])
+    assert int(model.growth.level) == 0, "nothing is trained"
+    small = model.sample(3, labels)
+    assert small.shape == (3, 1, 8, 8)
+    assert torch.equal(small, doubled(doubled(halved(halved(small))))), "2x2 images, enlarged"
+    model.growth.level.fill_(2)
+    large = model.sample(3, labels)
+    assert not torch.equal(large, doubled(halved(large)))
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_a_training_that_is_cut_in_the_middle_of_a_fade_ends_the_same(tmp_path, name):
+    updates = both(learning_rate=1e-3, betas=(0.0, 0.99))
+    one = Optimization(steps=4, batch_size=16, ema=0.5, phases=updates)
+    stages = {f"level-{i}": one for i in (1, 2, 3)}
+    how = {
+        "config": GROWING[name].Config.tiny(), "stages": stages,
+        "options": replace(QUICK, checkpoint_every=1, keep=20),
+    }  # fmt: skip
+    for run in ("whole", "cut"):
+        ancestral.train(name, data="digits", out=tmp_path / run, **how)
+    places = sorted((tmp_path / "cut" / "checkpoints").glob("*/step-*"))
+    assert len(places) == 12
+    for path in places:
+        if path.parent.name == "level-3" or (path.parent.name == "level-2" and int(path.name[5:]) > 1):
+            shutil.rmtree(path)
+    shutil.rmtree(tmp_path / "cut" / "model")
+    ancestral.train(name, data="digits", out=tmp_path / "cut", **how)
+    whole, cut = (ancestral.load(tmp_path / run).state_dict() for run in ("whole", "cut"))
+    assert all(torch.equal(whole[key], cut[key]) for key in whole)
+    assert int(whole["growth.level"]) == 2
+
+
+@pytest.mark.parametrize("name", STYLED)
+def test_truncation_to_the_mean_gives_one_picture(name):
+    torch.manual_seed(0)
+    spec = replace(GRAY, levels=None, classes=0)
+    model = replace(STYLED[name].Config.tiny(), truncated=20).build(spec).eval()
+    if name == "stylegan":
+        model.growth.level.fill_(2)
+    for layer in model.modules():
+        if type(layer).__name__ == "Noise":
+            torch.nn.init.zeros_(layer.weight)
+    one = model.sample(4, truncation=0.0)
+    torch.testing.assert_close(one, one[:1].expand(4, -1, -1, -1))
+    assert not torch.allclose(model.sample(4, truncation=1.0), one)
+    generators = [torch.Generator().manual_seed(3) for _ in range(2)]
+    whole = [model.sample(2, generator=g, truncation=t) for g, t in zip(generators, (None, 1.0), strict=True)]
+    torch.testing.assert_close(*whole)
+    with pytest.raises(UserError, match=r"expected truncation in \[0, 1\], got 1.5"):
+        model.sample(1, truncation=1.5)
+
+
+@pytest.mark.parametrize("name", STYLED)
+def test_evaluation_moves_no_mean_of_styles(name):
+    torch.manual_seed(0)
+    model = STYLED[name].Config.tiny().build(GRAY)
+    data = model.stages()[-1].transform(batch(), Progress.at(0, 4)) if name == "stylegan" else batch()
+    mean = model.generator.mapping.mean
+    model.eval()
+    model.sample(3, torch.tensor([0, 1, 2]))
+    model.loss(data, "generator", Progress.at(0, 4))
+    assert torch.equal(mean, torch.zeros_like(mean))
+    model.train()
+    model.loss(data, "generator", Progress.at(0, 4))
+    assert not torch.equal(mean, torch.zeros_like(mean))
+
+
+def test_noise_of_samples_is_their_own_and_that_of_decoding_is_fixed():
+    torch.manual_seed(0)
+    for cls in STYLED.values():
+        model = cls.Config.tiny().build(replace(GRAY, levels=None, classes=0)).eval()
+        for layer in model.modules():
+            if type(layer).__name__ == "Noise":
+                torch.nn.init.ones_(layer.weight)
+        z = model.draw_latents(1, Sampling(), torch.Generator().manual_seed(1)).expand(2, -1)
+        first, second = model.decode(z)
+        torch.testing.assert_close(first, second)
+        same = model.sample(2, generator=torch.Generator().manual_seed(1))
+        assert torch.equal(same, model.sample(2, generator=torch.Generator().manual_seed(1)))
+
+
+def test_truncated_latents_are_those_inside():
+    torch.manual_seed(0)
+    model = BigGAN.Config.tiny().build(GRAY)
+    plain = model.draw_latents(20_000, Sampling())
+    z = model.draw_latents(20_000, Sampling(truncation=0.5))
+    assert z.abs().max() <= 0.5
+    inside = plain[plain.abs() < 0.5]
+    assert z.std().item() == pytest.approx(inside.std().item(), rel=0.02)
+    assert torch.equal(model.draw_latents(3, Sampling(truncation=0.0)), torch.zeros(3, 4))
+
+
+def test_every_scale_has_a_part_of_the_latents():
+    torch.manual_seed(0)
+    model = BigGAN.Config(latents=6, width=4, critic_width=4, scales=2, attention=0, embedding=3).build(GRAY)
+    for _ in range(2):
+        for phase in model.stages()[0].phases:
+            model.loss(batch(), phase.name, Progress.at(0, 4)).total.backward()
+    model.eval()
+    z, labels = torch.randn(2, 6), torch.tensor([0, 1])
+    for part in range(3):
+        other = z.clone()
+        other[:, 2 * part : 2 * part + 2] += 1
+        assert not torch.allclose(model.decode(z, labels).float(), model.decode(other, labels).float())
+
+
+def test_sizes_that_cannot_be_are_said_in_one_line():
+    with pytest.raises(
+        UserError, match=r"doubled some times, got 28x28; try --model.start 7 or 14, or resize"
+    ):
+        ProGAN.Config().build(Spec(shape=(1, 28, 28)))
+    with pytest.raises(UserError, match="expected latents that 6 parts divide, got 100; try 102"):
+        BigGAN.Config(latents=100).build(Spec(shape=(3, 64, 64), classes=2))
+    with pytest.raises(UserError, match=r"resize the images to"):
+        SAGAN.Config().build(Spec(shape=(3, 28, 28)))
+    with pytest.raises(UserError, match="use gan for other data"):
+        StyleGAN.Config().build(Spec(shape=(2,), levels=None))
