@@ -1,7 +1,8 @@
-"""Layers with an equalized learning rate (Karras et al., 2017), https://arxiv.org/abs/1710.10196, section 4.1.
+"""Layers with an equalized learning rate (Karras et al., 2017, section 4.1).
 
-Weights are drawn from N(0, 1) and multiplied by He's constant each time they are used, in place of once at the
-start: an optimizer that divides by gradients, as Adam does, then moves all weights at one relative speed.
+https://arxiv.org/abs/1710.10196. Weights are drawn from N(0, 1) and multiplied by He's constant each time they
+are used, in place of once at the start: an optimizer that divides by gradients, as Adam does, then moves all
+weights at one relative speed.
 """
 
 import math
@@ -21,8 +22,7 @@ class EqualizedLinear(nn.Module):
         inputs: numbers that come in.
         outputs: numbers that come out.
         gain: standard deviation of the outputs for inputs of variance 1.
-        rate: r, the learning rate of this layer beside that of others; weights start r times smaller in effect
-            as large.
+        rate: r, the learning rate of this layer beside that of others; what comes out at first is the same.
         bias: where biases start; None for none.
     """
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator as Random
@@ -124,8 +124,8 @@ class Generator(nn.Module):
     """Blocks that double, each conditioned on the class's vector and a part of z, or all of z if deep."""
 
     def __init__(
-        self, latents: int, width: int, scales: int, attention: int, embedding: int, spec: Spec,
-        classes: int, *, hierarchical: bool, deep: bool,
+        self, latents: int, width: int, scales: int, attention: int, embedding: int,
+        *, spec: Spec, classes: int, hierarchical: bool, deep: bool,
     ) -> None:  # fmt: skip
         super().__init__()
         grid = [side // 2**scales for side in spec.shape[1:]]
@@ -143,16 +143,10 @@ class Generator(nn.Module):
         self.blocks, self.attention = nn.ModuleList(), nn.ModuleDict()
         for i, (a, b) in enumerate(zip(inputs, outputs, strict=True)):
             if deep:
-                self.blocks.append(
-                    nn.ModuleList(
-                        (
-                            DeepUp(a, a, norm, _convolution, double=False),
-                            DeepUp(a, b, norm, _convolution, double=True),
-                        )
-                    )
-                )
+                self.blocks.append(DeepUp(a, a, norm, _convolution, double=False))
+                self.blocks.append(DeepUp(a, b, norm, _convolution, double=True))
             else:
-                self.blocks.append(nn.ModuleList((Up(a, b, norm, _convolution),)))
+                self.blocks.append(Up(a, b, norm, _convolution))
             if min(grid) << (i + 1) == attention:
                 self.attention[str(i)] = SelfAttention(b, partial(spectral_norm, eps=_EPS))
         self.norm = BatchNorm(outputs[-1])
@@ -167,12 +161,11 @@ class Generator(nn.Module):
         if self.hierarchical and not parts:
             parts = [first] * len(self.blocks)
         h = self.map(self.first(torch.cat([*shared, first], 1) if self.deep else first))
-        for i, blocks in enumerate(self.blocks):
+        for j, block in enumerate(self.blocks):
+            i, again = divmod(j, 2 if self.deep else 1)
             own = [*shared, *parts[i : i + 1]]
-            given = torch.cat(own, 1) if own else z
-            for block in blocks:
-                h = block(h, given)
-            if str(i) in self.attention:
+            h = block(h, torch.cat(own, 1) if own else z)
+            if str(i) in self.attention and again == self.deep:
                 h = self.attention[str(i)](h)
         x: Tensor = self.output(self.last(self.norm(h).relu()).to(z.dtype))
         return x
@@ -284,8 +277,8 @@ class BigGAN(Adversarial):
             },
         ),
         "imagenet128": Recipe(
-            source="Brock et al. 2018, appendix C: Adam, (0, .999), 5e-5 and 2e-4, two updates of the critic, "
-            "batch 2048, averages of .9999",
+            source="Brock et al. 2018, appendix C: Adam, (0, .999), 5e-5 and 2e-4, two updates of the "
+            "critic, batch 2048, averages of .9999",
             model=Config(critic_updates=2),
             stages={
                 "training": Optimization(
@@ -314,9 +307,10 @@ class BigGAN(Adversarial):
             problem = f"expected latents that {parts} parts divide, got {config.latents}"
             raise UserError(problem, f"try {-(-config.latents // parts) * parts}, or --model.no-hierarchical")
         classes, places = self.sample_classes, (config.scales, config.attention)
-        how = {"hierarchical": config.hierarchical, "deep": config.deep}
         sizes = config.latents, config.width, *places, config.embedding
-        self.generator = Generator(*sizes, spec, classes, **how)
+        self.generator = Generator(
+            *sizes, spec=spec, classes=classes, hierarchical=config.hierarchical, deep=config.deep
+        )
         self.critic = Critic(config.critic_width, *places, spec, classes, deep=config.deep)
         self.check_game()
 
@@ -347,7 +341,7 @@ class BigGAN(Adversarial):
             return super().draw_latents(n, options, generator)
         if limit == 0:
             return torch.zeros(n, self.config.latents, device=self.device, dtype=self.dtype)
-        places = {"device": self.device, "dtype": torch.float64, "generator": generator}
+        places: dict[str, Any] = {"device": self.device, "dtype": torch.float64, "generator": generator}
         inside = math.erf(limit / math.sqrt(2))
         u = (2 * torch.rand(n, self.config.latents, **places) - 1) * inside
         return (math.sqrt(2) * torch.erfinv(u)).to(self.dtype) * single(options.temperature)

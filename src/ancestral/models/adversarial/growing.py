@@ -40,10 +40,10 @@ class Growth(nn.Module):
 class Growing(Adversarial):
     """Base of models that begin with small images and double them (Karras et al., 2017, section 2).
 
-    The generator takes z, classes, the level (0 for the smallest images) and alpha, a scalar: the weight of the
-    level's own layers beside the former level's image of twice the sides. The critic takes images of a level,
-    classes, the level and alpha likewise. Real images are faded as generated ones are. Samples are as large as
-    the data, whatever has been trained.
+    The generator takes z, classes, the level (0 for the smallest images) and alpha, a scalar: the weight of
+    the level's own layers beside the former level's image of twice the sides. The critic takes images of a
+    level, classes, the level and alpha likewise. Real images are faded as generated ones are. Samples are as
+    large as the data, whatever has been trained.
 
     Shapes: x ``(N, C, H, W)``.
     """
@@ -69,7 +69,8 @@ class Growing(Adversarial):
         return tuple(self._stage(whole, level) for level in range(self.levels))
 
     def _stage(self, whole: Stage, level: int) -> Stage:
-        generator, critic = (tuple(net.layers(level)) for net in (self.generator, self.critic))
+        networks: tuple[Any, Any] = (self.generator, self.critic)
+        generator, critic = (tuple(network.layers(level)) for network in networks)
         critic += (self.growth,) if self.augmentation is None else (self.growth, self.augmentation)
         phases = tuple(
             replace(phase, modules=generator if phase.name == "generator" else critic)

@@ -55,7 +55,7 @@ class Mapping(nn.Module):
         self.mean.lerp_(mean, 1 - _MEAN)
 
     def spread(self, z: Tensor, labels: Tensor | None, layers: int, psi: float | None, first: int) -> Tensor:
-        """The vectors of each layer ``(N, layers, styles)``: one for all, in the first ones nearer to the mean.
+        """The vectors of each layer ``(N, layers, styles)``: one for all, the first nearer to the mean.
 
         Args:
             z: ``(N, latents)``.
@@ -78,7 +78,7 @@ class Mapping(nn.Module):
 
 
 def mixed(first: Tensor, second: Tensor, layers: int, probability: float) -> Tensor:
-    """The vectors ``(N, layers, styles)`` of layers that follow w up to a random one, and another w from there.
+    """Vectors ``(N, layers, styles)`` of layers that follow w up to a random one, and another w from there.
 
     The cut, between the first and the last layer, is one for the batch, and there is none but with this
     probability (Karras et al., 2018, section 3.1).

@@ -39,7 +39,7 @@ class Block(nn.Module):
 
 
 class Generator(nn.Module):
-    """z, of a mean square of 1, to a map of the smallest sides, which blocks double; a 1x1 convolution paints."""
+    """z, of a mean square of 1, to a small map, which blocks double; 1x1 convolutions paint it."""
 
     def __init__(
         self, latents: int, widths: list[int], grid: tuple[int, int], spec: Spec, classes: int
@@ -71,6 +71,20 @@ class Generator(nn.Module):
         return torch.lerp(doubled(self.colors[level - 1](h)), own, alpha.to(own.dtype))
 
 
+class Halving(nn.Module):
+    """Two convolutions, each with a leaky rectifier, to means of 2x2 places; with ``blur`` filtered."""
+
+    def __init__(self, inputs: int, outputs: int, *, blur: bool) -> None:
+        super().__init__()
+        self.first, self.second = EqualizedConv2d(inputs, inputs, 3), EqualizedConv2d(inputs, outputs, 3)
+        self.blur = blur
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, inputs, h, w)`` to ``(N, outputs, h / 2, w / 2)``."""
+        h = rectified(self.first(x))
+        return halved(rectified(self.second(blurred(h) if self.blur else h)))
+
+
 class Critic(nn.Module):
     """The generator's mirror image, without normalization; a map of how the batch varies joins the last.
 
@@ -81,11 +95,8 @@ class Critic(nn.Module):
         self, widths: list[int], grid: tuple[int, int], spec: Spec, classes: int, *, blur: bool = False
     ) -> None:
         super().__init__()
-        self.blur = blur
         self.colors = nn.ModuleList(EqualizedConv2d(spec.shape[0], w, 1) for w in widths)
-        self.blocks = nn.ModuleList(
-            nn.ModuleList((EqualizedConv2d(b, b, 3), EqualizedConv2d(b, a, 3))) for a, b in pairwise(widths)
-        )
+        self.blocks = nn.ModuleList(Halving(b, a, blur=blur) for a, b in pairwise(widths))
         last = widths[0]
         self.deviation, self.convolution = MinibatchDeviation(), EqualizedConv2d(last + 1, last, 3)
         self.hidden = EqualizedLinear(last * grid[0] * grid[1], last)
@@ -100,9 +111,7 @@ class Critic(nn.Module):
         """Images of a level, classes and alpha to ``(N,)``."""
         h = rectified(self.colors[level](x))
         for i in reversed(range(level)):
-            first, second = self.blocks[i]
-            h = rectified(first(h))
-            h = halved(rectified(second(blurred(h) if self.blur else h)))
+            h = self.blocks[i](h)
             if i == level - 1:
                 h = torch.lerp(rectified(self.colors[i](halved(x))), h, alpha.to(h.dtype))
         h = rectified(self.convolution(self.deviation(h)))
@@ -130,7 +139,7 @@ class ProGAN(Growing):
     """Networks that grow with the images, normalized by places, with equalized learning rates.
 
     A stage is a resolution; its optimizers are new, as in the authors' code, which makes them new when a fade
-    ends, too. Classes, which that code gives an auxiliary classifier, have outputs of the critic of their own.
+    ends, too. Classes, which that code gives an auxiliary classifier, have outputs of the critic.
 
     See ``Growing`` for shapes.
 
@@ -177,8 +186,8 @@ class ProGAN(Growing):
             },
         ),
         "celebahq": Recipe(
-            source="the authors' code for CelebA-HQ at 1024x1024: 600,000 images to fade and as many to settle "
-            "at each resolution, 12 million in all; Adam, 1e-3, (0, .99), 1.5e-3 at the last",
+            source="the authors' code for CelebA-HQ at 1024x1024: 600,000 images to fade and as many to "
+            "settle at each resolution, 12 million in all; Adam, 1e-3, (0, .99), 1.5e-3 at the last",
             model=Config(),
             stages={
                 "level-1": _stage(4_688, 128),

@@ -1,4 +1,4 @@
-"""Residual blocks that double and halve maps, of the adversarial models since the gradient penalty's paper."""
+"""Residual blocks that double and halve maps, of adversarial models since the gradient penalty's paper."""
 
 from collections.abc import Callable
 

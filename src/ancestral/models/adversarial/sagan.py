@@ -37,7 +37,7 @@ class Generator(nn.Module):
     """Blocks that double, of half the channels each; maps of ``attention`` sides see all of themselves."""
 
     def __init__(
-        self, latents: int, width: int, scales: int, attention: int, spec: Spec, classes: int
+        self, latents: int, width: int, scales: int, attention: int, *, spec: Spec, classes: int
     ) -> None:
         super().__init__()
         grid = [side // 2**scales for side in spec.shape[1:]]
@@ -158,9 +158,9 @@ class SAGAN(Adversarial):
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__(config, spec)
         check_images(spec, config.scales)
-        places = config.scales, config.attention, spec, self.sample_classes
-        self.generator = Generator(config.latents, config.width, *places)
-        self.critic = Critic(config.critic_width, *places)
+        places, classes = (config.scales, config.attention), self.sample_classes
+        self.generator = Generator(config.latents, config.width, *places, spec=spec, classes=classes)
+        self.critic = Critic(config.critic_width, *places, spec, classes)
         self.check_game()
 
     @property

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from itertools import pairwise
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator as Random
@@ -62,22 +63,18 @@ class Generator(nn.Module):
     """A constant map, which layers that follow styles, two for each resolution, make into an image."""
 
     def __init__(
-        self, latents: int, styles: int, depth: int, mixing: float, widths: list[int],
-        grid: tuple[int, int], spec: Spec, classes: int,
+        self, latents: int, styles: int, depth: int, mixing: float,
+        *, widths: list[int], grid: tuple[int, int], spec: Spec, classes: int,
     ) -> None:  # fmt: skip
         super().__init__()
         self.grid, self.mixing = grid, mixing
         self.mapping = Mapping(latents, styles, depth, classes)
         self.start = Constant(widths[0], grid)
-        self.pairs = nn.ModuleList(
-            nn.ModuleList(
-                (
-                    Layer(widths[max(0, i - 1)], width, styles, double=i > 0, first=i == 0),
-                    Layer(width, width, styles, double=False),
-                )
-            )
-            for i, width in enumerate(widths)
-        )
+        self.rows = nn.ModuleList([Layer(widths[0], widths[0], styles, double=False, first=True)])
+        self.rows.append(Layer(widths[0], widths[0], styles, double=False))
+        for before, width in pairwise(widths):
+            self.rows.append(Layer(before, width, styles, double=True))
+            self.rows.append(Layer(width, width, styles, double=False))
         self.colors = nn.ModuleList(EqualizedConv2d(w, spec.shape[0], 1, gain=1.0) for w in widths)
         for i, plane in enumerate(self.planes(1, len(widths) - 1)):
             self.register_buffer(f"plane{i}", plane)
@@ -87,14 +84,18 @@ class Generator(nn.Module):
         return (
             self.mapping,
             self.start,
-            *self.pairs[: level + 1],
+            *self.rows[: 2 * level + 2],
             *self.colors[max(0, level - 1) : level + 1],
         )
 
     def planes(self, n: int, level: int, generator: Random | None = None) -> list[Tensor]:
         """Noise for each layer, ``(n, 1, h, w)``."""
         sides = [(self.grid[0] << i, self.grid[1] << i) for i in range(level + 1) for _ in range(2)]
-        like = {"device": self.start.map.device, "dtype": self.start.map.dtype, "generator": generator}
+        like: dict[str, Any] = {
+            "device": self.start.map.device,
+            "dtype": self.start.map.dtype,
+            "generator": generator,
+        }
         return [torch.randn(n, 1, *side, **like) for side in sides]
 
     def fixed(self, level: int) -> list[Tensor]:
@@ -112,12 +113,10 @@ class Generator(nn.Module):
 
     def paint(self, w: Tensor, planes: Sequence[Tensor], level: int, alpha: Tensor) -> Tensor:
         """Vectors of each layer ``(N, layers, styles)`` and noise of each to images of a level."""
-        h = self.start(len(w))
-        former = h
-        for i, pair in enumerate(self.pairs[: level + 1]):
-            former = h
-            for j, layer in enumerate(pair, 2 * i):
-                h = layer(h, w[:, j], planes[j])
+        h = former = self.start(len(w))
+        for i, layer in enumerate(self.rows[: 2 * level + 2]):
+            former = former if i < 2 * level or i % 2 else h
+            h = layer(h, w[:, i], planes[i])
         own: Tensor = self.colors[level](h)
         if not level:
             return own
@@ -213,7 +212,7 @@ class StyleGAN(Growing):
             self.sample_classes,
         )
         how = config.latents, config.styles, config.depth, config.mixing
-        self.generator = Generator(*how, widths, self.grid, spec, classes)
+        self.generator = Generator(*how, widths=widths, grid=self.grid, spec=spec, classes=classes)
         self.critic = Critic(widths, self.grid, spec, classes, blur=True)
         self.check_game()
 

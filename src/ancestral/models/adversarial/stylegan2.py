@@ -1,14 +1,14 @@
 """StyleGAN2 (Karras et al., Analyzing and Improving the Image Quality of StyleGAN, 2019).
 
-https://arxiv.org/abs/1912.04958; classes and settings of small data as in StyleGAN2-ADA (Karras et al., 2020),
-https://arxiv.org/abs/2006.06676.
+https://arxiv.org/abs/1912.04958; classes and settings of small data as in StyleGAN2-ADA (Karras et al.,
+2020), https://arxiv.org/abs/2006.06676.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator as Random
@@ -57,8 +57,8 @@ class Generator(nn.Module):
     length: Tensor
 
     def __init__(
-        self, latents: int, styles: int, depth: int, mixing: float, widths: list[int],
-        grid: tuple[int, int], spec: Spec, classes: int,
+        self, latents: int, styles: int, depth: int, mixing: float,
+        *, widths: list[int], grid: tuple[int, int], spec: Spec, classes: int,
     ) -> None:  # fmt: skip
         super().__init__()
         self.grid, self.mixing, self.count = grid, mixing, 2 * len(widths)
@@ -79,7 +79,11 @@ class Generator(nn.Module):
     def planes(self, n: int, generator: Random | None = None) -> list[Tensor]:
         """Noise for each layer, ``(n, 1, h, w)``."""
         levels = [0, *(i for i in range(1, self.count // 2) for _ in range(2))]
-        like = {"device": self.start.map.device, "dtype": self.start.map.dtype, "generator": generator}
+        like: dict[str, Any] = {
+            "device": self.start.map.device,
+            "dtype": self.start.map.dtype,
+            "generator": generator,
+        }
         return [torch.randn(n, 1, self.grid[0] << i, self.grid[1] << i, **like) for i in levels]
 
     def fixed(self) -> list[Tensor]:
@@ -134,7 +138,7 @@ class Critic(nn.Module):
     """Residual blocks that halve; a map of how the batch varies joins the last; classes by projection."""
 
     def __init__(
-        self, widths: list[int], depth: int, group: int, grid: tuple[int, int], spec: Spec, classes: int
+        self, widths: list[int], depth: int, group: int, grid: tuple[int, int], *, spec: Spec, classes: int
     ) -> None:
         super().__init__()
         last = widths[0]
@@ -164,7 +168,7 @@ _LAZY = {"learning_rate": 2e-3 * 16 / 17, "betas": (0.0, 0.99 ** (16 / 17))}
 
 
 class StyleGAN2(Adversarial):
-    """Styles inside the convolutions, which leave no droplets, and no growth: images are sums over resolutions.
+    """Styles inside the convolutions, which leave no droplets; images are sums over resolutions, not grown.
 
     Path length regularization keeps a step in w as long in the image wherever it begins. It and R1 come every
     so many steps (lazy regularization), with the optimizers of the phases that they belong to; the learning
@@ -253,8 +257,8 @@ class StyleGAN2(Adversarial):
             },
         ),
         "cifar10": Recipe(
-            source="StyleGAN2-ADA's for CIFAR-10: batch 64, 2.5e-3, R1 of .01, adaptive augmentation, no path "
-            "lengths, no mixing, averages of 500,000 images, 100 million images",
+            source="StyleGAN2-ADA's for CIFAR-10: batch 64, 2.5e-3, R1 of .01, adaptive augmentation, no "
+            "path lengths, no mixing, averages of 500,000 images, 100 million images",
             model=Config(
                 depth=2, mixing=0.0, path_weight=0.0, penalty_weight=0.01, group=32, augmentation="adaptive",
             ),
@@ -276,8 +280,8 @@ class StyleGAN2(Adversarial):
         levels, grid = grown_from(spec, config.start)
         widths = widths_of(grid, levels, config.channels, config.most_channels)
         classes, how = self.sample_classes, (config.latents, config.styles, config.depth, config.mixing)
-        self.generator = Generator(*how, widths, grid, spec, classes)
-        self.critic = Critic(widths, config.depth, config.group, grid, spec, classes)
+        self.generator = Generator(*how, widths=widths, grid=grid, spec=spec, classes=classes)
+        self.critic = Critic(widths, config.depth, config.group, grid, spec=spec, classes=classes)
         self.check_game()
 
     @property
