@@ -1,8 +1,8 @@
 """Layers with an equalized learning rate (Karras et al., 2017, section 4.1).
 
-https://arxiv.org/abs/1710.10196. Weights are drawn from N(0, 1) and multiplied by He's constant each time they
-are used, in place of once at the start: an optimizer that divides by gradients, as Adam does, then moves all
-weights at one relative speed.
+https://arxiv.org/abs/1710.10196. Weights are drawn from N(0, 1) and multiplied by He's constant each time
+they are used, in place of once at the start: an optimizer that divides by gradients, as Adam does, then moves
+all weights at one relative speed.
 """
 
 import math

@@ -61,7 +61,7 @@ class ModulatedConv2d(nn.Module):
         self.scale, self.demodulate, self.doubles = 1 / (kernel * math.sqrt(inputs)), demodulate, double
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """Maps ``(N, inputs, H, W)`` and vectors ``(N, styles)`` to ``(N, outputs, H, W)``, or twice as large."""
+        """Maps ``(N, inputs, H, W)`` and ``(N, styles)`` to ``(N, outputs, H, W)``, or twice the sides."""
         s, weight = self.style(w), self.weight * self.scale
         x = x * s.view(len(x), -1, 1, 1).to(x.dtype)
         if self.doubles:
