@@ -5,8 +5,10 @@ Two test processes share two cores: one thread each, also in the programs that t
 
 import os
 import shlex
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -37,8 +39,45 @@ def call(runs, tmp_path, monkeypatch, capsys):
     return give
 
 
+@pytest.fixture(scope="session")
+def two_processes():
+    """Run Python with the same arguments in two processes, as torchrun would; what they print.
+
+    Its own launcher, which loads torch once more, starts those of ``tests/cli`` and of the shards.
+    """
+    return _two_processes
+
+
+def _two_processes(arguments):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0, "MASTER_ADDR": "127.0.0.1",
+              "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "tests", "OMP_NUM_THREADS": 1}  # fmt: skip
+    running = []
+    for rank in range(2):
+        environment = shared | {"RANK": rank, "LOCAL_RANK": rank}
+        running.append(
+            subprocess.Popen(
+                [sys.executable, *arguments], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                env=os.environ | {name: str(value) for name, value in environment.items()},
+            )
+        )  # fmt: skip
+
+    def hear(process):
+        said = process.communicate(timeout=300)
+        for other in running if process.returncode else ():
+            other.kill()  # which would wait for this one
+        return said
+
+    with ThreadPoolExecutor() as pool:
+        said = list(pool.map(hear, running))
+    assert all(process.returncode == 0 for process in running), "".join(errors for _, errors in said)
+    return "".join(output for output, _ in said)
+
+
 @pytest.fixture(scope="module")
-def in_two_processes(request, tmp_path_factory):
+def in_two_processes(request, tmp_path_factory, two_processes):
     """Call a function of the test's module, by its name and with a path, in each of two processes."""
 
     def call(function, argument):
@@ -48,11 +87,6 @@ def in_two_processes(request, tmp_path_factory):
             f"import sys\nsys.path.insert(0, {str(module.parent)!r})\n"
             f"from {module.stem} import {function}\n{function}({str(argument)!r})\n"
         )
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        done = subprocess.run(
-            [*launcher, str(program)], capture_output=True, text=True, timeout=300, check=False,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        two_processes([str(program)])
 
     return call

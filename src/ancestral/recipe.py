@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal
 from ancestral.configuration import Configuration, Count, Natural, NonNegative, Positive, Range, Share
 from ancestral.errors import UserError
 
+_LEAST_HALF_LIFE = 10
+"""Examples, below which a number is a decay that somebody has mistyped."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Updates(Configuration):
@@ -64,11 +67,9 @@ class Optimization(Updates):
     """Compute the activations inside a network's blocks a second time in the backward pass, in place of
     keeping them: the same weights with less memory, for the time of another forward pass. The networks of
     autoregressive models, and of others that name their blocks."""
-    ema: Share | None = None
-    """Decay of the moving average of the weights that samples and evaluations use; None keeps none."""
-    ema_half_life: Count | None = None
-    """The same in examples, in place of the decay: those after which weights count half in the average, by
-    one batch a step, so that another batch size averages over as many."""
+    ema: NonNegative | None = None
+    """Of the moving average of the weights that samples and evaluations use, its decay in a step, below 1; or
+    its half-life in examples, 10 or more, so that other batch sizes average over as many. None keeps none."""
     keep_best: bool = False
     """Keep the weights that were best on the validation split, by their loss when they were evaluated, in
     place of the last ones: where examples are few, a model learns them by heart in the end."""
@@ -82,20 +83,20 @@ class Optimization(Updates):
                 f"expected accumulate to divide the batch size, got {self.accumulate} and {self.batch_size}"
             )
             raise UserError(problem, "choose a divisor")
-        if self.ema is not None and self.ema_half_life is not None:
-            problem = f"expected ema or ema_half_life, got {self.ema} and {self.ema_half_life}"
-            raise UserError(problem, "make the other one None")
+        if self.ema is not None and 1 <= self.ema < _LEAST_HALF_LIFE:
+            problem = f"expected ema below 1, or {_LEAST_HALF_LIFE} examples and more, got {self.ema}"
+            raise UserError(problem, "try 0.999, or 20000")
 
     @property
     def average_decay(self) -> float | None:
         """Weight of the past in each step's update of the average; None if there is none.
 
-        >>> Optimization(batch_size=10, ema_half_life=100).average_decay ** 10
+        >>> Optimization(batch_size=64, ema=64).average_decay
         0.5
         """
-        if self.ema_half_life is None:
+        if self.ema is None or self.ema < 1:
             return self.ema
-        return float(0.5 ** (self.batch_size / self.ema_half_life))
+        return float(0.5 ** (self.batch_size / self.ema))
 
     def of(self, phase: str) -> Updates:
         """How a phase is updated. Raises KeyError for a phase that a stage of several does not list."""

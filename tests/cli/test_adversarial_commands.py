@@ -16,7 +16,7 @@ QUICK = TrainingOptions(device="cpu", evaluate_every=4, sample_every=4, checkpoi
 def runs(tmp_path_factory):
     """A run of six steps."""
     path = tmp_path_factory.mktemp("runs")
-    stages = {"training": {"steps": 6, "batch_size": 32, "ema_half_life": 200}}
+    stages = {"training": {"steps": 6, "batch_size": 32, "ema": 200}}
     config = DCGAN.Config(latents=4, width=4, critic_width=4, scales=1)
     ancestral.train("dcgan", data="digits", out=path / "gan", config=config, stages=stages, options=QUICK)
     return path

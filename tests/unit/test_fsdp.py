@@ -1,10 +1,7 @@
 """A model in parts: two processes that torchrun starts train what they train with whole copies."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -69,19 +66,21 @@ train("vqvae", data="digits", out=out, config=config, stages=stages, options=opt
 rank = torch.distributed.get_rank()
 Path(seen, f"{rank}.json").write_text(json.dumps(sizes))
 """
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
-def run(out, strategy):
-    seen = out.parent / f"seen-{out.name}"
-    seen.mkdir(exist_ok=True)
-    program = out.parent / "program.py"
-    program.write_text(PROGRAM)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*launcher, str(program), str(out), strategy, str(seen)]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(path.read_text()) for path in sorted(seen.iterdir())], done.stdout
+@pytest.fixture(scope="module")
+def run(two_processes):
+    """Train in two processes; what each had in memory, and what they said."""
+
+    def train_both(out, strategy):
+        seen = out.parent / f"seen-{out.name}"
+        seen.mkdir(exist_ok=True)
+        program = out.parent / "program.py"
+        program.write_text(PROGRAM)
+        said = two_processes([str(program), str(out), strategy, str(seen)])
+        return [json.loads(path.read_text()) for path in sorted(seen.iterdir())], said
+
+    return train_both
 
 
 def model(out):
@@ -94,13 +93,13 @@ def checkpoint(out, step=12):
 
 
 @pytest.fixture(scope="module")
-def copies(tmp_path_factory):
+def copies(tmp_path_factory, run):
     out = tmp_path_factory.mktemp("copies") / "run"
     return out, *run(out, "ddp")
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory):
+def parts(tmp_path_factory, run):
     out = tmp_path_factory.mktemp("parts") / "run"
     return out, *run(out, "fsdp")
 
@@ -177,7 +176,7 @@ def test_the_model_is_like_any_other(copies, parts):
 
 
 @pytest.mark.parametrize("strategy", ["fsdp", "ddp"])
-def test_a_run_in_parts_goes_on_in_parts_or_whole(parts, tmp_path, strategy):
+def test_a_run_in_parts_goes_on_in_parts_or_whole(run, parts, tmp_path, strategy):
     out = tmp_path / "run"
     shutil.copytree(parts[0], out)
     shutil.rmtree(out / "model")

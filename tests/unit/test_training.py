@@ -495,7 +495,7 @@ def test_learning_rates():
 @pytest.mark.parametrize("batch", [1, 32, 1000])
 def test_the_half_life_of_an_average_is_one_of_examples(batch):
     """Weights of 0 that become 1: after so many examples their average is .5, in batches of any size."""
-    decay = Optimization(batch_size=batch, ema_half_life=8000).average_decay
+    decay = Optimization(batch_size=batch, ema=8000).average_decay
     layer = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(layer.weight)
     average = Average(layer, {"weight"}, decay, updates=10**9)
@@ -511,8 +511,7 @@ def test_the_half_life_of_an_average_is_one_of_examples(batch):
         ({"steps": 0}, "expected steps of at least 1, got 0"),
         ({"batch_size": 10, "accumulate": 3}, "expected accumulate to divide the batch size, got 3 and 10"),
         ({"learning_rate": -1.0}, "expected learning_rate above 0, got -1.0; raise learning_rate"),
-        ({"ema": 1.0}, r"expected ema in \[0, 1\), got 1.0"),
-        ({"ema": 0.9, "ema_half_life": 100}, "expected ema or ema_half_life, got 0.9 and 100; make"),
+        ({"ema": 1.0}, "expected ema below 1, or 10 examples and more, got 1.0; try 0.999, or 20000"),
     ],
 )
 def test_bad_options(options, message):

@@ -185,7 +185,7 @@ class ConditionalGAN(Adversarial):
             model=Config(architecture=Convolutional()),
             stages={
                 "training": Optimization(
-                    steps=10_000, batch_size=64, ema_half_life=20_000,
+                    steps=10_000, batch_size=64, ema=20_000,
                     phases=both(learning_rate=2e-4, betas=(0.5, 0.999)),
                 )
             },
@@ -195,7 +195,7 @@ class ConditionalGAN(Adversarial):
             model=Config(),
             stages={
                 "training": Optimization(
-                    steps=20_000, batch_size=100, ema_half_life=20_000,
+                    steps=20_000, batch_size=100, ema=20_000,
                     phases=both(learning_rate=2e-4, betas=(0.5, 0.999)),
                 )
             },

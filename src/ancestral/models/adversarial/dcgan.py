@@ -19,7 +19,7 @@ from ancestral.spec import Spec
 CriticNorm = Literal["batch", "spectral", "none"]
 
 _MILLION = Optimization(
-    steps=15_625, batch_size=64, ema_half_life=20_000,
+    steps=15_625, batch_size=64, ema=20_000,
     phases=both(learning_rate=5e-4, betas=(0.0, 0.99), schedule="linear", decay_from=0.5, decay_to=2.5e-5),
 )  # fmt: skip
 """A million images, in about half an hour on two CPU cores."""
@@ -179,7 +179,7 @@ class DCGAN(Adversarial):
             model=Config(width=64, critic_width=64, scales=2, class_conditional=False),
             stages={
                 "training": Optimization(
-                    steps=15_000, batch_size=64, ema_half_life=20_000,
+                    steps=15_000, batch_size=64, ema=20_000,
                     phases=both(learning_rate=2e-4, betas=(0.5, 0.999), schedule="constant"),
                 )
             },

@@ -179,7 +179,7 @@ class ImprovedGAN(Adversarial, Classifies):
             model=Config(width=32, critic_width=32, scales=2, kernels=32),
             stages={
                 "training": Optimization(
-                    steps=8000, batch_size=64, ema_half_life=20_000,
+                    steps=8000, batch_size=64, ema=20_000,
                     phases=both(learning_rate=3e-4, betas=(0.5, 0.999)),
                 )
             },
@@ -192,7 +192,7 @@ class ImprovedGAN(Adversarial, Classifies):
             ),
             stages={
                 "training": Optimization(
-                    steps=8000, batch_size=100, ema_half_life=20_000,
+                    steps=8000, batch_size=100, ema=20_000,
                     phases=both(learning_rate=3e-4, betas=(0.5, 0.999)),
                 )
             },

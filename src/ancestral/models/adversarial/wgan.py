@@ -185,7 +185,7 @@ class WGAN(Adversarial):
             ),
             stages={
                 "training": Optimization(
-                    steps=4000, batch_size=64, ema_half_life=20_000,
+                    steps=4000, batch_size=64, ema=20_000,
                     phases=both(learning_rate=3e-4, betas=(0.0, 0.9)),
                 )
             },
