@@ -119,6 +119,26 @@ class Decodes(Model):
         """Examples ``(N, *spec.shape)`` from latent vectors ``(N, latents)``, and classes likewise."""
 
 
+class Renders(Decodes):
+    """A model whose images follow vectors with gradients, so that those of an image can be looked for."""
+
+    @abstractmethod
+    def vectors(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """What images follow, of latents and classes, ``(N, ...)``: the latents themselves, or styles."""
+
+    @abstractmethod
+    def render(self, v: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Examples as the spec scales them, in [-1, 1], of such vectors and classes, with gradients."""
+
+
+class Styled(Renders):
+    """A model whose layers follow a style each: ``vectors`` are ``(N, layers, styles)``, coarse to fine."""
+
+    @abstractmethod
+    def render(self, v: Tensor, labels: Tensor | None = None, *, noise: bool = True) -> Tensor:
+        """See ``Renders.render``; with the same noise for every image, or none."""
+
+
 class ContinuousLatents(Decodes):
     """A model that finds the vector behind an example too."""
 

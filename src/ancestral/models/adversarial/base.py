@@ -13,7 +13,7 @@ from torch.nn.functional import one_hot
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ancestral.batch import Batch
-from ancestral.capabilities import Decodes
+from ancestral.capabilities import Renders
 from ancestral.configuration import Count, NonNegative, Width
 from ancestral.errors import UserError
 from ancestral.model import Model
@@ -37,7 +37,7 @@ _REACH = {"uniform": 1.0, "uniform-positive": 0.5, "uniform-of-variance-1": 3.0*
 """How far each kind of uniform noise reaches from its middle."""
 
 
-class Adversarial(Decodes):
+class Adversarial(Renders):
     """Base of the adversarial models. A model sets ``generator`` and ``critic``.
 
     The generator takes z ``(N, latents)`` and classes ``(N,)``, their shares ``(N, classes)`` or None to
@@ -253,6 +253,18 @@ class Adversarial(Decodes):
         """See ``Model.draw``: latents, through the generator."""
         return self._to_examples(self.generate(self.draw_latents(n, options, generator), labels))
 
+    def vectors(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """See ``Renders.vectors``: the latents."""
+        return z
+
+    def render(self, v: Tensor, labels: Tensor | None = None) -> Tensor:
+        """See ``Renders.render``."""
+        return self.as_large(self.generate(v, labels))
+
+    def as_large(self, y: Tensor) -> Tensor:
+        """Images of the generator, as large as examples."""
+        return y
+
     @torch.no_grad()
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """The generator's examples of latents. Raises UserError for other shapes, or lacking labels."""
@@ -274,7 +286,7 @@ class Adversarial(Decodes):
         return self._to_examples(self.generate(z.to(self.device, self.dtype), labels))
 
     def _to_examples(self, y: Tensor) -> Tensor:
-        levels = self.spec.levels
+        y, levels = self.as_large(y), self.spec.levels
         if levels is None:
             return y.float()
         if not self.config.dequantize:

@@ -269,7 +269,7 @@ class BigGAN(Adversarial):
             ),
             stages={
                 "training": Optimization(
-                    steps=8000, batch_size=64, ema_half_life=20_000,
+                    steps=8000, batch_size=64, ema=20_000,
                     phases=apart(
                         8e-4, 2e-4, betas=(0.0, 0.99), schedule="linear", decay_from=0.5, decay_to=1e-5
                     ),

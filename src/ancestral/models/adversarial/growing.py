@@ -130,10 +130,11 @@ class Growing(Adversarial):
         images: Tensor = self.generator(z, labels, *self._now)
         return images
 
-    def _to_examples(self, y: Tensor) -> Tensor:
+    def as_large(self, y: Tensor) -> Tensor:
+        """See ``Adversarial.as_large``: places are repeated."""
         while y.shape[2] < self.spec.shape[1]:
             y = doubled(y)
-        return super()._to_examples(y)
+        return y
 
 
 def grown_from(spec: Spec, start: int) -> tuple[int, tuple[int, int]]:

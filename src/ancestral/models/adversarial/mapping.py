@@ -54,7 +54,9 @@ class Mapping(nn.Module):
         mean = mean_over_processes(w.detach().to(self.mean.dtype).mean(0))
         self.mean.lerp_(mean, 1 - _MEAN)
 
-    def spread(self, z: Tensor, labels: Tensor | None, layers: int, psi: float | None, first: int) -> Tensor:
+    def spread(
+        self, z: Tensor, labels: Tensor | None, layers: int, psi: float | None = None, first: int = 0
+    ) -> Tensor:
         """The vectors of each layer ``(N, layers, styles)``: one for all, the first nearer to the mean.
 
         Args:

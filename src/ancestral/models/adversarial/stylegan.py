@@ -9,6 +9,7 @@ import torch
 from torch import Generator as Random
 from torch import Tensor, nn
 
+from ancestral.capabilities import Styled
 from ancestral.configuration import Depth, Natural, Share, Width
 from ancestral.models.adversarial.base import PenaltyName, both, placed
 from ancestral.models.adversarial.growing import Growing
@@ -125,10 +126,10 @@ class Generator(nn.Module):
 
 def _stage(steps: int, batch_size: int, rate: float = 1e-3, half_life: int = 10_000) -> Optimization:
     updates = both(learning_rate=rate, betas=(0.0, 0.99), schedule="constant")
-    return Optimization(steps=steps, batch_size=batch_size, ema_half_life=half_life, phases=updates)
+    return Optimization(steps=steps, batch_size=batch_size, ema=half_life, phases=updates)
 
 
-class StyleGAN(Growing):
+class StyleGAN(Growing, Styled):
     """A generator whose layers follow styles, vectors w of a learned mapping of z, and noise of their own.
 
     In training, the layers after a random one follow another w (style mixing). Samples have noise of their
@@ -220,6 +221,18 @@ class StyleGAN(Growing):
     def sample_classes(self) -> int:
         """See ``Model.sample_classes``."""
         return self.spec.classes if self.config.class_conditional else 0
+
+    def vectors(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """See ``Styled``: w of each layer that is grown."""
+        given = None if labels is None else labels.long()
+        level, _ = self._now
+        return self.generator.mapping.spread(placed(self.config.noise, z), given, 2 * level + 2)
+
+    def render(self, v: Tensor, labels: Tensor | None = None, *, noise: bool = True) -> Tensor:
+        """See ``Styled.render``."""
+        level, alpha = self._now
+        planes = [plane * noise for plane in self.generator.fixed(level)]
+        return self.as_large(self.generator.paint(v, planes, level, alpha))
 
     def draw(
         self, n: int, labels: Tensor | None, contexts: tuple[Tensor, ...], options: Sampling, *,

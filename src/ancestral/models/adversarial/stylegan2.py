@@ -15,6 +15,7 @@ from torch import Generator as Random
 from torch import Tensor, nn
 
 from ancestral.batch import Batch
+from ancestral.capabilities import Styled
 from ancestral.configuration import Count, Depth, Natural, NonNegative, Share, Width
 from ancestral.models.adversarial.base import Adversarial, PenaltyName, both, placed
 from ancestral.models.adversarial.growing import grown_from
@@ -167,7 +168,7 @@ class Critic(nn.Module):
 _LAZY = {"learning_rate": 2e-3 * 16 / 17, "betas": (0.0, 0.99 ** (16 / 17))}
 
 
-class StyleGAN2(Adversarial):
+class StyleGAN2(Adversarial, Styled):
     """Styles inside the convolutions, which leave no droplets; images are sums over resolutions, not grown.
 
     Path length regularization keeps a step in w as long in the image wherever it begins. It and R1 come every
@@ -235,7 +236,7 @@ class StyleGAN2(Adversarial):
             ),
             stages={
                 "training": Optimization(
-                    steps=8000, batch_size=64, ema_half_life=20_000,
+                    steps=8000, batch_size=64, ema=20_000,
                     phases=both(learning_rate=2.5e-3, betas=(0.0, 0.99), schedule="constant"),
                 )
             },
@@ -246,7 +247,7 @@ class StyleGAN2(Adversarial):
             model=Config(),
             stages={
                 "training": Optimization(
-                    steps=781_250, batch_size=32, ema_half_life=10_000,
+                    steps=781_250, batch_size=32, ema=10_000,
                     phases={
                         "critic": both(**_LAZY, schedule="constant")["critic"],
                         "generator": both(
@@ -264,7 +265,7 @@ class StyleGAN2(Adversarial):
             ),
             stages={
                 "training": Optimization(
-                    steps=1_562_500, batch_size=64, ema_half_life=500_000,
+                    steps=1_562_500, batch_size=64, ema=500_000,
                     phases=both(
                         learning_rate=2.5e-3 * 16 / 17, betas=(0.0, 0.99 ** (16 / 17)), schedule="constant"
                     ),
@@ -311,6 +312,15 @@ class StyleGAN2(Adversarial):
         )
         weight = self.config.path_weight * self.config.path_every
         return Loss(weight * penalty, {"penalty": penalty.detach(), "length": length})
+
+    def vectors(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """See ``Styled``: w of each layer."""
+        given = None if labels is None else labels.long()
+        return self.generator.mapping.spread(placed(self.config.noise, z), given, self.generator.count)
+
+    def render(self, v: Tensor, labels: Tensor | None = None, *, noise: bool = True) -> Tensor:
+        """See ``Styled.render``."""
+        return self.generator.paint(v, [plane * noise for plane in self.generator.fixed()])
 
     def draw(
         self, n: int, labels: Tensor | None, contexts: tuple[Tensor, ...], options: Sampling, *,
