@@ -1,0 +1,112 @@
+"""Latents of images that a generator did not make."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import ancestral
+from ancestral.errors import UserError
+from ancestral.evaluation.projection import project
+from ancestral.models.adversarial.dcgan import DCGAN
+from ancestral.models.adversarial.stylegan2 import StyleGAN2
+from ancestral.models.latent.vae import VAE
+from ancestral.sampling import Sampling
+from ancestral.spec import Spec
+from ancestral.training import TrainingOptions
+
+GRAY = Spec(shape=(1, 8, 8), levels=17, classes=3)
+QUICK = TrainingOptions(
+    device="cpu", evaluate_every=0, sample_every=0, checkpoint_every=0, measure_every=0, log_every=1
+)
+
+
+def pronounced(config, spec):
+    """A model whose images differ, as those of a trained one do."""
+    torch.manual_seed(0)
+    model = config.build(spec).eval()
+    with torch.no_grad():
+        for weight in model.generator.parameters() if isinstance(model, DCGAN) else ():
+            if weight.dim() > 1:
+                weight.mul_(3.0)
+    return model
+
+
+@pytest.mark.parametrize(
+    "config",
+    [DCGAN.Config(latents=4, width=4, critic_width=4, scales=1), StyleGAN2.Config.tiny()],
+    ids=["latents", "styles"],
+)
+def test_an_image_of_the_model_is_found_with_its_class(config):
+    model = pronounced(config, replace(GRAY, levels=256))
+    z, labels = model.draw_latents(2, Sampling(), torch.Generator().manual_seed(3)), torch.tensor([2, 1])
+    x = model.decode(z, labels)
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    found = project(model, x, labels.tolist(), steps=150, starts=6)
+    assert (found.psnr > 20).all(), found.psnr
+    assert torch.equal(found.labels, labels)
+    assert found.images.dtype == torch.uint8
+    assert found.way.shape == (2, 8, 1, 8, 8)
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    again = project(model, x, labels.tolist(), steps=150, starts=6)
+    assert torch.equal(found.vectors, again.vectors)
+    tried = project(model, x, steps=60, starts=2)
+    assert {*tried.labels.tolist()} <= {0, 1, 2}
+    first, last = ((model.spec.scale(i, torch.float32) - model.spec.scale(x, torch.float32)).square().mean()
+                   for i in (tried.way[:, 0], tried.images))  # fmt: skip
+    assert last < first
+
+
+def test_what_cannot_be_projected_is_said():
+    model = VAE(VAE.Config.tiny(), GRAY).eval()
+    x = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    with pytest.raises(UserError, match="expected a model that renders images, got VAE; use reconstruct"):
+        project(model, x)
+    plain = DCGAN(replace(DCGAN.Config.tiny(), class_conditional=False), GRAY).eval()
+    with pytest.raises(UserError, match="expected no labels"):
+        project(plain, x, [1])
+    with pytest.raises(UserError, match="expected at least 1 step"):
+        project(plain, x, steps=0)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run of four steps."""
+    path = tmp_path_factory.mktemp("runs")
+    stages = {"training": {"steps": 4, "batch_size": 32}}
+    config = DCGAN.Config(latents=4, width=4, critic_width=4, scales=1)
+    ancestral.train("dcgan", data="digits", out=path / "gan", config=config, stages=stages, options=QUICK)
+    return path
+
+
+def test_files_are_resized_and_both_pictures_and_vectors_written(call, tmp_path):
+    Image.fromarray(np.full((20, 16, 3), 90, np.uint8)).save(tmp_path / "photo.png")
+    line = "project RUNS/gan photo.png --features none --steps 5 --starts 2"
+    status, output, errors = call(f"{line} --labels 3 --out .")
+    assert (status, errors) == (0, "")
+    lines = output.splitlines()
+    assert lines[0] == "photo.png: 20x16, resized to 8x8"
+    assert lines[1].startswith("photo.png: 3, ")
+    assert lines[1].endswith(" dB")
+    assert lines[2] == "projections.png"
+    found = np.load("projections.npz")
+    assert found["vectors"].shape == (1, 4)
+    assert found["labels"].tolist() == [3]
+    with Image.open("projections.png") as image:
+        assert image.width > 5 * image.height
+    for wrong, message in (
+        ("project RUNS/gan missing.png", "expected the file of an image, got missing.png; check the path"),
+        ("project RUNS/gan photo.png --labels 11", "11"),
+        ("project RUNS/gan photo.png --steps 0", "expected at least 1 step and 1 start, got 0 and 4"),
+        ("project RUNS/gan photo.png --features nothing", "expected features classifier, imagenet"),
+    ):
+        status, _, errors = call(wrong)
+        assert (status, errors.count("\n")) == (2, 1), errors
+        assert message in errors
+    (tmp_path / "text.png").write_text("no image")
+    status, _, errors = call("project RUNS/gan text.png")
+    assert status == 2
+    assert "expected an image in text.png" in errors
