@@ -6,13 +6,13 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
-from torch.nn.utils.parametrizations import spectral_norm
 
 from ancestral.configuration import Depth, Width
 from ancestral.errors import UserError
 from ancestral.models.adversarial.base import Adversarial, both, output_of
 from ancestral.nn.convolutional import check_stride
 from ancestral.nn.normalization import BatchNorm, ConditionalBatchNorm
+from ancestral.nn.spectral import spectral_norm
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
 
@@ -99,7 +99,7 @@ class Critic(nn.Module):
         if norm == "spectral":
             for module in list(self.modules()):
                 if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
-                    spectral_norm(module, eps=1e-12)
+                    spectral_norm(module)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Examples ``(N, C, H, W)`` and classes to ``(N,)``."""
