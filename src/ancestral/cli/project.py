@@ -29,7 +29,7 @@ class Options:
     labels: Classes = ()
     features: str = "auto"
     """Network whose features count: classifier (the data set's own, trained once), imagenet, a file of
-    Inception's weights, the run of a classifier, or none; auto: the classifier where the data have classes."""
+    Inception's weights, the run of a classifier, or none; auto: the classifier of data with classes."""
     steps: Count = 300
     """Steps of the descent."""
     starts: Count = 4
