@@ -1,15 +1,11 @@
-"""The gated residual block of PixelCNN++ and PixelSNAIL, and weight normalization that starts from data."""
+"""The gated residual block of PixelCNN++ and PixelSNAIL, and which of their weights are normalized."""
 
 from collections.abc import Callable, Iterable
-from functools import partial
-from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import elu
 from torch.nn.utils.parametrizations import weight_norm
-from torch.nn.utils.parametrize import is_parametrized
 
 from ancestral.nn.causal import RasterConv2d, Upsample2d, VerticalConv2d
 from ancestral.nn.receptive_field import Grid, through, window
@@ -107,44 +103,3 @@ def normalize_weights(parts: Iterable[nn.Module]) -> None:
             weight_norm(layer, "weight", dim=0)
         elif isinstance(layer, Upsample2d):
             weight_norm(layer, "weight", dim=1)
-
-
-def start_from_data(model: nn.Module, run: Callable[[], object]) -> None:
-    """Set gains and biases of normalized weights from what passes through ``model`` in ``run``.
-
-    Each convolution gives mean 0 and variance 1 afterwards (Salimans & Kingma, 2016, section 3), and 0.1 for
-    the second ones of residual blocks, so that these start small.
-    """
-    small = {block.second for block in model.modules() if isinstance(block, GatedResidual)}
-    layers = [m for m in model.modules() if is_parametrized(m, "weight")]
-    handles = [
-        layer.register_forward_hook(partial(_standardize, 0.1 if layer in small else 1.0)) for layer in layers
-    ]
-    run()
-    for handle in handles:
-        handle.remove()
-
-
-def _standardize(deviation: float, layer: Any, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    """Set a layer's gain and bias so that its output has a standard deviation; the output as it is then.
-
-    With a bias it has mean 0 too.
-    """
-    dims = [0, *range(2, output.dim())]
-    wide = output.double()  # the difference below would be noise in float32
-    moments = torch.stack([wide.mean(dims), wide.square().mean(dims)])
-    if dist.is_available() and dist.is_initialized():  # the batch is that of all processes
-        dist.all_reduce(moments)
-        moments /= dist.get_world_size()
-    found = (moments[1] - moments[0].square()).clamp(min=0).sqrt()
-    mean = moments[0].to(output.dtype)
-    spread = torch.where(found > 1e-6, deviation / found, 1.0).to(
-        output.dtype
-    )  # a channel that is the same everywhere keeps its gain
-    gain = layer.parametrizations.weight.original0
-    gain.mul_(spread.view(gain.shape))
-    shape = (1, -1, *[1] * (output.dim() - 2))
-    if layer.bias is None:
-        return output * spread.view(shape)
-    layer.bias.copy_((layer.bias - mean) * spread)
-    return (output - mean.view(shape)) * spread.view(shape)

@@ -126,11 +126,14 @@ class Dense(Configuration):
     )
     """Maxout units and their pieces in the critic's layers: of the example, of the class, of both."""
     dropout: Share = 0.5
-    """Dropout of both networks."""
+    """Dropout of the critic."""
+    generator_dropout: Share = 0.5
+    """Dropout of the generator. In training it varies samples, and z need not: without it, as models sample,
+    those of a class may then look the same."""
 
     def build(self, latents: int, spec: Spec) -> tuple[nn.Module, nn.Module]:
         """Generator and critic."""
-        generator = DenseGenerator(latents, self.widths, self.dropout, spec)
+        generator = DenseGenerator(latents, self.widths, self.generator_dropout, spec)
         return generator, DenseCritic(self.critic, self.dropout, spec)
 
 
@@ -191,8 +194,9 @@ class ConditionalGAN(Adversarial):
             },
         ),
         "dense": Recipe(
-            source="the paper's networks; Adam in place of its momentum, for two CPU cores",
-            model=Config(),
+            source="the paper's networks, without the generator's dropout; Adam in place of its momentum, for "
+            "two CPU cores",
+            model=Config(architecture=Dense(generator_dropout=0.0)),
             stages={
                 "training": Optimization(
                     steps=20_000, batch_size=100, ema=20_000,

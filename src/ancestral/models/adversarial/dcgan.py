@@ -175,12 +175,17 @@ class DCGAN(Adversarial):
 
     recipes: ClassVar = {
         "small": Recipe(
-            source="the paper's kind of networks, for two CPU cores",
-            model=Config(width=64, critic_width=64, scales=2, class_conditional=False),
+            source="the paper's kind of networks with convolutions of 3x3 between, for two CPU cores",
+            model=Config(
+                latents=64, width=32, critic_width=32, scales=2, refined=True, class_conditional=False
+            ),
             stages={
                 "training": Optimization(
-                    steps=15_000, batch_size=64, ema=20_000,
-                    phases=both(learning_rate=2e-4, betas=(0.5, 0.999), schedule="constant"),
+                    steps=15_625, batch_size=64, ema=20_000,
+                    phases=both(
+                        learning_rate=5e-4, betas=(0.5, 0.999), schedule="linear", decay_from=0.5,
+                        decay_to=2.5e-5,
+                    ),
                 )
             },
         ),

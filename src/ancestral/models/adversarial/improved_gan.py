@@ -20,9 +20,13 @@ from ancestral.nn.historical import HistoricalAverage
 from ancestral.nn.minibatch import MinibatchDiscrimination
 from ancestral.nn.normalization import BatchNorm, gathered_rows, mean_over_processes
 from ancestral.nn.virtual_norm import VirtualBatchNorm
+from ancestral.nn.weight_normalization import start_from_data
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
 from ancestral.stages import Loss, Progress
+
+_FIRST = 500
+"""Examples, at most, that the critic's weight normalization starts from, as in the authors' code."""
 
 
 class Generator(nn.Module):
@@ -40,27 +44,37 @@ class Generator(nn.Module):
         grid = [side // 2**scales for side in spec.shape[1:]]
         widths = [width * 2**i for i in reversed(range(scales))]
         self.register_buffer("reference", reference)
-        self.first = nn.Linear(latents, widths[0] * grid[0] * grid[1], bias=False)
+        units = widths[0] * grid[0] * grid[1]
+        self.first, self.first_norm = nn.Linear(latents, units, bias=False), _norm(units, len(reference))
         self.map = nn.Unflatten(1, (widths[0], *grid))
-        self.norms = nn.ModuleList(
-            VirtualBatchNorm(w, len(reference)) if len(reference) else BatchNorm(w) for w in widths
-        )
+        self.norms = nn.ModuleList(_norm(w, len(reference)) for w in widths[1:])
         doubling = [nn.ConvTranspose2d(a, b, 5, 2, 2, 1, bias=False) for a, b in pairwise(widths)]
         last = nn.ConvTranspose2d(widths[-1], spec.shape[0], 5, 2, 2, 1)
         layers: tuple[nn.Linear | nn.ConvTranspose2d, ...] = (self.first, *doubling, last)
         for layer in layers:
             nn.init.normal_(layer.weight, 0.0, 0.05)
-        doubling.append(weight_norm(last, dim=1))  # the outputs, of a transposed convolution
-        self.doubling, self.output = nn.ModuleList(doubling), output_of(spec)
+        self.doubling = nn.ModuleList(doubling)
+        self.last = weight_norm(last, dim=1)  # the outputs, of a transposed convolution
+        self.output = output_of(spec)
         self.history = HistoricalAverage(self) if remembers else None
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """``(N, latents)`` to ``(N, C, H, W)``."""
-        h = self.map(self.first(torch.cat([self.reference.to(z.dtype), z])))
-        for norm, doubling in zip(self.norms, self.doubling, strict=True):
-            h = doubling(norm(h).relu())
-        x: Tensor = self.output(h[len(self.reference) :].to(z.dtype))
+        h = self.first(torch.cat([self.reference.to(z.dtype), z]))
+        h = self.map(self.first_norm(h).relu())  # unit by unit: each then varies with z
+        for doubling, norm in zip(self.doubling, self.norms, strict=True):
+            h = norm(doubling(h)).relu()
+        x: Tensor = self.output(self.last(h[len(self.reference) :]).to(z.dtype))
         return x
+
+
+def _norm(channels: int, reference: int) -> nn.Module:
+    """Virtual with a reference batch; else of batches, without a gain, as in the authors' code."""
+    if reference:
+        return VirtualBatchNorm(channels, reference)
+    norm = BatchNorm(channels)
+    norm.weight.requires_grad_(False)
+    return norm
 
 
 class Critic(nn.Module):
@@ -70,10 +84,11 @@ class Critic(nn.Module):
     """
 
     def __init__(
-        self, width: int, scales: int, dropouts: tuple[float, float], kernels: int, spec: Spec,
-        *, remembers: bool,
+        self, width: int, scales: int, input_noise: float, dropouts: tuple[float, float], kernels: int,
+        spec: Spec, *, remembers: bool,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.input_noise = input_noise
         layers: list[nn.Module] = [nn.Dropout(dropouts[0])]
         inputs, grid = spec.shape[0], min(spec.shape[1:]) // 2**scales
         for i in range(scales):
@@ -95,6 +110,8 @@ class Critic(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Means over the places of the last maps, ``(N, D)``."""
+        if self.training and self.input_noise:
+            x = x + self.input_noise * torch.randn_like(x)
         h: Tensor = self.trunk(x)
         return h.mean((2, 3)).to(x.dtype)
 
@@ -115,7 +132,10 @@ def _convolution(
 ) -> nn.Module:
     layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2 if padding is None else padding)
     nn.init.normal_(layer.weight, 0.0, 0.05)
-    return weight_norm(layer)
+    normalized = weight_norm(layer)
+    # Only the last layers learn their gains, as in the authors' code: the game may not stretch the features.
+    normalized.get_parameter("parametrizations.weight.original0").requires_grad_(False)
+    return normalized
 
 
 class ImprovedGAN(Adversarial, Classifies):
@@ -125,7 +145,7 @@ class ImprovedGAN(Adversarial, Classifies):
     the model, and that all others are real (section 5): it is a classifier, whose accuracy ``evaluate``
     measures. With ``feature_matching`` the generator's samples are to have the mean features of real examples
     (section 3.1: the squared distance; the authors' code for natural images takes absolute differences).
-    Weight normalization does not start from data.
+    The critic's weight normalization starts from data, the generator's last layer does not.
 
     See ``Adversarial`` for shapes.
 
@@ -150,6 +170,8 @@ class ImprovedGAN(Adversarial, Classifies):
         """Times that they halve in the critic."""
         input_dropout: Share = 0.2
         """Dropout of the critic's input."""
+        input_noise: NonNegative = 0.0
+        """Deviation of normal noise added to the critic's input, as the authors do with digits."""
         dropout: Share = 0.5
         """Dropout of the critic's maps where they have halved."""
         feature_matching: bool = False
@@ -233,7 +255,7 @@ class ImprovedGAN(Adversarial, Classifies):
         reference = placed(config.noise, reference)
         self.generator = Generator(latents, config.width, config.scales, reference, spec, remembers=remembers)
         dropouts = (config.input_dropout, config.dropout)
-        sizes = config.critic_width, config.critic_scales, dropouts, config.kernels
+        sizes = config.critic_width, config.critic_scales, config.input_noise, dropouts, config.kernels
         self.critic = Critic(*sizes, spec, remembers=remembers)
         self.check_game()
         if config.labeled:
@@ -249,11 +271,16 @@ class ImprovedGAN(Adversarial, Classifies):
         return max(4 * self.config.labeled, 100 * self.spec.classes) if self.config.labeled else None
 
     def start(self, batch: Batch) -> None:
-        """Draw the examples whose labels the critic learns, as many of each class."""
+        """Set the critic's gains, and draw the examples whose labels it learns, as many of each class."""
+        critic, x = self.critic, batch.x
+        assert isinstance(critic, Critic)
+        x = gathered_rows(x if x.is_floating_point() else x.int())[0]
+        first = self.real(x[:_FIRST])
+        start_from_data(critic, lambda: critic(first), {critic.head})
         if not self.config.labeled:
             return
         assert batch.labels is not None
-        x, labels = (gathered_rows(tensor.int())[0] for tensor in (batch.x, batch.labels))
+        labels = gathered_rows(batch.labels.int())[0]
         each = self.config.labeled // self.spec.classes
         found = [(labels == c).nonzero().flatten()[:each] for c in range(self.spec.classes)]
         if short := [c for c, rows in enumerate(found) if len(rows) < each]:

@@ -103,12 +103,16 @@ class Convolutional(Configuration):
     """Times that the sides of a map double in the generator, and halve in the critic."""
     critic_norm: CriticNorm = "batch"
     """Normalization of the critic: of batches (not with a penalty), spectral, or none."""
+    refined: bool = False
+    """Add convolutions of 3x3, as DCGAN's option does."""
 
     def build(self, latents: int, spec: Spec, classes: int) -> tuple[nn.Module, nn.Module]:
         """Generator and critic."""
         check_images(spec, self.scales)
-        generator = Generator(latents, self.width, self.scales, spec, classes)
-        return generator, Critic(self.critic_width, self.scales, self.critic_norm, spec, classes)
+        places = spec, classes
+        generator = Generator(latents, self.width, self.scales, *places, refined=self.refined)
+        sizes = self.critic_width, self.scales, self.critic_norm
+        return generator, Critic(*sizes, *places, refined=self.refined)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ancestral.batch import Batch
 from ancestral.models.autoregressive.base import Autoregressive, Shifted
-from ancestral.nn.gated_residual import GatedResidual, start_from_data
+from ancestral.nn.gated_residual import GatedResidual
+from ancestral.nn.weight_normalization import start_from_data
 from ancestral.spec import Spec
 from ancestral.stages import Stage
 
@@ -45,4 +46,6 @@ class WeightNormalized(Shifted):
 
     def start(self, batch: Batch) -> None:
         """See ``Stage.initialize``."""
-        start_from_data(self, lambda: self.log_likelihood(batch))
+        # The second convolutions of residual blocks start small.
+        small = {block.second for block in self.modules() if isinstance(block, GatedResidual)}
+        start_from_data(self, lambda: self.log_likelihood(batch), small)
