@@ -194,8 +194,8 @@ class ConditionalGAN(Adversarial):
             },
         ),
         "dense": Recipe(
-            source="the paper's networks, without the generator's dropout; Adam in place of its momentum, for "
-            "two CPU cores",
+            source="the paper's networks, without the generator's dropout; Adam in place of its momentum, "
+            "for two CPU cores",
             model=Config(architecture=Dense(generator_dropout=0.0)),
             stages={
                 "training": Optimization(
