@@ -5,15 +5,12 @@ Two test processes share two cores: one thread each, also in the programs that t
 
 import os
 import shlex
-import socket
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+import processes
 from ancestral.cli import main as commands
 
 
@@ -45,35 +42,7 @@ def two_processes():
 
     Its own launcher, which loads torch once more, starts those of ``tests/cli`` and of the shards.
     """
-    return _two_processes
-
-
-def _two_processes(arguments):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0, "MASTER_ADDR": "127.0.0.1",
-              "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "tests", "OMP_NUM_THREADS": 1}  # fmt: skip
-    running = []
-    for rank in range(2):
-        environment = shared | {"RANK": rank, "LOCAL_RANK": rank}
-        running.append(
-            subprocess.Popen(
-                [sys.executable, *arguments], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                env=os.environ | {name: str(value) for name, value in environment.items()},
-            )
-        )  # fmt: skip
-
-    def hear(process):
-        said = process.communicate(timeout=300)
-        for other in running if process.returncode else ():
-            other.kill()  # which would wait for this one
-        return said
-
-    with ThreadPoolExecutor() as pool:
-        said = list(pool.map(hear, running))
-    assert all(process.returncode == 0 for process in running), "".join(errors for _, errors in said)
-    return "".join(output for output, _ in said)
+    return processes.in_two_processes
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn.functional import softplus
+from torch.nn.utils.parametrize import is_parametrized
 
 import ancestral
 from ancestral.batch import Batch
 from ancestral.errors import UserError
 from ancestral.models.adversarial.base import both
-from ancestral.models.adversarial.cgan import ConditionalGAN, Convolutional
+from ancestral.models.adversarial.cgan import ConditionalGAN, Convolutional, Dense
 from ancestral.models.adversarial.dcgan import DCGAN
 from ancestral.models.adversarial.gan import GAN
 from ancestral.models.adversarial.improved_gan import ImprovedGAN
@@ -208,6 +209,48 @@ def test_improved_gan_learns_a_few_labels_of_each_class():
     with pytest.raises(UserError, match="expected a cross-entropy for labels"):
         ImprovedGAN.Config(loss="hinge", **sizes).build(GRAY)
     assert not ImprovedGAN.Config.tiny().build(GRAY).classifies
+
+
+def test_improved_gan_s_critic_starts_from_data_and_keeps_its_gains():
+    torch.manual_seed(0)
+    sizes = {"latents": 4, "width": 4, "critic_width": 4, "scales": 1, "critic_scales": 1}
+    model = ImprovedGAN.Config(**sizes, kernels=0, dropout=0.0, input_dropout=0.0).build(GRAY)
+    data = batch(64)
+    initialize(model, model.stages()[0], data)
+    critic, found = model.critic, {}
+    layers = {n: m for n, m in critic.named_modules() if is_parametrized(m, "weight")}
+    for name, layer in layers.items():
+        layer.register_forward_hook(lambda _, given, output, name=name: found.update({name: output}))
+    with torch.no_grad():
+        critic(model.real(data.x))
+    assert len(found) == 7
+    for name, output in found.items():
+        dims = [0, *range(2, output.dim())]
+        wanted = 0.1 if name == "head" else 1.0
+        torch.testing.assert_close(output.mean(dims), torch.zeros(output.shape[1]), atol=1e-4, rtol=0)
+        spread = output.std(dims, correction=0)
+        torch.testing.assert_close(spread, torch.full_like(spread, wanted), rtol=1e-3, atol=0)
+    learned = {n for n, p in critic.named_parameters() if "original0" in n and p.requires_grad}
+    assert learned == {"head.parametrizations.weight.original0"}
+
+
+def test_noise_of_the_critic_s_input_is_of_training_alone():
+    torch.manual_seed(0)
+    model = replace(VARIANTS["matching"], input_noise=0.3, input_dropout=0.0, dropout=0.0).build(GRAY)
+    x = model.real(batch().x)
+    with torch.no_grad():
+        assert not torch.equal(model.critic.train()(x), model.critic(x))
+        assert torch.equal(model.critic.eval()(x), model.critic(x))
+
+
+def test_the_dense_generator_s_dropout_is_its_own():
+    dense = Dense(widths=(8, 8, 16), critic=((8, 2), (4, 2), (8, 2)), generator_dropout=0.0)
+    model = ConditionalGAN.Config(latents=4, architecture=dense).build(GRAY).train()
+    z, labels = torch.randn(3, 4), torch.arange(3)
+    with torch.no_grad():
+        assert torch.equal(model.generator(z, labels), model.generator(z, labels))
+        x = model.real(batch(3).x)
+        assert not torch.equal(model.critic(x, labels), model.critic(x, labels))
 
 
 def test_features_are_matched_by_their_means():

@@ -50,7 +50,7 @@ RUNS = {
     "minibatch": (
         Discriminating,
         ImprovedGAN.Config(
-            latents=8, width=4, critic_width=4, scales=2, critic_scales=1, kernels=3, reference=5,
+            latents=8, width=4, critic_width=4, scales=2, critic_scales=1, kernels=3, reference=16,
             historical=0.1, dropout=0.0, input_dropout=0.0,
         ),
     ),

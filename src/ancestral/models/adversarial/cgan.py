@@ -11,6 +11,7 @@ from torch.nn.functional import leaky_relu
 from ancestral.configuration import Configuration, Depth, Share, Width
 from ancestral.models.adversarial.base import Adversarial, Noise, both, given_classes, output_of, with_classes
 from ancestral.models.adversarial.dcgan import check_images
+from ancestral.models.adversarial.gan import MAXOUT, RECTIFIED, uniform
 from ancestral.nn.maxout import Maxout
 from ancestral.nn.normalization import BatchNorm
 from ancestral.recipe import Optimization, Recipe
@@ -27,6 +28,7 @@ class DenseGenerator(nn.Module):
         self.z, self.y = nn.Linear(latents, z), nn.Linear(spec.classes, y)
         self.dropout, self.joint = nn.Dropout(dropout), nn.Linear(z + y, joint)
         self.output = nn.Sequential(nn.Linear(joint, spec.dims), output_of(spec), nn.Unflatten(1, spec.shape))
+        uniform(self, RECTIFIED)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """``(N, latents)`` and classes ``(N,)`` to ``(N, *shape)``."""
@@ -47,6 +49,7 @@ class DenseCritic(nn.Module):
         self.joint = nn.Sequential(
             nn.Dropout(dropout), Maxout(x + y, joint, pieces), nn.Dropout(dropout), nn.Linear(joint, 1)
         )
+        uniform(self, MAXOUT)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Examples ``(N, *shape)`` and classes ``(N,)`` to logits ``(N,)``."""
@@ -194,8 +197,8 @@ class ConditionalGAN(Adversarial):
             },
         ),
         "dense": Recipe(
-            source="the paper's networks, without the generator's dropout; Adam in place of its momentum, for "
-            "two CPU cores",
+            source="the paper's networks, without the generator's dropout; Adam in place of its momentum, "
+            "for two CPU cores",
             model=Config(architecture=Dense(generator_dropout=0.0)),
             stages={
                 "training": Optimization(

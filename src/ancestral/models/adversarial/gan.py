@@ -12,7 +12,7 @@ from ancestral.nn.maxout import Maxout
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
 
-_RECTIFIED, _MAXOUT = 0.05, 0.005
+RECTIFIED, MAXOUT = 0.05, 0.005
 """Ends of the uniform distribution of the first weights, of generator and critic."""
 
 
@@ -32,7 +32,7 @@ class Generator(nn.Module):
         self.discrete = spec.levels is not None
         self.hidden = nn.Sequential(nn.Linear(latents, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
         self.output, self.shape = nn.Linear(width, spec.dims), nn.Unflatten(1, spec.shape)
-        uniform(self, _RECTIFIED)
+        uniform(self, RECTIFIED)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """``(N, latents)`` to ``(N, *shape)``."""
@@ -53,7 +53,7 @@ class Critic(nn.Module):
             nn.Dropout(dropout), Maxout(width, width, pieces),
             nn.Dropout(dropout), nn.Linear(width, 1),
         )  # fmt: skip
-        uniform(self, _MAXOUT)
+        uniform(self, MAXOUT)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Examples ``(N, *shape)`` to logits ``(N,)``."""
@@ -104,7 +104,9 @@ class GAN(Adversarial):
             stages={
                 "training": Optimization(
                     steps=20_000, batch_size=100, ema=20_000,
-                    phases=both(learning_rate=2e-4, betas=(0.5, 0.999)),
+                    phases=both(
+                        learning_rate=5e-4, betas=(0.5, 0.999), schedule="linear", decay_from=0.5
+                    ),
                 )
             },
         ),

@@ -84,18 +84,18 @@ class Critic(nn.Module):
     """
 
     def __init__(
-        self, width: int, scales: int, input_noise: float, dropouts: tuple[float, float], kernels: int,
-        spec: Spec, *, remembers: bool,
+        self, width: int, scales: int, noises: tuple[float, float, float], kernels: int, spec: Spec,
+        *, remembers: bool,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.input_noise = input_noise
-        layers: list[nn.Module] = [nn.Dropout(dropouts[0])]
+        self.input_noise, input_dropout, dropout = noises
+        layers: list[nn.Module] = [nn.Dropout(input_dropout)]
         inputs, grid = spec.shape[0], min(spec.shape[1:]) // 2**scales
         for i in range(scales):
             outputs = width * min(i + 1, 2)
             for stride, before in ((1, inputs), (1, outputs), (2, outputs)):
                 layers += [_convolution(before, outputs, 3, stride), nn.LeakyReLU(0.2)]
-            layers.append(nn.Dropout(dropouts[1]))
+            layers.append(nn.Dropout(dropout))
             inputs = outputs
         padding = 0 if grid >= 3 else 1
         layers += [_convolution(inputs, inputs, 3, 1, padding), nn.LeakyReLU(0.2)]
@@ -209,13 +209,15 @@ class ImprovedGAN(Adversarial, Classifies):
         "semi-supervised": Recipe(
             source="feature matching with 1,000 labels, for two CPU cores",
             model=Config(
-                width=32, critic_width=32, scales=2, kernels=0, real_target=1.0, feature_matching=True,
-                labeled=1000,
+                width=32, critic_width=32, scales=2, input_dropout=0.0, input_noise=0.2, kernels=0,
+                real_target=1.0, feature_matching=True, labeled=1000,
             ),
             stages={
                 "training": Optimization(
-                    steps=8000, batch_size=100, ema=20_000,
-                    phases=both(learning_rate=3e-4, betas=(0.5, 0.999)),
+                    steps=6000, batch_size=100, ema=20_000,
+                    phases=both(
+                        learning_rate=1e-3, betas=(0.5, 0.999), schedule="linear", decay_from=0.5
+                    ),
                 )
             },
         ),
@@ -254,8 +256,8 @@ class ImprovedGAN(Adversarial, Classifies):
         reference = noise(config.noise, config.reference, latents, device=torch.device("cpu"), dtype=kind)
         reference = placed(config.noise, reference)
         self.generator = Generator(latents, config.width, config.scales, reference, spec, remembers=remembers)
-        dropouts = (config.input_dropout, config.dropout)
-        sizes = config.critic_width, config.critic_scales, config.input_noise, dropouts, config.kernels
+        noises = (config.input_noise, config.input_dropout, config.dropout)
+        sizes = config.critic_width, config.critic_scales, noises, config.kernels
         self.critic = Critic(*sizes, spec, remembers=remembers)
         self.check_game()
         if config.labeled:
@@ -274,8 +276,10 @@ class ImprovedGAN(Adversarial, Classifies):
         """Set the critic's gains, and draw the examples whose labels it learns, as many of each class."""
         critic, x = self.critic, batch.x
         assert isinstance(critic, Critic)
-        x = gathered_rows(x if x.is_floating_point() else x.int())[0]
-        first = self.real(x[:_FIRST])
+        n = len(x)
+        x, place = gathered_rows(x if x.is_floating_point() else x.int())
+        each = min(n, max(1, _FIRST * n // len(x)))  # of this process
+        first = self.real(x[place // n * each :][:each])
         start_from_data(critic, lambda: critic(first), {critic.head})
         if not self.config.labeled:
             return

@@ -185,12 +185,17 @@ class WGAN(Adversarial):
             source="the gradient penalty, for two CPU cores",
             model=Config(
                 latents=64, dequantize=True,
-                architecture=Convolutional(width=32, critic_width=32, scales=2, critic_norm="none"),
+                architecture=Convolutional(
+                    width=32, critic_width=32, scales=2, critic_norm="none", refined=True
+                ),
             ),
             stages={
                 "training": Optimization(
-                    steps=4000, batch_size=64, ema=20_000,
-                    phases=both(learning_rate=3e-4, betas=(0.0, 0.9)),
+                    steps=5000, batch_size=64, ema=20_000,
+                    phases=both(
+                        learning_rate=5e-4, betas=(0.0, 0.9), schedule="linear", decay_from=0.5,
+                        decay_to=2.5e-5,
+                    ),
                 )
             },
         ),
