@@ -16,6 +16,7 @@ from ancestral.models.adversarial.sagan import SAGAN
 from ancestral.models.adversarial.stylegan import StyleGAN
 from ancestral.models.adversarial.stylegan2 import StyleGAN2
 from ancestral.nn.resampling import doubled, halved
+from ancestral.nn.self_attention import SelfAttention
 from ancestral.recipe import Optimization
 from ancestral.sampling import Sampling
 from ancestral.spec import Spec
@@ -27,11 +28,15 @@ GRAY = Spec(shape=(1, 8, 8), levels=17, classes=3)
 QUICK = TrainingOptions(
     device="cpu", evaluate_every=0, sample_every=0, checkpoint_every=0, measure_every=0, log_every=1
 )
+PROGRESS = Progress.at(0, 10)
 GROWING = {"progan": ProGAN, "stylegan": StyleGAN}
 STYLED = {"stylegan": StyleGAN, "stylegan2": StyleGAN2}
 VARIANTS = {
     "biggan-deep": BigGAN.Config(
-        latents=4, width=8, critic_width=8, scales=1, attention=2, embedding=3, deep=True, orthogonal=0.0
+        latents=4, width=8, critic_width=8, scales=1, attention=0, embedding=3, deep=True, orthogonal=0.0
+    ),
+    "biggan-deep-flat": BigGAN.Config(
+        latents=4, width=8, critic_width=8, scales=1, attention=0, embedding=3, deep=True, hierarchical=False
     ),
     "biggan-flat": BigGAN.Config(
         latents=4, width=4, critic_width=4, scales=1, attention=0, embedding=3, hierarchical=False
@@ -40,7 +45,7 @@ VARIANTS = {
         latents=4, width=4, critic_width=4, scales=1, attention=0, hierarchical=False,
         class_conditional=False,
     ),
-    "progan-unconditional": replace(ProGAN.Config.tiny(), class_conditional=False, fade=0.0),
+    "progan-unconditional": replace(ProGAN.Config.tiny(), class_conditional=False, fade=0),
     "stylegan2-lazy": replace(
         StyleGAN2.Config.tiny(), penalty_every=3, path_every=2, class_conditional=False, mixing=0.0
     ),
@@ -51,6 +56,30 @@ def batch(n=6, spec=GRAY, seed=0):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randint(spec.levels, (n, *spec.shape), generator=generator).to(spec.dtype)
     return Batch(x, labels=torch.arange(n) % spec.classes)
+
+
+ATTENTIVE = {
+    "sagan": SAGAN.Config(latents=4, width=8, critic_width=8, scales=2, attention=1),
+    "biggan": BigGAN.Config(latents=6, width=8, critic_width=8, scales=2, attention=1, embedding=3),
+    "biggan-deep": BigGAN.Config(
+        latents=4, width=8, critic_width=8, scales=2, attention=1, embedding=3, deep=True
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ATTENTIVE)
+def test_maps_at_half_the_sides_of_the_image_see_all_of_themselves(name):
+    config = ATTENTIVE[name]
+    model = config.build(GRAY)
+    for network in (model.generator, model.critic):
+        (attention,) = (m for m in network.modules() if isinstance(m, SelfAttention))
+        sides = []
+        attention.register_forward_hook(lambda _, given, output, to=sides: to.append(output.shape[2:]))
+        model.loss(batch(), "generator", PROGRESS)
+        assert {*sides} == {(4, 4)}
+    check_model(config.model, [Spec(shape=(1, 4, 4), levels=2, classes=2)], config)
+    with pytest.raises(UserError, match="within 2 scales, got 2 doublings; choose --model.attention 1 to 1"):
+        replace(config, attention=2).build(GRAY)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -217,12 +246,48 @@ def test_every_scale_has_a_part_of_the_latents():
 
 def test_sizes_that_cannot_be_are_said_in_one_line():
     with pytest.raises(
-        UserError, match=r"doubled some times, got 28x28; try --model.start 7 or 14, or resize"
+        UserError, match=r"doubled some times, got 28x28; try --model.base 7 or 14, or resize"
     ):
-        ProGAN.Config().build(Spec(shape=(1, 28, 28)))
+        ProGAN.Config(base=4).build(Spec(shape=(1, 28, 28)))
+    with pytest.raises(UserError, match=r"doubled some times, got 31x31; resize the images to 32x32"):
+        ProGAN.Config().build(Spec(shape=(1, 31, 31)))
+    with pytest.raises(UserError, match="expected normal latents, got uniform"):
+        StyleGAN.Config(noise="uniform").build(Spec(shape=(1, 32, 32)))
     with pytest.raises(UserError, match="expected latents that 6 parts divide, got 100; try 102"):
         BigGAN.Config(latents=100).build(Spec(shape=(3, 64, 64), classes=2))
     with pytest.raises(UserError, match=r"resize the images to"):
         SAGAN.Config().build(Spec(shape=(3, 28, 28)))
     with pytest.raises(UserError, match="use gan for other data"):
         StyleGAN.Config().build(Spec(shape=(2,), levels=None))
+
+
+def test_the_smallest_map_is_of_4_or_more_and_training_begins_where_it_should():
+    """StyleGAN's constant is of 4x4, though its first images are of 8x8; at 1024x1024 it has 18 layers."""
+    with torch.device("meta"):
+        model = StyleGAN.Config().build(Spec(shape=(3, 1024, 1024)))
+    assert model.grid == (4, 4)
+    assert len(model.generator.rows) == 18
+    assert [stage.name for stage in model.stages()] == [f"level-{i}" for i in range(1, 9)]
+    first = model.stages()[0].transform(Batch(torch.zeros(1, 3, 1024, 1024, dtype=torch.uint8)), PROGRESS)
+    assert first.x.shape == (1, 3, 8, 8)
+    small = StyleGAN.Config(latents=4, styles=4, channels=64).build(Spec(shape=(1, 28, 28)))
+    assert (small.grid, small.first, len(small.stages())) == ((7, 7), 1, 2)
+
+
+PARAMETERS = {
+    # Karras et al., 2018, table 1 (26.2M with the mapping) and the authors' log of the critic.
+    "stylegan": (StyleGAN.Config(), 26.2e6, 23.1e6),
+    # Karras et al., 2019, table 1: configuration F.
+    "stylegan2": (StyleGAN2.Config(), 30.4e6, 29.0e6),
+    # Karras et al., 2017, table 2: 23.1M each.
+    "progan": (ProGAN.Config(), 23.1e6, 23.1e6),
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_networks_are_as_large_as_the_paper_s(name):
+    config, generator, critic = PARAMETERS[name]
+    with torch.device("meta"):
+        model = config.build(Spec(shape=(3, 1024, 1024)))
+    sizes = [sum(p.numel() for p in part.parameters()) for part in (model.generator, model.critic)]
+    assert sizes == pytest.approx([generator, critic], rel=5e-3)

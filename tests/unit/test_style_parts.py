@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d, conv_transpose2d, interpolate
 
-from ancestral.models.adversarial.mapping import Mapping, mixed
+from ancestral.models.adversarial.mapping import Mapping
 from ancestral.nn.equalized import EqualizedConv2d, EqualizedLinear, pixel_normalized
 from ancestral.nn.minibatch import MinibatchDeviation
 from ancestral.nn.orthogonal import orthogonal_penalty
@@ -226,11 +226,15 @@ def test_the_mean_of_w_follows_training_alone_and_psi_goes_towards_it():
 
 
 def test_styles_are_mixed_at_one_place_of_the_layers():
-    first, second = torch.zeros(3, 2), torch.ones(3, 2)
-    cuts = [int((mixed(first, second, 6, 1.0)[0, :, 0] == 0).sum()) for _ in range(200)]
+    torch.manual_seed(0)
+    mapping = Mapping(4, 2, 2, 0)
+    w = torch.zeros(3, 2)
+    cuts = [int((mapping.mixed(w, None, 6, 1.0)[0, :, 0] == 0).sum()) for _ in range(200)]
     assert set(cuts) == {1, 2, 3, 4, 5}
-    ws = mixed(first, second, 6, 1.0)
-    assert torch.equal(ws, ws[:1].expand(3, -1, -1)), "one cut for the batch"
-    assert torch.equal(mixed(first, second, 6, 0.0), torch.zeros(3, 6, 2))
-    share = sum(bool(mixed(first, second, 6, 0.9).any()) for _ in range(500)) / 500
+    ws = mapping.mixed(w, None, 6, 1.0)
+    assert torch.equal((ws == 0).all(2), (ws == 0).all(2)[:1].expand(3, -1)), "one cut for the batch"
+    assert not torch.equal(ws[0, -1], ws[1, -1]), "another style each"
+    assert torch.equal(mapping.mixed(w, None, 6, 0.0), torch.zeros(3, 6, 2))
+    assert torch.equal(mapping.mixed(w, None, 1, 1.0), torch.zeros(3, 1, 2))
+    share = sum(bool(mapping.mixed(w, None, 6, 0.9).any()) for _ in range(500)) / 500
     assert share == pytest.approx(0.9, abs=0.05)

@@ -15,7 +15,7 @@ from ancestral.configuration import Depth, Natural, NonNegative, Width
 from ancestral.errors import UserError
 from ancestral.models.adversarial.base import Adversarial, apart, given_classes, output_of
 from ancestral.models.adversarial.dcgan import check_images
-from ancestral.models.adversarial.residual import Convolution, Down, Norm, Up
+from ancestral.models.adversarial.residual import Convolution, Down, Norm, Up, check_attention
 from ancestral.nn.adversarial import GameName
 from ancestral.nn.normalization import BatchNorm
 from ancestral.nn.orthogonal import orthogonal_penalty
@@ -43,6 +43,11 @@ def _linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Module:
     nn.init.orthogonal_(layer.weight)
     if bias:
         nn.init.zeros_(layer.bias)
+    return spectral_norm(layer, _EPS)
+
+
+def _orthogonal(layer: nn.Module) -> nn.Module:
+    nn.init.orthogonal_(layer.get_parameter("weight"))
     return spectral_norm(layer, _EPS)
 
 
@@ -138,7 +143,7 @@ class Generator(nn.Module):
         outputs = [width * min(16, 2**i) for i in reversed(range(scales))]
         inputs = [width * min(16, 2**scales), *outputs][:scales]
         norm = partial(ConditionedNorm, given=given) if given else _Plain
-        first = (given if deep else part, inputs[0] * math.prod(grid))
+        first = (embedding * (classes > 0) + part if deep else part, inputs[0] * math.prod(grid))
         self.first, self.map = _linear(*first), nn.Unflatten(1, (inputs[0], *grid))
         self.blocks, self.attention = nn.ModuleList(), nn.ModuleDict()
         for i, (a, b) in enumerate(zip(inputs, outputs, strict=True)):
@@ -147,8 +152,8 @@ class Generator(nn.Module):
                 self.blocks.append(DeepUp(a, b, norm, _convolution, double=True))
             else:
                 self.blocks.append(Up(a, b, norm, _convolution))
-            if min(grid) << (i + 1) == attention:
-                self.attention[str(i)] = SelfAttention(b, partial(spectral_norm, eps=_EPS))
+            if attention and scales - 1 - i == attention:
+                self.attention[str(i)] = SelfAttention(b, _orthogonal)
         self.norm = BatchNorm(outputs[-1])
         self.last, self.output = _convolution(outputs[-1], spec.shape[0], 3), output_of(spec)
 
@@ -187,7 +192,7 @@ class Critic(nn.Module):
         super().__init__()
         widths = [width * min(16, 2 ** (i + deep)) for i in range(scales)]
         blocks: list[nn.Module] = []
-        inputs, side = spec.shape[0], min(spec.shape[1:])
+        inputs = spec.shape[0]
         if deep:
             blocks.append(_convolution(inputs, width, 3))
             inputs = width
@@ -197,9 +202,9 @@ class Critic(nn.Module):
                 blocks.append(DeepDown(outputs, outputs, _convolution, halve=False))
             else:
                 blocks.append(Down(inputs, outputs, _convolution, halve=True, first=i == 0))
-            inputs, side = outputs, side // 2
-            if side == attention:
-                blocks.append(SelfAttention(outputs, partial(spectral_norm, eps=_EPS)))
+            inputs = outputs
+            if i + 1 == attention:
+                blocks.append(SelfAttention(outputs, _orthogonal))
         if not deep:
             blocks.append(Down(inputs, inputs, _convolution, halve=False))
         self.blocks, self.output = nn.Sequential(*blocks), _linear(inputs, 1)
@@ -241,8 +246,8 @@ class BigGAN(Adversarial):
         """Channels of the critic's first map, twice as many at each coarser one, 16 times at most."""
         scales: Depth = 5
         """Times that the sides of a map double in the generator, and halve in the critic."""
-        attention: Natural = 64
-        """Shorter side of the maps that see all of themselves; one that no map has for none."""
+        attention: Natural = 1
+        """Doublings from the maps that see all of themselves to the image; 0 for no such maps."""
         embedding: Width = 128
         """Numbers of a class's vector, which all of the generator shares."""
         hierarchical: bool = True
@@ -257,7 +262,7 @@ class BigGAN(Adversarial):
         @classmethod
         def tiny(cls) -> "BigGAN.Config":
             """Small enough for a test."""
-            return cls(latents=4, width=4, critic_width=4, scales=1, attention=2, embedding=3)
+            return cls(latents=4, width=4, critic_width=4, scales=1, attention=0, embedding=3)
 
     sampling_options: ClassVar = frozenset({"temperature", "truncation"})
 
@@ -265,7 +270,7 @@ class BigGAN(Adversarial):
         "small": Recipe(
             source="the paper's networks, narrower and of fewer scales, for two CPU cores",
             model=Config(
-                latents=60, width=32, critic_width=32, scales=2, attention=14, embedding=32, orthogonal=0.0
+                latents=60, width=32, critic_width=32, scales=2, attention=1, embedding=32, orthogonal=0.0
             ),
             stages={
                 "training": Optimization(
@@ -302,6 +307,7 @@ class BigGAN(Adversarial):
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__(config, spec)
         check_images(spec, config.scales)
+        check_attention(config.attention, config.scales)
         parts = config.scales + 1
         if config.hierarchical and not config.deep and config.latents % parts:
             problem = f"expected latents that {parts} parts divide, got {config.latents}"

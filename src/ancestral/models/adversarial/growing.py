@@ -1,5 +1,6 @@
 """What the models that grow share: a stage for each resolution, of which each but the first fades in."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ancestral.batch import Batch
-from ancestral.configuration import Share, Width
+from ancestral.configuration import Natural, Width
 from ancestral.errors import UserError
 from ancestral.models.adversarial.base import Adversarial
+from ancestral.nn.normalization import world_size
 from ancestral.nn.resampling import doubled, halved
 from ancestral.spec import Spec
 from ancestral.stages import Loss, Progress, Stage
@@ -31,9 +33,9 @@ class Growth(nn.Module):
     level: Tensor
     alpha: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, level: int) -> None:
         super().__init__()
-        self.register_buffer("level", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("level", torch.tensor(level))
         self.register_buffer("alpha", torch.ones(()))
 
 
@@ -52,21 +54,25 @@ class Growing(Adversarial):
     class Config(Adversarial.Config):
         """Options that all growing models have."""
 
+        base: Width | None = None
+        """The shorter side of the smallest map; None for 4, or for what the sides can be halved to above."""
         start: Width = 4
-        """The shorter side of the images of the first stage."""
-        fade: Share = 0.5
-        """The share of a stage's steps in which its layers fade in."""
+        """The shorter side, at least, of the images of the first stage."""
+        fade: Natural = 600_000
+        """Images in which a stage's layers fade in, and at most half of the stage."""
 
     def __init__(self, config: Any, spec: Spec) -> None:
         super().__init__(config, spec)
-        self.levels, self.grid = grown_from(spec, config.start)
-        self.growth = Growth()
+        self.levels, self.grid = grown_from(spec, config.base)
+        sides = [min(self.grid) << level for level in range(self.levels)]
+        self.first = min(sum(side < config.start for side in sides), self.levels - 1)
+        self.growth = Growth(self.first)
         self._at: tuple[int, Tensor] | None = None
 
     def stages(self) -> tuple[Stage, ...]:
         """One a resolution, ``level-1`` that of the smallest images."""
         (whole,) = super().stages()
-        return tuple(self._stage(whole, level) for level in range(self.levels))
+        return tuple(self._stage(whole, level) for level in range(self.first, self.levels))
 
     def _stage(self, whole: Stage, level: int) -> Stage:
         networks: tuple[Any, Any] = (self.generator, self.critic)
@@ -78,7 +84,11 @@ class Growing(Adversarial):
         )
         transform = partial(self.shrunk, level)
         return replace(
-            whole, name=f"level-{level + 1}", phases=phases, transform=transform, averaged=generator
+            whole,
+            name=f"level-{level - self.first + 1}",
+            phases=phases,
+            transform=transform,
+            averaged=generator,
         )
 
     def shrunk(self, level: int, batch: Batch, progress: Progress) -> Batch:
@@ -92,11 +102,11 @@ class Growing(Adversarial):
     def loss(self, batch: Batch, phase: str, progress: Progress) -> Loss:
         """See ``Adversarial.loss``; the level is that of the images."""
         level = (batch.x.shape[2] // self.grid[0]).bit_length() - 1
-        alpha = progress.ramp(round(self.config.fade * progress.steps) if level else 0).to(self.dtype)
         if self.training:
+            fading = min(self.config.fade // (len(batch.x) * world_size()), progress.steps // 2)
             self.growth.level.fill_(level)
-            self.growth.alpha.copy_(alpha)
-        with self.grown(level, alpha):
+            self.growth.alpha.copy_(progress.ramp(fading if level > self.first else 0))
+        with self.grown(level, self.growth.alpha.to(self.dtype)):
             return super().loss(batch, phase, progress)
 
     @contextmanager
@@ -137,18 +147,24 @@ class Growing(Adversarial):
         return y
 
 
-def grown_from(spec: Spec, start: int) -> tuple[int, tuple[int, int]]:
-    """How many resolutions there are from ``start``, the shorter side, to the data's, and the smallest sides.
+def grown_from(spec: Spec, base: int | None) -> tuple[int, tuple[int, int]]:
+    """How many resolutions there are from the smallest map to the data's, and the sides of that map.
+
+    Args:
+        spec: of images.
+        base: the map's shorter side; None for the least one of 4 or more that halving gives, if below 16.
 
     Raises:
         UserError: the data are no images, or none whose sides are so many times 2^k.
 
-    >>> grown_from(Spec(shape=(3, 32, 64)), 4)
-    (4, (4, 8))
+    >>> grown_from(Spec(shape=(3, 32, 64)), 4), grown_from(Spec(shape=(3, 28, 28)), None)
+    ((4, (4, 8)), (3, (7, 7)))
     """
     if len(spec.shape) != 3:
         raise UserError(f"expected images (C, H, W), got shape {spec.shape}", "use gan for other data")
     sides = spec.shape[1:]
+    start = base or smallest(*sides)
+    start = start if base or start < 16 else 4
     doublings = max(0, (min(sides) // start).bit_length() - 1)
     grid = [side >> doublings for side in sides]
     if min(grid) == start and all(
@@ -163,9 +179,21 @@ def grown_from(spec: Spec, start: int) -> tuple[int, tuple[int, int]]:
         for i in range(10)
         if 2 <= odd << i < min(sides) and max(sides) % (min(sides) // (odd << i)) == 0
     ]
-    fitting = "x".join(
-        str(start << max(0, round(torch.tensor(side / start).log2().item()))) for side in sides
-    )
-    possible = f"--model.start {' or '.join(map(str, starts))}, or " if starts else ""
+    fitting = "x".join(str(start << max(0, round(math.log2(side / start)))) for side in sides)
+    possible = f"--model.base {' or '.join(map(str, starts))}, or " if starts else ""
     problem = f"expected images whose sides are {start} doubled some times, got {sides[0]}x{sides[1]}"
-    raise UserError(problem, f"try {possible}resize the images to {fitting}")
+    raise UserError(
+        problem,
+        f"try {possible}resize the images to {fitting}" if possible else f"resize the images to {fitting}",
+    )
+
+
+def smallest(*sides: int) -> int:
+    """The least shorter side, of 4 or more, to which sides can be halved together.
+
+    >>> smallest(28, 28), smallest(64, 128), smallest(3, 3)
+    (7, 4, 3)
+    """
+    while all(side % 2 == 0 for side in sides) and min(sides) >= 8:
+        sides = tuple(side // 2 for side in sides)
+    return min(sides)

@@ -30,9 +30,12 @@ class Mapping(nn.Module):
 
     def __init__(self, latents: int, styles: int, depth: int, classes: int, *, apart: bool = False) -> None:
         super().__init__()
-        self.classes, self.apart = classes, apart
+        self.latents, self.classes, self.apart = latents, classes, apart
         width = latents or styles
-        self.embedding = EqualizedLinear(classes, width, gain=1.0, bias=None) if classes else None
+        self.embedding = None
+        if classes:  # of apart ones any scale is normalized away
+            bias = 0.0 if apart else None
+            self.embedding = EqualizedLinear(classes, width, gain=classes**0.5, bias=bias)
         inputs = [latents + (width if classes else 0), *[styles] * (depth - 1)]
         self.layers = nn.ModuleList(EqualizedLinear(i, styles, rate=_RATE) for i in inputs)
         self.register_buffer("mean", torch.zeros(styles))
@@ -53,6 +56,20 @@ class Mapping(nn.Module):
         """Let the mean follow the vectors of a batch, of all processes."""
         mean = mean_over_processes(w.detach().to(self.mean.dtype).mean(0))
         self.mean.lerp_(mean, 1 - _MEAN)
+
+    def mixed(self, w: Tensor, labels: Tensor | None, layers: int, probability: float) -> Tensor:
+        """Vectors ``(N, layers, styles)`` of layers that follow w up to a random one, and another w from there.
+
+        The cut, between the first and the last layer, is one for the batch, and there is none but with this
+        probability (Karras et al., 2018, section 3.1).
+        """
+        if layers == 1 or not probability:
+            return w.unsqueeze(1).expand(-1, layers, -1)
+        other = self(torch.randn(len(w), self.latents, device=w.device, dtype=w.dtype), labels)
+        cut = torch.randint(1, layers, (), device=w.device)
+        mixes = torch.rand((), device=w.device) < probability
+        after = torch.arange(layers, device=w.device) >= cut
+        return torch.where((after & mixes).view(1, -1, 1), other.unsqueeze(1), w.unsqueeze(1))
 
     def spread(
         self, z: Tensor, labels: Tensor | None, layers: int, psi: float | None = None, first: int = 0
@@ -79,17 +96,7 @@ class Mapping(nn.Module):
         return torch.where(torch.arange(layers, device=w.device).view(1, -1, 1) < first, near, w)
 
 
-def mixed(first: Tensor, second: Tensor, layers: int, probability: float) -> Tensor:
-    """Vectors ``(N, layers, styles)`` of layers that follow w up to a random one, and another w from there.
-
-    The cut, between the first and the last layer, is one for the batch, and there is none but with this
-    probability (Karras et al., 2018, section 3.1).
-    """
-    cut = (
-        torch.randint(1, layers, (), device=first.device)
-        if layers > 1
-        else torch.ones((), device=first.device)
-    )
-    mixes = torch.rand((), device=first.device) < probability
-    after = torch.arange(layers, device=first.device) >= cut
-    return torch.where((after & mixes).view(1, -1, 1), second.unsqueeze(1), first.unsqueeze(1))
+def check_noise(kind: str) -> None:
+    """Raise UserError for latents that are not normal: those of a second style are."""
+    if kind != "normal":
+        raise UserError(f"expected normal latents, got {kind}", "leave --model.noise out")

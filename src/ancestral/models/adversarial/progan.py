@@ -171,7 +171,9 @@ class ProGAN(Growing):
         @classmethod
         def tiny(cls) -> "ProGAN.Config":
             """Small enough for a test."""
-            return cls(latents=4, start=2, channels=16, most_channels=8)
+            return cls(latents=4, base=2, start=2, channels=16, most_channels=8)
+
+    sampling_options: ClassVar = frozenset()  # z is normalized, whatever its temperature
 
     recipes: ClassVar = {
         "small": Recipe(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from ancestral.errors import UserError
 from ancestral.nn.resampling import doubled, halved
 
 Convolution = Callable[[int, int, int], nn.Module]
@@ -51,3 +52,13 @@ class Down(nn.Module):
             return kept
         y: Tensor = halved(h) + self.shortcut(halved(x))
         return y
+
+
+def check_attention(doublings: int, scales: int) -> None:
+    """Raise UserError unless both networks have maps so many doublings from the image, or none is wanted."""
+    if doublings and doublings >= scales:
+        problem = (
+            f"expected maps that see all of themselves within {scales} scales, got {doublings} doublings"
+        )
+        ways = "choose --model.attention 0" if scales == 1 else f"choose --model.attention 1 to {scales - 1}"
+        raise UserError(problem, f"{ways}, or more --model.scales")

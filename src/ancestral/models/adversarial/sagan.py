@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ancestral.configuration import Depth, Natural, Width
 from ancestral.models.adversarial.base import Adversarial, apart, output_of
 from ancestral.models.adversarial.dcgan import check_images
-from ancestral.models.adversarial.residual import Down, Up
+from ancestral.models.adversarial.residual import Down, Up, check_attention
 from ancestral.nn.adversarial import GameName
 from ancestral.nn.normalization import ConditionalBatchNorm
 from ancestral.nn.self_attention import SelfAttention
@@ -34,7 +34,8 @@ def _linear(inputs: int, outputs: int) -> nn.Module:
 
 
 class Generator(nn.Module):
-    """Blocks that double, of half the channels each; maps of ``attention`` sides see all of themselves."""
+    """Blocks that double, of half the channels each; a map ``attention`` doublings before the image sees all
+    of itself."""
 
     def __init__(
         self, latents: int, width: int, scales: int, attention: int, *, spec: Spec, classes: int
@@ -48,7 +49,7 @@ class Generator(nn.Module):
         self.blocks, self.attention = nn.ModuleList(), nn.ModuleDict()
         for i, (inputs, outputs) in enumerate(zip([widths[0], *widths], widths, strict=False)):
             self.blocks.append(Up(inputs, outputs, norm, _convolution))
-            if min(grid) << (i + 1) == attention:
+            if attention and scales - 1 - i == attention:
                 self.attention[str(i)] = SelfAttention(outputs, spectral_norm)
         self.norm = norm(widths[-1])
         self.last, self.output = _convolution(widths[-1], spec.shape[0], 3), output_of(spec)
@@ -70,11 +71,11 @@ class Critic(nn.Module):
     def __init__(self, width: int, scales: int, attention: int, spec: Spec, classes: int) -> None:
         super().__init__()
         widths = [width * 2**i for i in range(scales)]
-        blocks, inputs, side = [], spec.shape[0], min(spec.shape[1:])
+        blocks, inputs = [], spec.shape[0]
         for i, outputs in enumerate(widths):
             blocks.append(Down(inputs, outputs, _convolution, halve=True, first=i == 0))
-            inputs, side = outputs, side // 2
-            if side == attention:
+            inputs = outputs
+            if i + 1 == attention:
                 blocks.append(SelfAttention(outputs, spectral_norm))  # type: ignore[arg-type]
         blocks.append(Down(inputs, inputs, _convolution, halve=False))
         self.blocks, self.output = nn.Sequential(*blocks), _linear(inputs, 1)
@@ -119,20 +120,20 @@ class SAGAN(Adversarial):
         """Channels of the critic's first map, twice as many at each coarser one."""
         scales: Depth = 5
         """Times that the sides of a map double in the generator, and halve in the critic."""
-        attention: Natural = 32
-        """Shorter side of the maps that see all of themselves; one that no map has for none."""
+        attention: Natural = 2
+        """Doublings from the maps that see all of themselves to the image; 0 for no such maps."""
         class_conditional: bool = True
         """Whether both networks are given the class, where the data have classes."""
 
         @classmethod
         def tiny(cls) -> "SAGAN.Config":
             """Small enough for a test."""
-            return cls(latents=4, width=8, critic_width=8, scales=1, attention=2)
+            return cls(latents=4, width=8, critic_width=8, scales=1, attention=0)
 
     recipes: ClassVar = {
         "small": Recipe(
             source="the paper's networks, narrower and of fewer scales, for two CPU cores",
-            model=Config(latents=64, width=32, critic_width=32, scales=2, attention=14),
+            model=Config(latents=64, width=32, critic_width=32, scales=2, attention=1),
             stages={
                 "training": Optimization(
                     steps=8000, batch_size=64, ema=20_000,
@@ -158,6 +159,7 @@ class SAGAN(Adversarial):
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__(config, spec)
         check_images(spec, config.scales)
+        check_attention(config.attention, config.scales)
         places, classes = (config.scales, config.attention), self.sample_classes
         self.generator = Generator(config.latents, config.width, *places, spec=spec, classes=classes)
         self.critic = Critic(config.critic_width, *places, spec, classes)

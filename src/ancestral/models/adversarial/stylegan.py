@@ -13,7 +13,7 @@ from ancestral.capabilities import Styled
 from ancestral.configuration import Depth, Natural, Share, Width
 from ancestral.models.adversarial.base import PenaltyName, both, placed
 from ancestral.models.adversarial.growing import Growing
-from ancestral.models.adversarial.mapping import Mapping, mixed
+from ancestral.models.adversarial.mapping import Mapping, check_noise
 from ancestral.models.adversarial.progan import Critic, rectified, widths_of
 from ancestral.nn.equalized import EqualizedConv2d
 from ancestral.nn.resampling import blurred, doubled
@@ -109,8 +109,8 @@ class Generator(nn.Module):
         if not self.training:
             return self.paint(w.unsqueeze(1).expand(-1, layers, -1), self.fixed(level), level, alpha)
         self.mapping.follow(w)
-        other = self.mapping(torch.randn_like(z), labels)
-        return self.paint(mixed(w, other, layers, self.mixing), self.planes(len(z), level), level, alpha)
+        styles = self.mapping.mixed(w, labels, layers, self.mixing)
+        return self.paint(styles, self.planes(len(z), level), level, alpha)
 
     def paint(self, w: Tensor, planes: Sequence[Tensor], level: int, alpha: Tensor) -> Tensor:
         """Vectors of each layer ``(N, layers, styles)`` and noise of each to images of a level."""
@@ -172,9 +172,9 @@ class StyleGAN(Growing, Styled):
         @classmethod
         def tiny(cls) -> "StyleGAN.Config":
             """Small enough for a test."""
-            return cls(latents=4, start=2, styles=5, depth=2, channels=16, most_channels=8)
+            return cls(latents=4, base=2, start=2, styles=5, depth=2, channels=16, most_channels=8)
 
-    sampling_options: ClassVar = frozenset({"temperature", "truncation"})
+    sampling_options: ClassVar = frozenset({"truncation"})
 
     recipes: ClassVar = {
         "small": Recipe(
@@ -208,12 +208,13 @@ class StyleGAN(Growing, Styled):
 
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__(config, spec)
-        widths, classes = (
-            widths_of(self.grid, self.levels, config.channels, config.most_channels),
-            self.sample_classes,
-        )
-        how = config.latents, config.styles, config.depth, config.mixing
-        self.generator = Generator(*how, widths=widths, grid=self.grid, spec=spec, classes=classes)
+        check_noise(config.noise)
+        widths = widths_of(self.grid, self.levels, config.channels, config.most_channels)
+        classes = self.sample_classes
+        self.generator = Generator(
+            config.latents, config.styles, config.depth, config.mixing,
+            widths=widths, grid=self.grid, spec=spec, classes=classes,
+        )  # fmt: skip
         self.critic = Critic(widths, self.grid, spec, classes, blur=True)
         self.check_game()
 

@@ -19,7 +19,7 @@ from ancestral.capabilities import Styled
 from ancestral.configuration import Count, Depth, Natural, NonNegative, Share, Width
 from ancestral.models.adversarial.base import Adversarial, PenaltyName, both, placed
 from ancestral.models.adversarial.growing import grown_from
-from ancestral.models.adversarial.mapping import Mapping, mixed
+from ancestral.models.adversarial.mapping import Mapping, check_noise
 from ancestral.models.adversarial.progan import rectified, widths_of
 from ancestral.models.adversarial.stylegan import Constant
 from ancestral.nn.equalized import RECTIFIED, EqualizedConv2d, EqualizedLinear
@@ -102,7 +102,7 @@ class Generator(nn.Module):
         """The vectors of each layer ``(N, layers, styles)``, mixed of two; the mean follows them."""
         w = self.mapping(z, labels)
         self.mapping.follow(w)
-        return mixed(w, self.mapping(torch.randn_like(z), labels), self.count, self.mixing)
+        return self.mapping.mixed(w, labels, self.count, self.mixing)
 
     def paint(self, w: Tensor, planes: Sequence[Tensor]) -> Tensor:
         """Vectors of each layer ``(N, layers, styles)`` and noise of each to images ``(N, C, H, W)``."""
@@ -188,8 +188,8 @@ class StyleGAN2(Adversarial, Styled):
 
         latents: Width = 512
         """Dimensions of z."""
-        start: Width = 4
-        """The shorter side of the constant map."""
+        base: Width | None = None
+        """The shorter side of the constant map; None for 4, or for what the sides can be halved to above."""
         penalty: PenaltyName = "r1"
         """On the critic's gradient at its input: lipschitz (its norm is to be 1 between real and generated
         examples: WGAN-GP), r1 (it is to be 0 at real ones), or r1-r2 (at generated ones too)."""
@@ -210,7 +210,7 @@ class StyleGAN2(Adversarial, Styled):
         """Examples that the critic compares."""
         truncated: Natural = 18
         """Layers that truncation changes, the first ones."""
-        channels: Width = 16384
+        channels: Width = 32768
         """Channels of a map are so many over its sides,"""
         most_channels: Width = 512
         """and at most so many."""
@@ -221,18 +221,18 @@ class StyleGAN2(Adversarial, Styled):
         def tiny(cls) -> "StyleGAN2.Config":
             """Small enough for a test."""
             return cls(
-                latents=4, start=2, styles=5, depth=2, channels=16, most_channels=8, penalty_every=1,
+                latents=4, base=2, styles=5, depth=2, channels=16, most_channels=8, penalty_every=1,
                 path_every=1,
             )  # fmt: skip
 
-    sampling_options: ClassVar = frozenset({"temperature", "truncation"})
+    sampling_options: ClassVar = frozenset({"truncation"})
 
     recipes: ClassVar = {
         "small": Recipe(
             source="the paper's networks, of fewer channels and layers, for two CPU cores",
             model=Config(
                 latents=64, styles=64, depth=2, channels=1024, most_channels=64, penalty_weight=0.1,
-                path_weight=0.0, mixing=0.0, start=7,
+                path_weight=0.0, mixing=0.0,
             ),
             stages={
                 "training": Optimization(
@@ -261,7 +261,7 @@ class StyleGAN2(Adversarial, Styled):
             source="StyleGAN2-ADA's for CIFAR-10: batch 64, 2.5e-3, R1 of .01, adaptive augmentation, no "
             "path lengths, no mixing, averages of 500,000 images, 100 million images",
             model=Config(
-                depth=2, mixing=0.0, path_weight=0.0, penalty_weight=0.01, group=32, augmentation="adaptive",
+                depth=2, channels=16384, mixing=0.0, path_weight=0.0, penalty_weight=0.01, group=32, augmentation="adaptive",
             ),
             stages={
                 "training": Optimization(
@@ -278,10 +278,13 @@ class StyleGAN2(Adversarial, Styled):
 
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__(config, spec)
-        levels, grid = grown_from(spec, config.start)
-        widths = widths_of(grid, levels, config.channels, config.most_channels)
-        classes, how = self.sample_classes, (config.latents, config.styles, config.depth, config.mixing)
-        self.generator = Generator(*how, widths=widths, grid=grid, spec=spec, classes=classes)
+        check_noise(config.noise)
+        levels, grid = grown_from(spec, config.base)
+        widths, classes = widths_of(grid, levels, config.channels, config.most_channels), self.sample_classes
+        self.generator = Generator(
+            config.latents, config.styles, config.depth, config.mixing,
+            widths=widths, grid=grid, spec=spec, classes=classes,
+        )  # fmt: skip
         self.critic = Critic(widths, config.depth, config.group, grid, spec=spec, classes=classes)
         self.check_game()
 
