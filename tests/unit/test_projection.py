@@ -10,6 +10,8 @@ from PIL import Image
 import ancestral
 from ancestral.errors import UserError
 from ancestral.evaluation.projection import project
+from ancestral.measures.imagenet import ImageNet
+from ancestral.measures.inception import Inception
 from ancestral.models.adversarial.dcgan import DCGAN
 from ancestral.models.adversarial.stylegan2 import StyleGAN2
 from ancestral.models.latent.vae import VAE
@@ -110,3 +112,27 @@ def test_files_are_resized_and_both_pictures_and_vectors_written(call, tmp_path)
     status, _, errors = call("project RUNS/gan text.png")
     assert status == 2
     assert "expected an image in text.png" in errors
+
+
+def test_many_images_are_looked_for_in_parts(monkeypatch):
+    model = pronounced(DCGAN.Config(latents=4, width=4, critic_width=4, scales=1), replace(GRAY, classes=0))
+    x = model.decode(model.draw_latents(5, Sampling(), torch.Generator().manual_seed(3)))
+    monkeypatch.setattr("ancestral.evaluation.projection._ROWS", 4)
+    found = project(model, x, steps=16, starts=2)
+    assert found.images.shape == x.shape
+    assert found.labels is None
+    assert found.way.shape == (5, 8, 1, 8, 8)
+    steps = found.way.float().flatten(2).diff(dim=1).abs().sum(2)
+    assert (steps > 0).float().mean() > 0.5, "pictures of the whole way"
+
+
+@pytest.mark.parametrize("network", [ImageNet, Inception])
+def test_networks_of_features_pass_gradients_to_images(network):
+    torch.manual_seed(0)
+    x, features = torch.rand(1, 3, 32, 32), network()
+    for p in features.parameters():
+        p.requires_grad_(False)
+    given = x.clone().requires_grad_()
+    features(given).sum().backward()
+    assert given.grad.abs().sum() > 0
+    assert not features(x).requires_grad

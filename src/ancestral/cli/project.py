@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from ancestral.cli.options import Device, Folder, RunName, device, folder
+from ancestral.cli.options import DataName, Device, Folder, RunName, device, folder
 from ancestral.cli.parse import parse, shown_as
 from ancestral.configuration import Count
 
@@ -27,6 +27,7 @@ class Options:
     run: RunName
     images: Images
     labels: Classes = ()
+    data: DataName = None
     features: str = "auto"
     """Network whose features count: classifier (the data set's own, trained once), imagenet, a file of
     Inception's weights, the run of a classifier, or none; auto: the classifier of data with classes."""
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> None:
     import torch
 
     from ancestral.data.load import load_image
-    from ancestral.evaluation.projection import project
+    from ancestral.evaluation.projection import MOST_CLASSES, project
     from ancestral.evaluation.subject import Subject
     from ancestral.files import replacing
     from ancestral.media import picture, write_png
@@ -58,6 +59,10 @@ def main(arguments: list[str]) -> None:
     for path, (_, note) in zip(options.images, found, strict=True):
         if note:
             print(f"{path}: {note}")
+    if subject.model.sample_classes > MOST_CLASSES and not options.labels:
+        print(
+            f"trying the first {MOST_CLASSES} of {subject.model.sample_classes} classes: name it by --labels"
+        )
     x = torch.stack([image for image, _ in found])
     extractor = _extractor(options, subject)
     how: dict[str, Any] = {"steps": options.steps, "starts": options.starts, "seed": options.seed}
@@ -85,8 +90,9 @@ def _extractor(options: Options, subject: Any) -> Any:
     """The network whose features count, if any."""
     from ancestral.evaluation.extractors import Extractor
 
-    classes = subject.model.spec.classes > 1 and subject.run is not None
+    known = subject.run is not None or options.data is not None
+    classes = subject.model.spec.classes > 1 and known
     name = ("classifier" if classes else "none") if options.features == "auto" else options.features
     if name == "none":
         return None
-    return Extractor.find(name, subject.dataset(None), subject.model.device, progress=True)
+    return Extractor.find(name, subject.dataset(options.data), subject.model.device, progress=True)

@@ -19,7 +19,10 @@ _FRAMES, _RATE, _DRAWN = 8, 0.1, 1000
 """Pictures of the way, the learning rate, and the draws that styles have their mean of."""
 _WARMUP, _COOLING, _RAMP, _NOISE = 0.05, 0.25, 0.75, 0.05
 """Shares of the steps in which the rate rises, falls, and noise on styles fades; and its size at first."""
-_MOST_CLASSES = 20
+MOST_CLASSES = 20
+"""Tried without labels, the first ones."""
+_ROWS = 256
+"""Tries side by side, which bounds memory."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,10 @@ def project(
     device: str | torch.device | None = None,
     progress: bool = False,
 ) -> Projection:
-    """Vectors whose images are nearest to some images, by gradient descent (Karras et al., 2019, appendix D).
+    """Vectors whose images are nearest to some images, by gradient descent.
+
+    As in Karras et al., 2019, appendix D, but for each layer its own vector (W+), and noise as ``decode`` has
+    it, which is not looked for.
 
     Nearest in the features of an extractor and in pixels, both squared and beside the squares of the
     original's. Styles begin at their mean and meet noise that fades; other latents begin at several draws, of
@@ -83,10 +89,25 @@ def project(
         raise UserError(f"expected at least 1 step and 1 start, got {steps} and {starts}", "raise them")
     network.spec.check(x, None)
     generator = torch.Generator(network.device).manual_seed(check_seed(seed))
-    search = _Search(network, x, _classes(network, labels, len(x)), starts, extractor, generator=generator)
-    for i in watched(range(steps), "projecting", show=progress):
-        search.step(i, steps)
-    return search.result()
+    classes = _classes(network, labels, len(x))
+    tries = (1 if classes is None else classes.shape[1]) * (1 if isinstance(network, Styled) else starts)
+    size = max(1, _ROWS // tries)
+    found = []
+    for first in watched(range(0, len(x), size), "projecting", show=progress and len(x) > size):
+        rows = slice(first, first + size)
+        own = None if classes is None else classes[rows]
+        search = _Search(network, x[rows], own, tries, extractor, generator=generator)
+        for i in watched(range(steps), "projecting", show=progress and len(x) <= size):
+            search.step(i, steps)
+        found.append(search.result())
+    return Projection(
+        *(
+            None if parts[0] is None else torch.cat(parts)
+            for parts in zip(
+                *((p.vectors, p.labels, p.images, p.way, p.distance, p.psnr) for p in found), strict=True
+            )
+        )
+    )
 
 
 def _classes(model: Renders, labels: Sequence[int | str], n: int) -> Tensor | None:
@@ -97,21 +118,21 @@ def _classes(model: Renders, labels: Sequence[int | str], n: int) -> Tensor | No
     given = repeated(model, labels, n)
     if given is not None:
         return given.long().view(-1, 1)
-    return torch.arange(min(model.sample_classes, _MOST_CLASSES), device=model.device).expand(n, -1)
+    return torch.arange(min(model.sample_classes, MOST_CLASSES), device=model.device).expand(n, -1)
 
 
 class _Search:
     """Several tries for each image, side by side."""
 
     def __init__(
-        self, model: Renders, x: Tensor, classes: Tensor | None, starts: int, extractor: Extractor | None,
+        self, model: Renders, x: Tensor, classes: Tensor | None, tries: int, extractor: Extractor | None,
         *,
         generator: torch.Generator,
     ) -> None:  # fmt: skip
         self.model, self.extractor, self.generator, self.x = model, extractor, generator, x
-        tries = 1 if classes is None else classes.shape[1]
-        self.tries = tries * (1 if isinstance(model, Styled) else starts)
-        self.labels = None if classes is None else classes.repeat_interleave(self.tries // tries, 1).flatten()
+        self.tries, self.labels = tries, None
+        if classes is not None:
+            self.labels = classes.repeat_interleave(tries // classes.shape[1], 1).flatten()
         self.original = model.spec.scale(x.to(model.device), model.dtype)
         self.energy = (self.original + 1).square().flatten(1).mean(1).clamp(min=1e-3)
         self.features = None if extractor is None else extractor.of_scaled(self.original).detach()
@@ -124,7 +145,6 @@ class _Search:
         self.v = start.detach().clone().requires_grad_()
         self.adam = torch.optim.Adam([self.v], _RATE, betas=(0.9, 0.999))
         self.frames: list[Tensor] = []
-        self.cost = torch.zeros(rows)
 
     @torch.no_grad()
     def _means(self, model: Styled) -> tuple[Tensor, Tensor]:
@@ -150,7 +170,7 @@ class _Search:
             size = _NOISE * self.spread * max(0.0, 1 - share / _RAMP) ** 2
             v = v + size * torch.randn(v.shape, generator=self.generator, device=v.device, dtype=v.dtype)
         distance, pixels, images = self._apart(v)
-        if i % max(1, steps // _FRAMES) == 0 and len(self.frames) < _FRAMES:
+        if i in {steps * k // _FRAMES for k in range(_FRAMES)}:
             self.frames.append(images.detach())
         (self.v.grad,) = torch.autograd.grad((distance + pixels).sum(), self.v)  # and of no weight
         self.adam.step()
