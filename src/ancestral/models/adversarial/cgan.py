@@ -198,13 +198,15 @@ class ConditionalGAN(Adversarial):
             },
         ),
         "dense": Recipe(
-            source="the paper's networks, without the generator's dropout; Adam in place of its momentum, "
-            "for two CPU cores",
-            model=Config(architecture=Dense(generator_dropout=0.0)),
+            source="the paper's networks, without the generator's dropout and with latents of variance 1; "
+            "Adam in place of its momentum, for two CPU cores",
+            model=Config(noise="uniform-of-variance-1", architecture=Dense(generator_dropout=0.0)),
             stages={
                 "training": Optimization(
                     steps=20_000, batch_size=100, ema=20_000,
-                    phases=both(learning_rate=2e-4, betas=(0.5, 0.999)),
+                    phases=both(
+                        learning_rate=5e-4, betas=(0.5, 0.999), schedule="linear", decay_from=0.5
+                    ),
                 )
             },
         ),
