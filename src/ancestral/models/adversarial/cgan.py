@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
+from ancestral.batch import Batch
 from ancestral.configuration import Configuration, Depth, Share, Width
 from ancestral.models.adversarial.base import Adversarial, Noise, both, given_classes, output_of, with_classes
 from ancestral.models.adversarial.dcgan import check_images
-from ancestral.models.adversarial.gan import MAXOUT, RECTIFIED, uniform
+from ancestral.models.adversarial.gan import MAXOUT, MEANT, RECTIFIED, Output, uniform
 from ancestral.nn.maxout import Maxout
 from ancestral.nn.normalization import BatchNorm
 from ancestral.recipe import Optimization, Recipe
@@ -27,7 +28,7 @@ class DenseGenerator(nn.Module):
         self.classes = spec.classes
         self.z, self.y = nn.Linear(latents, z), nn.Linear(spec.classes, y)
         self.dropout, self.joint = nn.Dropout(dropout), nn.Linear(z + y, joint)
-        self.output = nn.Sequential(nn.Linear(joint, spec.dims), output_of(spec), nn.Unflatten(1, spec.shape))
+        self.output = Output(joint, spec)
         uniform(self, RECTIFIED)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -197,13 +198,15 @@ class ConditionalGAN(Adversarial):
             },
         ),
         "dense": Recipe(
-            source="the paper's networks, without the generator's dropout; Adam in place of its momentum, "
-            "for two CPU cores",
-            model=Config(architecture=Dense(generator_dropout=0.0)),
+            source="the paper's networks, without the generator's dropout and with latents of variance 1; "
+            "Adam in place of its momentum, for two CPU cores",
+            model=Config(noise="uniform-of-variance-1", architecture=Dense(generator_dropout=0.0)),
             stages={
                 "training": Optimization(
                     steps=20_000, batch_size=100, ema=20_000,
-                    phases=both(learning_rate=2e-4, betas=(0.5, 0.999)),
+                    phases=both(
+                        learning_rate=5e-4, betas=(0.5, 0.999), schedule="linear", decay_from=0.5
+                    ),
                 )
             },
         ),
@@ -227,6 +230,16 @@ class ConditionalGAN(Adversarial):
         super().__init__(config, spec)
         self.generator, self.critic = config.architecture.build(config.latents, spec)
         self.check_game()
+
+    @property
+    def initial_examples(self) -> int | None:
+        """See ``Adversarial.initial_examples``."""
+        return MEANT if isinstance(self.generator, DenseGenerator) else None
+
+    def start(self, batch: Batch) -> None:
+        """See ``Adversarial.start``: dense networks begin as those of ``GAN``."""
+        if isinstance(self.generator, DenseGenerator):
+            self.generator.output.start(self.real(batch.x))
 
     @property
     def sample_classes(self) -> int:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ancestral.batch import Batch
@@ -16,6 +17,10 @@ RECTIFIED, MAXOUT = 0.05, 0.005
 """Ends of the uniform distribution of the first weights, of generator and critic."""
 
 
+MEANT = 4096
+"""Examples whose mean is that of all, nearly."""
+
+
 def uniform(module: nn.Module, end: float) -> None:
     """Weights of linear layers in [-end, end] and biases of 0."""
     for layer in module.modules():
@@ -24,20 +29,40 @@ def uniform(module: nn.Module, end: float) -> None:
             nn.init.zeros_(layer.bias)
 
 
+class Output(nn.Module):
+    """The last layer of a dense generator: images are sigmoids, here of twice the range."""
+
+    def __init__(self, width: int, spec: Spec) -> None:
+        super().__init__()
+        self.discrete = spec.levels is not None
+        self.linear, self.shape = nn.Linear(width, spec.dims), nn.Unflatten(1, spec.shape)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """``(N, width)`` to ``(N, *shape)``."""
+        y = self.linear(h)
+        x: Tensor = self.shape(2 * y.sigmoid() - 1 if self.discrete else y)
+        return x
+
+    @torch.no_grad()
+    def start(self, real: Tensor) -> None:
+        """Let images begin around the mean of real ones, as in the authors' code."""
+        mean = real.flatten(1).mean(0)
+        share = (0.5 * (mean + 1)).clamp(1e-2, 1 - 1e-2)
+        self.linear.bias.copy_(share.logit() if self.discrete else mean)
+
+
 class Generator(nn.Module):
-    """Two layers of rectified units; images are sigmoids, here of twice the range."""
+    """Two layers of rectified units."""
 
     def __init__(self, latents: int, width: int, spec: Spec) -> None:
         super().__init__()
-        self.discrete = spec.levels is not None
         self.hidden = nn.Sequential(nn.Linear(latents, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
-        self.output, self.shape = nn.Linear(width, spec.dims), nn.Unflatten(1, spec.shape)
+        self.output = Output(width, spec)
         uniform(self, RECTIFIED)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """``(N, latents)`` to ``(N, *shape)``."""
-        y = self.output(self.hidden(z))
-        x: Tensor = self.shape(2 * y.sigmoid() - 1 if self.discrete else y)
+        x: Tensor = self.output(self.hidden(z))
         return x
 
 
@@ -136,13 +161,9 @@ class GAN(Adversarial):
     @property
     def initial_examples(self) -> int:
         """Examples whose mean is that of all, nearly."""
-        return 4096
+        return MEANT
 
     def start(self, batch: Batch) -> None:
-        """Let the generator's images begin around the mean of real ones."""
-        mean = self.real(batch.x).flatten(1).mean(0)
-        generator = self.generator
-        assert isinstance(generator, Generator)
-        generator.output.bias.copy_(
-            (0.5 * (mean + 1)).clamp(1e-2, 1 - 1e-2).logit() if generator.discrete else mean
-        )
+        """See ``Adversarial.start``."""
+        assert isinstance(self.generator, Generator)
+        self.generator.output.start(self.real(batch.x))
