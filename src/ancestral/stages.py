@@ -110,6 +110,9 @@ class Stage:
     """What is averaged if the stage's optimization says so (``ema``): of a GAN the generator. All that its
     phases train if None. An average goes on through the stages that train its modules, and is what samples
     and evaluations use."""
+    finish: Callable[[], None] | None = None
+    """Sets statistics once the weights are final: called at the end, with the averages for weights, without
+    gradients and in every process, before the model is saved. Not of a model in parts (FSDP)."""
     samples: bool = True
     """Whether the model can be sampled once this stage and the ones before it are trained."""
     measured: bool = False

@@ -13,6 +13,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 import ancestral
 from ancestral.batch import Batch
+from ancestral.capabilities import Styled
 from ancestral.errors import UserError
 from ancestral.models.adversarial.base import both
 from ancestral.models.adversarial.cgan import ConditionalGAN, Convolutional, Dense
@@ -103,8 +104,8 @@ def test_a_sample_is_the_same_alone_and_among_others(name):
     z = torch.randn(5, 4)
     labels = torch.tensor([0, 1, 2, 0, 1]) if model.sample_classes else None
     with torch.no_grad():
-        together = model.generator(z, labels)
-        alone = model.generator(z[2:3], None if labels is None else labels[2:3])
+        together = model.generate(z, labels)
+        alone = model.generate(z[2:3], None if labels is None else labels[2:3])
     torch.testing.assert_close(alone, together[2:3])
 
 
@@ -281,11 +282,13 @@ def test_samples_are_what_their_latents_decode_to(name):
     torch.manual_seed(0)
     model = model_class(name).Config.tiny().build(GRAY).eval()
     labels = torch.tensor([0, 1, 2], dtype=torch.uint8) if model.sample_classes else None
-    drawn = model.sample(3, labels, generator=torch.Generator().manual_seed(5), temperature=0.5)
-    z = model.draw_latents(3, Sampling(temperature=0.5), torch.Generator().manual_seed(5))
-    assert torch.equal(drawn, model.decode(z, labels))
-    many = model.draw_latents(20_000, Sampling(temperature=0.5)).mean()
-    assert abs(float(many)) < 0.01
+    how = {"temperature": 0.5} if "temperature" in model.sampling_options else {}
+    z = model.draw_latents(3, Sampling(**how), torch.Generator().manual_seed(5))
+    drawn = model.sample(3, labels, generator=torch.Generator().manual_seed(5), **how)
+    if not isinstance(model, Styled):  # whose samples have noise of their own
+        assert torch.equal(drawn, model.decode(z, labels))
+    many = model.draw_latents(20_000, Sampling(**how)).mean()
+    assert abs(float(many)) < 0.015
     if labels is None:
         with pytest.raises(UserError, match="expected no labels"):
             model.decode(z, torch.tensor([0, 1, 2]))
@@ -405,8 +408,8 @@ def test_two_moons_of_real_numbers_are_no_images():
 
 
 def test_recipes_say_how_both_sides_are_updated():
-    for recipe in (r for name in BUILT for r in model_class(name).recipes.values()):
-        phases = recipe.stages["training"].phases
+    recipes = [r for name in BUILT for r in model_class(name).recipes.values()]
+    for phases in (stage.phases for recipe in recipes for stage in recipe.stages.values()):
         assert {*phases} == {"critic", "generator"}
         # A clipped gradient would be another game.
         assert all(updates.gradient_clip is None for updates in phases.values())

@@ -78,7 +78,7 @@ def test_maps_at_half_the_sides_of_the_image_see_all_of_themselves(name):
         model.loss(batch(), "generator", PROGRESS)
         assert {*sides} == {(4, 4)}
     check_model(config.model, [Spec(shape=(1, 4, 4), levels=2, classes=2)], config)
-    with pytest.raises(UserError, match="within 2 scales, got 2 doublings; choose --model.attention 1 to 1"):
+    with pytest.raises(UserError, match=r"within 2 scales, got 2 doublings; choose --model\.attention 1"):
         replace(config, attention=2).build(GRAY)
 
 
@@ -291,3 +291,31 @@ def test_networks_are_as_large_as_the_paper_s(name):
         model = config.build(Spec(shape=(3, 1024, 1024)))
     sizes = [sum(p.numel() for p in part.parameters()) for part in (model.generator, model.critic)]
     assert sizes == pytest.approx([generator, critic], rel=5e-3)
+
+
+def test_statistics_are_those_of_the_averaged_weights_in_the_end(tmp_path):
+    """Standing statistics: in the saved model, in the one that train returns, and not in what is trained on."""
+    updates = both(learning_rate=1e-2, betas=(0.0, 0.99))
+    few = Optimization(steps=3, batch_size=16, ema=0.9, phases=updates)
+    config = replace(BigGAN.Config.tiny(), standing=4)
+    found = {}
+    for standing in (0, 4):
+        out = tmp_path / str(standing)
+        how = {"config": replace(config, standing=standing), "stages": {"training": few}, "options": QUICK}
+        run = ancestral.train("biggan", data="digits", out=out, **how)
+        found[standing] = {n: t for n, t in ancestral.load(out).state_dict().items()}
+        again = run.model.state_dict() if hasattr(run, "model") else found[standing]
+        assert all(torch.equal(again[n], t) for n, t in found[standing].items())
+    means = [n for n in found[0] if n.endswith("running_mean")]
+    assert means
+    assert all(not torch.equal(found[0][n], found[4][n]) for n in means)
+    same = [n for n, _ in ancestral.load(tmp_path / "4").named_parameters()]
+    assert all(torch.equal(found[0][n], found[4][n]) for n in same)
+    model = ancestral.load(tmp_path / "4").eval()
+    torch.manual_seed(0)
+    norm, seen = model.generator.norm, []
+    norm.register_forward_hook(lambda _, given, output: seen.append(given[0].detach()))
+    for _ in range(50):
+        model.generate(model._latents(64), torch.randint(10, (64,)))
+    mean = torch.cat(seen).mean((0, 2, 3))
+    torch.testing.assert_close(norm.running_mean, mean, atol=0.1 * float(mean.abs().max()), rtol=0.1)

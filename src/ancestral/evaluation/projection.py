@@ -101,12 +101,12 @@ def project(
             search.step(i, steps)
         found.append(search.result())
     return Projection(
-        *(
-            None if parts[0] is None else torch.cat(parts)
-            for parts in zip(
-                *((p.vectors, p.labels, p.images, p.way, p.distance, p.psnr) for p in found), strict=True
-            )
-        )
+        vectors=torch.cat([part.vectors for part in found]),
+        labels=None if classes is None else torch.cat([p.labels for p in found if p.labels is not None]),
+        images=torch.cat([part.images for part in found]),
+        way=torch.cat([part.way for part in found]),
+        distance=torch.cat([part.distance for part in found]),
+        psnr=torch.cat([part.psnr for part in found]),
     )
 
 

@@ -36,15 +36,14 @@ class _Spectral(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """``(outputs, ...)`` to the same shape; the gradient does not go through the vectors."""
-        matrix = weight.flatten(1)
-        with torch.no_grad():
-            u = self.u
-            for _ in range(1 if self.training else _SETTLE):
-                u, v = self._step(matrix.to(u.dtype), u)
-            if self.training:
-                self.u.copy_(u)
-        sigma = torch.dot(u.to(matrix.dtype), matrix @ v.to(matrix.dtype))
-        return weight / sigma
+        with torch.autocast(weight.device.type, enabled=False):
+            matrix, u = weight.flatten(1).to(self.u.dtype), self.u
+            with torch.no_grad():
+                for _ in range(1 if self.training else _SETTLE):
+                    u, v = self._step(matrix, u)
+                if self.training:
+                    self.u.copy_(u)
+            return weight / torch.dot(u, matrix @ v).to(weight.dtype)
 
 
 def spectral_norm(layer: M, eps: float = 1e-12) -> M:

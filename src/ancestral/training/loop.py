@@ -573,6 +573,8 @@ class Trainer:
         work.check_losses()
         ends, best = done == work.optimization.steps, work.best
         sums, average = self._sums(work), self._final(work) if ends else self._whole(work)
+        if ends and work.stage.finish is not None and work.shards is None:
+            self._finish(work.stage.name, work.stage.finish, average)
         optimizers = {n: checkpoints.flatten_optimizer(o.optimizer) for n, o in work.optimizers.items()}
         if work.shards is not None:
             from ancestral.training.sharding import gathered  # noqa: PLC0415
@@ -601,6 +603,18 @@ class Trainer:
             checkpoints.save(self.path / "checkpoints", state, self.options.keep)
         self._saved = time.monotonic()
         self.fabric.barrier()
+
+    @torch.no_grad()
+    def _finish(self, name: str, finish: Callable[[], None], average: Average | None) -> None:
+        """Let a stage set statistics of the weights that samples use."""
+        seed_step(self.fabric.device, self.options.seed, name, "finish", self.fabric.global_rank)
+        with self.fabric.autocast():
+            if average is None:
+                finish()
+                return
+            with average.in_place():
+                finish()
+                average.follow()
 
     @property
     def _left_out(self) -> set[str]:

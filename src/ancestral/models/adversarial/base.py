@@ -294,6 +294,22 @@ class Adversarial(Renders):
         return ((y + 1) * (levels / 2)).floor().clamp(0, levels - 1).to(self.spec.dtype)
 
 
+class ByChoice(Adversarial):
+    """Base of the adversarial models that are conditional where the data have classes, if so configured."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Adversarial.Config):
+        """Options of these models."""
+
+        class_conditional: bool = True
+        """Whether both networks are given the class, where the data have classes."""
+
+    @property
+    def sample_classes(self) -> int:
+        """See ``Model.sample_classes``."""
+        return self.spec.classes if self.config.class_conditional else 0
+
+
 def noise(
     kind: Noise,
     n: int,

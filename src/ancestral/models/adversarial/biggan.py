@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from ancestral.batch import Batch
 from ancestral.configuration import Depth, Natural, NonNegative, Width
 from ancestral.errors import UserError
-from ancestral.models.adversarial.base import Adversarial, apart, given_classes, output_of
+from ancestral.models.adversarial.base import ByChoice, apart, given_classes, output_of
 from ancestral.models.adversarial.dcgan import check_images
 from ancestral.models.adversarial.residual import Convolution, Down, Norm, Up, check_attention
 from ancestral.nn.adversarial import GameName
-from ancestral.nn.normalization import BatchNorm
+from ancestral.nn.normalization import BatchNorm, standing_statistics
 from ancestral.nn.orthogonal import orthogonal_penalty
 from ancestral.nn.resampling import doubled, halved
 from ancestral.nn.self_attention import SelfAttention
@@ -25,10 +25,12 @@ from ancestral.nn.spectral import spectral_norm
 from ancestral.recipe import Optimization, Recipe
 from ancestral.sampling import Sampling, single
 from ancestral.spec import Spec
-from ancestral.stages import Loss, Progress
+from ancestral.stages import Loss, Progress, Stage
 
 _EPS = 1e-6
 """Of the norms of spectral normalization, as in the authors' code."""
+_SETTLING = 64
+"""Samples of a batch that statistics are taken of."""
 
 
 def _convolution(inputs: int, outputs: int, kernel: int) -> nn.Module:
@@ -219,7 +221,7 @@ class Critic(nn.Module):
         return value.to(x.dtype)
 
 
-class BigGAN(Adversarial):
+class BigGAN(ByChoice):
     """SAGAN's networks made large: latents at every scale, one embedding of classes, orthogonal weights.
 
     With ``deep`` the blocks are bottlenecks, two at each scale, and all latents reach every block. Truncated
@@ -233,7 +235,7 @@ class BigGAN(Adversarial):
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Adversarial.Config):
+    class Config(ByChoice.Config):
         """Options of the BigGAN."""
 
         latents: Width = 120
@@ -254,10 +256,11 @@ class BigGAN(Adversarial):
         """Let latents reach every scale."""
         deep: bool = False
         """BigGAN-deep's blocks (appendix B)."""
+        standing: Natural = 16
+        """Batches of 64 samples that give the generator's batch norms their statistics anew, in the end; 0
+        for the averages of training."""
         orthogonal: NonNegative = 1e-4
         """Weight of the orthogonal regularization of the generator."""
-        class_conditional: bool = True
-        """Whether both networks are given the class, where the data have classes."""
 
         @classmethod
         def tiny(cls) -> "BigGAN.Config":
@@ -320,10 +323,18 @@ class BigGAN(Adversarial):
         self.critic = Critic(config.critic_width, *places, spec, classes, deep=config.deep)
         self.check_game()
 
-    @property
-    def sample_classes(self) -> int:
-        """See ``Model.sample_classes``."""
-        return self.spec.classes if self.config.class_conditional else 0
+    def stages(self) -> tuple[Stage, ...]:
+        """See ``Adversarial.stages``; in the end the generator's batch norms meet the averaged weights."""
+        (stage,) = super().stages()
+        return (replace(stage, finish=self.settle if self.config.standing else None),)
+
+    def settle(self) -> None:
+        """Standing statistics: those of samples, of classes that are as frequent."""
+        classes = self.sample_classes
+        with standing_statistics(self.generator):
+            for _ in range(self.config.standing):
+                labels = torch.randint(classes, (_SETTLING,), device=self.device) if classes else None
+                self.generate(self._latents(_SETTLING), labels)
 
     def loss(self, batch: Batch, phase: str, progress: Progress) -> Loss:
         """See ``Adversarial.loss``; with the generator's orthogonal regularization."""
@@ -343,8 +354,11 @@ class BigGAN(Adversarial):
     def draw_latents(self, n: int, options: Sampling, generator: Random | None = None) -> Tensor:
         """See ``Decodes.draw_latents``; truncated ones are those of the normal between the thresholds."""
         limit = options.truncation
-        if limit is None or self.config.noise != "normal":
+        if limit is None:
             return super().draw_latents(n, options, generator)
+        if self.config.noise != "normal":
+            problem = f"expected normal latents to truncate, got {self.config.noise}"
+            raise UserError(problem, "leave the truncation out")
         if limit == 0:
             return torch.zeros(n, self.config.latents, device=self.device, dtype=self.dtype)
         places: dict[str, Any] = {"device": self.device, "dtype": torch.float64, "generator": generator}

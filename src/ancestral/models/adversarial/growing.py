@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ancestral.batch import Batch
 from ancestral.configuration import Natural, Width
 from ancestral.errors import UserError
-from ancestral.models.adversarial.base import Adversarial
+from ancestral.models.adversarial.base import ByChoice
 from ancestral.nn.normalization import world_size
 from ancestral.nn.resampling import doubled, halved
 from ancestral.spec import Spec
@@ -39,7 +39,7 @@ class Growth(nn.Module):
         self.register_buffer("alpha", torch.ones(()))
 
 
-class Growing(Adversarial):
+class Growing(ByChoice):
     """Base of models that begin with small images and double them (Karras et al., 2017, section 2).
 
     The generator takes z, classes, the level (0 for the smallest images) and alpha, a scalar: the weight of
@@ -51,7 +51,7 @@ class Growing(Adversarial):
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Adversarial.Config):
+    class Config(ByChoice.Config):
         """Options that all growing models have."""
 
         base: Width | None = None

@@ -165,8 +165,6 @@ class ProGAN(Growing):
         """Channels of a map are so many over its sides,"""
         most_channels: Width = 512
         """and at most so many."""
-        class_conditional: bool = True
-        """Whether both networks are given the class, where the data have classes."""
 
         @classmethod
         def tiny(cls) -> "ProGAN.Config":
@@ -212,11 +210,6 @@ class ProGAN(Growing):
         self.generator = Generator(config.latents, widths, self.grid, spec, classes)
         self.critic = Critic(widths, self.grid, spec, classes)
         self.check_game()
-
-    @property
-    def sample_classes(self) -> int:
-        """See ``Model.sample_classes``."""
-        return self.spec.classes if self.config.class_conditional else 0
 
     def critic_loss(self, r: Tensor, f: Tensor) -> Tensor:
         """See ``Adversarial.critic_loss``; values of real images drift no further than need be."""

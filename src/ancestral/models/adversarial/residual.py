@@ -60,5 +60,9 @@ def check_attention(doublings: int, scales: int) -> None:
         problem = (
             f"expected maps that see all of themselves within {scales} scales, got {doublings} doublings"
         )
-        ways = "choose --model.attention 0" if scales == 1 else f"choose --model.attention 1 to {scales - 1}"
+        ways = (
+            "choose --model.attention 0"
+            if scales == 1
+            else f"choose --model.attention {' or '.join(map(str, range(1, scales)))}"
+        )
         raise UserError(problem, f"{ways}, or more --model.scales")

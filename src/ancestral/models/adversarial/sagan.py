@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ancestral.configuration import Depth, Natural, Width
-from ancestral.models.adversarial.base import Adversarial, apart, output_of
+from ancestral.models.adversarial.base import ByChoice, apart, output_of
 from ancestral.models.adversarial.dcgan import check_images
 from ancestral.models.adversarial.residual import Down, Up, check_attention
 from ancestral.nn.adversarial import GameName
@@ -34,8 +34,10 @@ def _linear(inputs: int, outputs: int) -> nn.Module:
 
 
 class Generator(nn.Module):
-    """Blocks that double, of half the channels each; a map ``attention`` doublings before the image sees all
-    of itself."""
+    """Blocks that double, of half the channels each, one of whose maps sees all of itself.
+
+    It is ``attention`` doublings from the image.
+    """
 
     def __init__(
         self, latents: int, width: int, scales: int, attention: int, *, spec: Spec, classes: int
@@ -94,7 +96,7 @@ class Critic(nn.Module):
         return value.to(x.dtype)
 
 
-class SAGAN(Adversarial):
+class SAGAN(ByChoice):
     """Residual networks in which a map sees all of itself, spectral norm on both sides, a hinge loss.
 
     The critic learns four times as fast as the generator, in place of more often (Heusel et al., 2017).
@@ -107,7 +109,7 @@ class SAGAN(Adversarial):
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Adversarial.Config):
+    class Config(ByChoice.Config):
         """Options of the SAGAN."""
 
         latents: Width = 128
@@ -122,8 +124,6 @@ class SAGAN(Adversarial):
         """Times that the sides of a map double in the generator, and halve in the critic."""
         attention: Natural = 2
         """Doublings from the maps that see all of themselves to the image; 0 for no such maps."""
-        class_conditional: bool = True
-        """Whether both networks are given the class, where the data have classes."""
 
         @classmethod
         def tiny(cls) -> "SAGAN.Config":
@@ -164,8 +164,3 @@ class SAGAN(Adversarial):
         self.generator = Generator(config.latents, config.width, *places, spec=spec, classes=classes)
         self.critic = Critic(config.critic_width, *places, spec, classes)
         self.check_game()
-
-    @property
-    def sample_classes(self) -> int:
-        """See ``Model.sample_classes``."""
-        return self.spec.classes if self.config.class_conditional else 0

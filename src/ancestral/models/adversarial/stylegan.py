@@ -166,8 +166,6 @@ class StyleGAN(Growing, Styled):
         """Channels of a map are so many over its sides,"""
         most_channels: Width = 512
         """and at most so many."""
-        class_conditional: bool = True
-        """Whether both networks are given the class, where the data have classes."""
 
         @classmethod
         def tiny(cls) -> "StyleGAN.Config":
@@ -217,11 +215,6 @@ class StyleGAN(Growing, Styled):
         )  # fmt: skip
         self.critic = Critic(widths, self.grid, spec, classes, blur=True)
         self.check_game()
-
-    @property
-    def sample_classes(self) -> int:
-        """See ``Model.sample_classes``."""
-        return self.spec.classes if self.config.class_conditional else 0
 
     def vectors(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """See ``Styled``: w of each layer that is grown."""

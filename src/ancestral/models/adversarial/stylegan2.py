@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ancestral.batch import Batch
 from ancestral.capabilities import Styled
 from ancestral.configuration import Count, Depth, Natural, NonNegative, Share, Width
-from ancestral.models.adversarial.base import Adversarial, PenaltyName, both, placed
+from ancestral.models.adversarial.base import ByChoice, PenaltyName, both, placed
 from ancestral.models.adversarial.growing import grown_from
 from ancestral.models.adversarial.mapping import Mapping, check_noise
 from ancestral.models.adversarial.progan import rectified, widths_of
@@ -168,7 +168,7 @@ class Critic(nn.Module):
 _LAZY = {"learning_rate": 2e-3 * 16 / 17, "betas": (0.0, 0.99 ** (16 / 17))}
 
 
-class StyleGAN2(Adversarial, Styled):
+class StyleGAN2(ByChoice, Styled):
     """Styles inside the convolutions, which leave no droplets; images are sums over resolutions, not grown.
 
     Path length regularization keeps a step in w as long in the image wherever it begins. It and R1 come every
@@ -183,7 +183,7 @@ class StyleGAN2(Adversarial, Styled):
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Adversarial.Config):
+    class Config(ByChoice.Config):
         """Options of the StyleGAN2."""
 
         latents: Width = 512
@@ -214,8 +214,6 @@ class StyleGAN2(Adversarial, Styled):
         """Channels of a map are so many over its sides,"""
         most_channels: Width = 512
         """and at most so many."""
-        class_conditional: bool = True
-        """Whether both networks are given the class, where the data have classes."""
 
         @classmethod
         def tiny(cls) -> "StyleGAN2.Config":
@@ -261,7 +259,8 @@ class StyleGAN2(Adversarial, Styled):
             source="StyleGAN2-ADA's for CIFAR-10: batch 64, 2.5e-3, R1 of .01, adaptive augmentation, no "
             "path lengths, no mixing, averages of 500,000 images, 100 million images",
             model=Config(
-                depth=2, channels=16384, mixing=0.0, path_weight=0.0, penalty_weight=0.01, group=32, augmentation="adaptive",
+                depth=2, channels=16384, mixing=0.0, path_weight=0.0, penalty_weight=0.01, group=32,
+                augmentation="adaptive",
             ),
             stages={
                 "training": Optimization(
@@ -287,11 +286,6 @@ class StyleGAN2(Adversarial, Styled):
         )  # fmt: skip
         self.critic = Critic(widths, config.depth, config.group, grid, spec=spec, classes=classes)
         self.check_game()
-
-    @property
-    def sample_classes(self) -> int:
-        """See ``Model.sample_classes``."""
-        return self.spec.classes if self.config.class_conditional else 0
 
     def stages(self) -> tuple[Stage, ...]:
         """See ``Adversarial.stages``; path lengths come after the generator's phase, now and then."""

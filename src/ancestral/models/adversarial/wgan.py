@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ancestral.batch import Batch
 from ancestral.configuration import Configuration, Count, Depth, Range, Width
 from ancestral.errors import UserError
-from ancestral.models.adversarial.base import Adversarial, PenaltyName, both, output_of
+from ancestral.models.adversarial.base import ByChoice, PenaltyName, both, output_of
 from ancestral.models.adversarial.dcgan import Critic, CriticNorm, Generator, check_images
 from ancestral.models.adversarial.residual import Down, Up
 from ancestral.nn.adversarial import GameName
@@ -137,7 +137,7 @@ class Residual(Configuration):
         return generator, ResidualCritic(self.width, self.critic_scales, self.blocks, spec, classes)
 
 
-class WGAN(Adversarial):
+class WGAN(ByChoice):
     r"""A critic that estimates :math:`\max_{\lVert D \rVert_L \le 1} E D(x) - E D(g(z))`, a distance.
 
     It is kept from being steep by clipping its weights (algorithm 1) or by a penalty on its gradient
@@ -152,7 +152,7 @@ class WGAN(Adversarial):
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Adversarial.Config):
+    class Config(ByChoice.Config):
         """Options of the WGAN."""
 
         loss: GameName = "wasserstein"
@@ -247,11 +247,6 @@ class WGAN(Adversarial):
             raise UserError(problem, "choose --model.penalty none, or leave --model.clip out")
         self.generator, self.critic = config.architecture.build(config.latents, spec, self.sample_classes)
         self.check_game()
-
-    @property
-    def sample_classes(self) -> int:
-        """See ``Model.sample_classes``."""
-        return self.spec.classes if self.config.class_conditional else 0
 
     def loss(self, batch: Batch, phase: str, progress: Progress) -> Loss:
         """See ``Adversarial.loss``; weights are clipped before each update of the critic."""
