@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -15,12 +16,13 @@ from ancestral.data.preparation import Preparation
 from ancestral.errors import UserError
 from ancestral.figures import Evaluation
 from ancestral.model import Model
+from ancestral.models.latent.vae import VAE
 from ancestral.recipe import Optimization, Recipe
 from ancestral.runs import Run
 from ancestral.stages import Stage, owned
 from ancestral.testing import check_recipes
 from ancestral.training import TrainingOptions, train
-from ancestral.training.plan import Plan
+from ancestral.training.plan import Plan, find_recipe
 
 STAGES = (
     Stage("tokenizer", ()),
@@ -59,6 +61,16 @@ def test_a_stage_that_the_recipe_does_not_name_is_optimized_like_its_neighbor(na
     fitted = plan_of(*names).fitted(STAGES).stages
     assert {name: o.steps for name, o in fitted.items()} == steps
     assert list(fitted) == [s.name for s in STAGES if s.name in fitted], "in the model's order"
+
+
+def test_a_model_without_recipes_is_an_error():
+    class Own(VAE):
+        recipes: ClassVar = {}
+
+    with pytest.raises(
+        UserError, match="expected a model with recipes, got Own without; give the class recipes"
+    ):
+        find_recipe(Own, None)
 
 
 def test_a_recipe_of_other_stages_is_an_error():
