@@ -138,6 +138,31 @@ class Styled(Renders):
     def render(self, v: Tensor, labels: Tensor | None = None, *, noise: bool = True) -> Tensor:
         """See ``Renders.render``; with the same noise for every image, or none."""
 
+    @staticmethod
+    def mix(v: Tensor, other: Tensor, layers: range) -> Tensor:
+        """Vectors ``(N, layers, styles)`` whose ``layers`` follow others (Karras et al., 2018, section 3.1).
+
+        Args:
+            v: the vectors.
+            other: as many, or one for all.
+            layers: whose vectors are the other's; the first are coarse, the last are fine.
+
+        Raises:
+            UserError: there are no such layers, or the vectors do not go together.
+        """
+        count = v.shape[1]
+        if v.dim() != 3 or other.shape[1:] != v.shape[1:] or len(other) not in (1, len(v)):
+            problem = (
+                f"expected vectors (N, layers, styles) twice, got {tuple(v.shape)} and {tuple(other.shape)}"
+            )
+            raise UserError(problem, "give what vectors gives")
+        if not layers or min(layers) < 0 or max(layers) >= count:
+            problem = f"expected layers from 0 to {count - 1} to mix, got {layers.start} to {layers.stop - 1}"
+            raise UserError(problem, f"choose some of range({count})")
+        chosen = torch.zeros(count, dtype=torch.bool, device=v.device)
+        chosen[list(layers)] = True
+        return torch.where(chosen.view(1, -1, 1), other, v)
+
 
 class ContinuousLatents(Decodes):
     """A model that finds the vector behind an example too."""

@@ -98,9 +98,9 @@ def mixed_styles(model: Styled, z: Tensor, labels: Tensor | None) -> Pixels:
     tiles = [blank, model.render(across, None if first is None else first[:n])]
     for start, end in pairwise(ends):
         for row in down[: max(1, n // 3)]:
-            w = across.clone()
-            w[:, start:end] = row[start:end]
-            given = torch.cat([row.unsqueeze(0), w])
+            coarse = row.unsqueeze(0)
+            mixed_in = model.mix(across, coarse, range(start, end)) if end > start else across
+            given = torch.cat([coarse, mixed_in])
             tiles.append(model.render(given, None if first is None else first[: n + 1]))
     shown = torch.cat(tiles)
     return picture(model.spec, _as_examples(model, shown), columns=n + 1)
