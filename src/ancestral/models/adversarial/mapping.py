@@ -58,7 +58,7 @@ class Mapping(nn.Module):
         self.mean.lerp_(mean, 1 - _MEAN)
 
     def mixed(self, w: Tensor, labels: Tensor | None, layers: int, probability: float) -> Tensor:
-        """Vectors of layers ``(N, layers, styles)`` that follow w up to a random one, and another w from there.
+        """Vectors of layers ``(N, layers, styles)`` that follow w up to a random one, then another w.
 
         The cut, between the first and the last layer, is one for the batch, and there is none but with this
         probability (Karras et al., 2018, section 3.1).
