@@ -104,7 +104,7 @@ class Critic(nn.Module):
 
     def layers(self, level: int) -> tuple[nn.Module, ...]:
         """What the stage of a level trains."""
-        ends = (self.convolution, self.hidden, self.output)
+        ends = (self.deviation, self.convolution, self.hidden, self.output)
         return (*self.colors[max(0, level - 1) : level + 1], *self.blocks[:level], *ends)
 
     def forward(self, x: Tensor, labels: Tensor | None, level: int, alpha: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, labels: Tensor | None, level: int, alpha: Tensor) -> Tensor:
         """``(N, latents)``, classes and alpha to images of a level; in training by mixed styles and noise."""
         w, layers = self.mapping(z, labels), 2 * level + 2
-        if not self.training:
+        if not self.mapping.training:  # a stage trains some of the layers, not the whole
             return self.paint(w.unsqueeze(1).expand(-1, layers, -1), self.fixed(level), level, alpha)
         self.mapping.follow(w)
         styles = self.mapping.mixed(w, labels, layers, self.mixing)
