@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,17 @@ def end_with_launcher() -> None:
 def processes() -> int:
     """Processes that torchrun started for this training; 1 without it."""
     return own_process()[1] if launched() else 1
+
+
+def settled(options: TrainingOptions) -> TrainingOptions:
+    """Options whose precision is that of the device, if it is to be."""
+    if options.precision != "auto":
+        return options
+    if options.device != "cpu" and torch.cuda.is_available():
+        pays = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        pays = bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
+    return replace(options, precision="bf16-mixed" if pays else "32-true")
 
 
 def build_fabric(options: TrainingOptions, *, unused_parameters: bool = False) -> "Fabric":

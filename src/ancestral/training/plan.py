@@ -187,7 +187,9 @@ def _joined(model: type[Model], bases: Sequence[Run]) -> dict[str, Any]:
 def find_recipe(cls: type[Model], name: str | None) -> tuple[str, Recipe]:
     """A recipe of a model by its name, or the model's first. Raises UserError for an unknown name."""
     if not getattr(cls, "recipes", None):
-        raise UserError(f"expected a model with recipes, got {cls.__name__} without", "give the class recipes")
+        raise UserError(
+            f"expected a model with recipes, got {cls.__name__} without", "give the class recipes"
+        )
     if name is None:
         return next(iter(cls.recipes.items()))
     if name not in cls.recipes:
