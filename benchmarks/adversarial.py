@@ -4,9 +4,9 @@
 
 A step of critic and generator of DCGAN, 32x32x3, batch 64, beside the same networks as scripts have them:
 eager, in PyTorch's default memory format, Adam as it comes. ``penalties``: the same step with gradient
-penalties in each step and in each 16th, as multiples of the plain step of the same networks. ``parts``: layers
-of the styled and growing models, forward and backward, as multiples of their convolution alone. All contestants
-take turns; figures are medians.
+penalties in each step and in each 16th, as multiples of the plain step of the same networks. ``parts``:
+layers of the styled and growing models, forward and backward, as multiples of their convolution alone. All
+contestants take turns; figures are medians.
 """
 
 import argparse

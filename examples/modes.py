@@ -41,10 +41,10 @@ GAMES = {
 
 
 class Layers(nn.Sequential):
-    """Three rectified layers, and one that is not."""
+    """Three rectified layers, of a slope below 0, and one that is not."""
 
-    def __init__(self, inputs: int, width: int, outputs: int) -> None:
-        layers = [(nn.Linear(a, b), nn.LeakyReLU(0.2)) for a, b in pairwise((inputs, width, width, width))]
+    def __init__(self, inputs: int, width: int, outputs: int, slope: float = 0.0) -> None:
+        layers = [(nn.Linear(a, b), nn.LeakyReLU(slope)) for a, b in pairwise((inputs, width, width, width))]
         super().__init__(*(part for layer in layers for part in layer), nn.Linear(width, outputs))
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -69,7 +69,12 @@ class Plane(Adversarial):
             stages={
                 "training": Optimization(
                     steps=5000, batch_size=256, ema=0.995,
-                    phases=both(learning_rate=1e-3, betas=(0.5, 0.9), schedule="linear", decay_from=0.5),
+                    phases={
+                        **both(learning_rate=1e-3, betas=(0.5, 0.9), schedule="linear", decay_from=0.5),
+                        "critic": both(
+                            learning_rate=2e-3, betas=(0.5, 0.9), schedule="linear", decay_from=0.5
+                        )["critic"],
+                    },
                 )
             },
         )
@@ -78,7 +83,7 @@ class Plane(Adversarial):
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__(config, spec)
         self.generator = Layers(config.latents, config.width, spec.dims)
-        self.critic = Layers(spec.dims, config.width, 1)
+        self.critic = Layers(spec.dims, config.width, 1, slope=0.2)
         self.check_game()
 
 

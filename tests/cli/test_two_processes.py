@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ancestral import load, load_data
+from ancestral.cli import main as commands
 
 STEPS = {"tokenizer": 24, "prior": 16}
 TINY = {"quantizer.codebook-size": 8, "quantizer.dim": 4, "stride": 2, "width": 8, "blocks": 1,
@@ -18,18 +19,8 @@ TINY = {"quantizer.codebook-size": 8, "quantizer.dim": 4, "stride": 2, "width": 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
-def command(out, processes):
-    launcher = (
-        [
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--rdzv-backend=c10d",
-            f"--nproc-per-node={processes}",
-        ]
-        if processes > 1
-        else []
-    )
+def options(out):
+    """The command's words."""
     flags = [f"--model.{name}={value}" for name, value in TINY.items()]
     flags += [f"--{stage}.{name}={value}" for stage, n in STEPS.items()
               for name, value in {"steps": n, "batch-size": 16, "warmup": 2, "ema": 0.9}.items()]  # fmt: skip
@@ -40,36 +31,27 @@ def command(out, processes):
         "--sample-every=0",
         "--log-every=4",
     ]
-    return [
-        sys.executable,
-        *launcher,
-        "-m",
-        "ancestral.cli",
-        "train",
-        "vqvae",
-        "--data=digits",
-        f"--out={out}",
-        *flags,
-    ]
+    return ["train", "vqvae", "--data=digits", f"--out={out}", *flags]
 
 
-def run(out, processes):
-    done = subprocess.run(
-        command(out, processes), capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "is complete" in done.stdout
+def in_two(two_processes, out):
+    """Without a launcher, which loads torch once more."""
+    program = out.parent / "program.py"
+    program.write_text("from ancestral.cli.main import main\n\nmain()\n")
+    assert "is complete" in two_processes([program, *options(out)])
     return out
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("alone") / "run", 1)
+    out = tmp_path_factory.mktemp("alone") / "run"
+    assert not commands.run(options(out))
+    return out
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("together") / "run", 2)
+def together(tmp_path_factory, two_processes):
+    return in_two(two_processes, tmp_path_factory.mktemp("together") / "run")
 
 
 def shifts(model):
@@ -114,10 +96,12 @@ def test_two_processes_end_where_one_does(alone, together):
     assert bits[0] == pytest.approx(bits[1], rel=2e-2)
 
 
-def test_interrupted_together_and_gone_on_with(together, tmp_path):
+def test_interrupted_together_and_gone_on_with(together, two_processes, tmp_path):
     out = tmp_path / "run"
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--rdzv-backend=c10d", "--nproc-per-node=2"]
+    command = [sys.executable, *torchrun, "-m", "ancestral.cli", *options(out)]
     with (tmp_path / "output.txt").open("wb") as output:
-        launcher = subprocess.Popen(command(out, 2), stdout=output, stderr=subprocess.STDOUT, env=ENVIRONMENT)
+        launcher = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=ENVIRONMENT)
         deadline = time.monotonic() + 200
         while not list((out / "checkpoints" / "tokenizer").glob("step-*")):
             assert launcher.poll() is None, (tmp_path / "output.txt").read_text()
@@ -129,7 +113,7 @@ def test_interrupted_together_and_gone_on_with(together, tmp_path):
     assert code != 0
     assert "saved; go on with: " in text, text
     assert not (out / "checkpoints" / "prior").exists()
-    run(out, 2)
+    in_two(two_processes, out)
     # The same processes in the same order: what was interrupted ends with the very weights.
     assert (out / "model" / "model.safetensors").read_bytes() == (
         together / "model" / "model.safetensors"

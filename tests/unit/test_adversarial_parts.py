@@ -13,6 +13,7 @@ from ancestral.nn.gradient_penalty import lipschitz_penalty, zero_centered_penal
 from ancestral.nn.historical import HistoricalAverage
 from ancestral.nn.minibatch import MinibatchDiscrimination
 from ancestral.nn.normalization import ConditionalBatchNorm
+from ancestral.nn.projection import ProjectionHead
 from ancestral.nn.virtual_norm import VirtualBatchNorm
 
 P, Q = 0.6, 0.2
@@ -219,3 +220,18 @@ def test_augmentation_adapts_to_a_critic_that_is_too_sure():
     for _ in range(20):
         augmentation.adapt(torch.tensor([1.0, 1.0, 1.0, -1.0]), 1000)  # a mean sign of .5
     assert augmentation.p.item() == 0
+
+
+def test_a_projection_head_adds_the_inner_product_with_the_class_s_vector():
+    torch.manual_seed(0)
+    head = ProjectionHead(5, 3).double()
+    h, labels = torch.randn(4, 5, dtype=torch.float64), torch.tensor([2, 0, 1, 2])
+    found = head(h, labels)
+    for i, label in enumerate(labels.tolist()):
+        wanted = h[i] @ (head.output.weight[0] + head.classes.weight[label]) + head.output.bias[0]
+        torch.testing.assert_close(found[i], wanted)
+    # As a function of the class: log p(y | x) of a linear classifier, but for a constant (equation 2).
+    differences = head(h, labels) - head(h, labels.roll(1))
+    vectors = head.classes.weight[labels] - head.classes.weight[labels.roll(1)]
+    torch.testing.assert_close(differences, (vectors * h).sum(1))
+    torch.testing.assert_close(ProjectionHead(5)(h.float()).shape, torch.Size([4]))

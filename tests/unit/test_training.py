@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,7 @@ from ancestral.stages import Loss, Phase, Stage
 from ancestral.training import Diverged, TrainingOptions, checkpoints, train
 from ancestral.training.averaging import Average, settle
 from ancestral.training.batches import Batches
+from ancestral.training.fabric import precision_of
 from ancestral.training.journal import Journal
 from ancestral.training.loop import Trainer
 from ancestral.training.optimizers import learning_rate
@@ -608,3 +609,13 @@ def test_without_a_compiler_the_step_stays_as_it_is(tmp_path, monkeypatch, capsy
         "not compiling the step of stage training, so slower: there is no C++ compiler (g++ or clang++)"
         in capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize(("there", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_precision_is_what_pays_on_the_processor(monkeypatch, there, precision):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: there)
+    options = TrainingOptions(device="cpu", precision="auto")
+    assert precision_of(options) == precision
+    assert precision_of(replace(options, precision="64-true")) == "64-true"
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
+    assert precision_of(options) == "32-true"

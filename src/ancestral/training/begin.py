@@ -28,7 +28,7 @@ from ancestral.recipe import Optimization
 from ancestral.runs import Run
 from ancestral.stages import Stage
 from ancestral.taxonomy import model_class
-from ancestral.training.fabric import processes
+from ancestral.training.fabric import precision_of, processes
 from ancestral.training.loop import Trainer
 from ancestral.training.monitor import Monitor
 from ancestral.training.options import RESULT_OPTIONS, TrainingOptions
@@ -92,6 +92,7 @@ def train(
         problem = "expected no preparation of a data set that is there already, got one"
         raise UserError(problem, "leave preparation out")
     plan = plan.changed(model=config, stages=stages, preparation=preparation, options=options)
+    plan = replace(plan, options=replace(plan.options, precision=precision_of(plan.options)))
     dataset = data if isinstance(data, Dataset) else load_data(data, plan.preparation)
     network = build(cls, plan.model, dataset.spec, plan.options.seed)
     network.classes, network.columns = dataset.classes, dataset.columns

@@ -5,7 +5,7 @@ import shutil
 import signal
 import sys
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -31,6 +31,17 @@ def processes() -> int:
     return own_process()[1] if launched() else 1
 
 
+def precision_of(options: TrainingOptions) -> Literal["32-true", "bf16-mixed", "64-true"]:
+    """The arithmetic of a step: if it is left to the device, what pays there."""
+    if options.precision != "auto":
+        return options.precision
+    if options.device != "cpu" and torch.cuda.is_available():
+        pays = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        pays = bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
+    return "bf16-mixed" if pays else "32-true"
+
+
 def build_fabric(options: TrainingOptions, *, unused_parameters: bool = False) -> "Fabric":
     """Fabric for one process, or for the processes that torchrun started."""
     # Takes longer to import than torch, and the help of a command has no use for it.
@@ -44,7 +55,7 @@ def build_fabric(options: TrainingOptions, *, unused_parameters: bool = False) -
         raise UserError(problem, "start them with torchrun, or leave --strategy out")
     accelerator = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
     if not launched():
-        return Fabric(accelerator=accelerator, devices=1, precision=options.precision)
+        return Fabric(accelerator=accelerator, devices=1, precision=precision_of(options))
     end_with_launcher()
     local = int(os.environ["LOCAL_WORLD_SIZE"])
     # One process prepares the data of a stage while the others wait.
@@ -60,7 +71,7 @@ def build_fabric(options: TrainingOptions, *, unused_parameters: bool = False) -
         devices=local,
         num_nodes=nodes,
         strategy=strategy,
-        precision=options.precision,
+        precision=precision_of(options),
     )
     fabric.launch()
     return fabric

@@ -12,8 +12,9 @@ class TrainingOptions(Configuration):
 
     seed: Natural = 0
     """Start of all randomness: batches, noise, initial weights."""
-    precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
-    """Arithmetic of a step. bf16-mixed pays on recent GPUs and CPUs with AMX, and slows other CPUs down."""
+    precision: Literal["32-true", "bf16-mixed", "64-true", "auto"] = "32-true"
+    """Arithmetic of a step. bf16-mixed pays on recent GPUs and CPUs with AMX, and slows other CPUs down; auto
+    is what pays where the training begins."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes a GPU where there is one."""
     strategy: Literal["ddp", "fsdp"] = "ddp"

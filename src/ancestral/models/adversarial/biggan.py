@@ -19,6 +19,7 @@ from ancestral.models.adversarial.residual import Convolution, Down, Norm, Up, c
 from ancestral.nn.adversarial import GameName
 from ancestral.nn.normalization import BatchNorm, standing_statistics
 from ancestral.nn.orthogonal import orthogonal_penalty
+from ancestral.nn.projection import ProjectionHead
 from ancestral.nn.resampling import doubled, halved
 from ancestral.nn.self_attention import SelfAttention
 from ancestral.nn.spectral import spectral_norm
@@ -51,12 +52,6 @@ def _linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Module:
 def _orthogonal(layer: nn.Module) -> nn.Module:
     nn.init.orthogonal_(layer.get_parameter("weight"))
     return spectral_norm(layer, _EPS)
-
-
-def _embedding(classes: int, width: int) -> nn.Embedding:
-    layer = nn.Embedding(classes, width)
-    nn.init.orthogonal_(layer.weight)
-    return layer
 
 
 class ConditionedNorm(nn.Module):
@@ -209,15 +204,15 @@ class Critic(nn.Module):
                 blocks.append(SelfAttention(outputs, _orthogonal))
         if not deep:
             blocks.append(Down(inputs, inputs, _convolution, halve=False))
-        self.blocks, self.output = nn.Sequential(*blocks), _linear(inputs, 1)
-        self.classes = spectral_norm(_embedding(classes, inputs), _EPS) if classes else None
+        self.blocks, self.head = nn.Sequential(*blocks), ProjectionHead(inputs, classes)
+        nn.init.zeros_(self.head.output.bias)
+        for part in self.head.children():
+            _orthogonal(part)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Examples ``(N, C, H, W)`` and classes to ``(N,)``."""
         h = self.blocks(x).relu().sum((2, 3))
-        value = self.output(h).squeeze(1)
-        if self.classes is not None:
-            value = value + (self.classes(labels) * h).sum(1)
+        value: Tensor = self.head(h, labels)
         return value.to(x.dtype)
 
 

@@ -12,6 +12,7 @@ from ancestral.errors import UserError
 from ancestral.models.adversarial.base import ByChoice, both, output_of
 from ancestral.nn.convolutional import check_stride
 from ancestral.nn.normalization import BatchNorm, ConditionalBatchNorm
+from ancestral.nn.projection import ProjectionHead
 from ancestral.nn.spectral import spectral_norm
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
@@ -93,8 +94,7 @@ class Critic(nn.Module):
             self.norms.append(BatchNorm(outputs) if normalized else nn.Identity())
             inputs = outputs
         features = widths[-1] * grid[0] * grid[1]
-        self.output = nn.Linear(features, 1)
-        self.classes = nn.Embedding(classes, features) if classes else None
+        self.head = ProjectionHead(features, classes)
         _initialize(self)
         if norm == "spectral":
             for module in list(self.modules()):
@@ -106,10 +106,7 @@ class Critic(nn.Module):
         h = x
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             h = leaky_relu(norm(convolution(h)), 0.2)
-        h = h.flatten(1)
-        value = self.output(h).squeeze(1)
-        if self.classes is not None:
-            value = value + (self.classes(labels) * h).sum(1)
+        value: Tensor = self.head(h.flatten(1), labels)
         return value.to(x.dtype)
 
 

@@ -13,6 +13,7 @@ from ancestral.models.adversarial.dcgan import check_images
 from ancestral.models.adversarial.residual import Down, Up, check_attention
 from ancestral.nn.adversarial import GameName
 from ancestral.nn.normalization import ConditionalBatchNorm
+from ancestral.nn.projection import ProjectionHead
 from ancestral.nn.self_attention import SelfAttention
 from ancestral.nn.spectral import spectral_norm
 from ancestral.recipe import Optimization, Recipe
@@ -80,19 +81,16 @@ class Critic(nn.Module):
             if i + 1 == attention:
                 blocks.append(SelfAttention(outputs, spectral_norm))  # type: ignore[arg-type]
         blocks.append(Down(inputs, inputs, _convolution, halve=False))
-        self.blocks, self.output = nn.Sequential(*blocks), _linear(inputs, 1)
-        self.classes = None
-        if classes:
-            self.classes = nn.Embedding(classes, inputs)
-            nn.init.xavier_uniform_(self.classes.weight)
-            spectral_norm(self.classes)
+        self.blocks, self.head = nn.Sequential(*blocks), ProjectionHead(inputs, classes)
+        nn.init.zeros_(self.head.output.bias)
+        for part in self.head.children():
+            nn.init.xavier_uniform_(part.get_parameter("weight"))
+            spectral_norm(part)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Examples ``(N, C, H, W)`` and classes to ``(N,)``."""
         h = self.blocks(x).relu().sum((2, 3))
-        value = self.output(h).squeeze(1)
-        if self.classes is not None:
-            value = value + (self.classes(labels) * h).sum(1)
+        value: Tensor = self.head(h, labels)
         return value.to(x.dtype)
 
 

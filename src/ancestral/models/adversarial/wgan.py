@@ -19,6 +19,7 @@ from ancestral.models.adversarial.dcgan import Critic, CriticNorm, Generator, ch
 from ancestral.models.adversarial.residual import Down, Up
 from ancestral.nn.adversarial import GameName
 from ancestral.nn.normalization import ConditionalBatchNorm
+from ancestral.nn.projection import ProjectionHead
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
 from ancestral.stages import Loss, Progress
@@ -74,18 +75,15 @@ class ResidualCritic(nn.Module):
                 for i in range(scales + blocks)
             )
         )
-        self.output = nn.Linear(width, 1)
-        _uniform(self.output, 1.0)
-        self.classes = nn.Embedding(classes, width) if classes else None
-        if self.classes is not None:
-            nn.init.normal_(self.classes.weight, 0.0, 0.02)
+        self.head = ProjectionHead(width, classes)
+        _uniform(self.head.output, 1.0)
+        if self.head.classes is not None:
+            nn.init.normal_(self.head.classes.weight, 0.0, 0.02)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Examples ``(N, C, H, W)`` and classes to ``(N,)``."""
         h = self.blocks(x).relu().mean((2, 3))
-        value = self.output(h).squeeze(1)
-        if self.classes is not None:
-            value = value + (self.classes(labels) * h).sum(1)
+        value: Tensor = self.head(h, labels)
         return value.to(x.dtype)
 
 
