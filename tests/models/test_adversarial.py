@@ -415,6 +415,19 @@ def test_recipes_say_how_both_sides_are_updated():
         assert all(updates.gradient_clip is None for updates in phases.values())
 
 
+def test_drift_is_weighed_in_the_critic_s_loss():
+    losses, values = [], None
+    for weight in (0.0, 0.5):
+        torch.manual_seed(0)
+        model = replace(GAN.Config.tiny(), drift=weight, dropout=0.0, input_dropout=0.0).build(GRAY)
+        with torch.no_grad():
+            model.critic.layers[-1].bias.fill_(3.0)
+            values = model.critic(model.real(batch().x))
+        torch.manual_seed(1)
+        losses.append(model.loss(batch(), "critic", PROGRESS).total.detach())
+    torch.testing.assert_close(losses[1] - losses[0], 0.5 * values.square().mean())
+
+
 def test_signs_of_trouble_are_said_with_what_helps():
     model = GAN.Config.tiny().build(GRAY)
     (stage,) = model.stages()

@@ -82,6 +82,18 @@ def smoothed(r: Tensor, f: Tensor, real: float) -> Tensor:
     return (real * softplus(-r) + (1 - real) * softplus(r)).mean() + softplus(f).mean()
 
 
+def drift(r: Tensor) -> Tensor:
+    """Mean square of the critic's values of real examples ``(N,)`` (Karras et al., 2017, appendix A.1).
+
+    https://arxiv.org/abs/1710.10196; the authors weigh it by .001. A Wasserstein critic's values are
+    determined up to a constant: this keeps them near 0.
+
+    >>> drift(torch.tensor([1.0, 3.0])).item()
+    5.0
+    """
+    return r.square().mean()
+
+
 def accuracy(r: Tensor, f: Tensor) -> Tensor:
     """The share of examples that the critic takes for what they are, by the sign; .5 if it cannot tell."""
     return 0.5 * ((r > 0).to(torch.float32).mean() + (f < 0).to(torch.float32).mean())

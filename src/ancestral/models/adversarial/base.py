@@ -17,7 +17,7 @@ from ancestral.capabilities import Renders
 from ancestral.configuration import Count, NonNegative, Width
 from ancestral.errors import UserError
 from ancestral.model import Model
-from ancestral.nn.adversarial import GAMES, GameName, accuracy
+from ancestral.nn.adversarial import GAMES, GameName, accuracy, drift
 from ancestral.nn.augmentation import DifferentiableAugmentation
 from ancestral.nn.gradient_penalty import lipschitz_penalty, zero_centered_penalty
 from ancestral.nn.minibatch import MinibatchDiscrimination
@@ -69,6 +69,9 @@ class Adversarial(Renders):
         penalty_every: Count = 1
         """Steps from one penalty to the next, which then weighs as many times more; the critic's learning
         rate and betas stay."""
+        drift: NonNegative = 0.0
+        """Weight of the critic's squared values of real examples, which keeps values near 0 where only
+        differences count."""
         critic_updates: Count = 1
         """Updates of the critic, each with a batch of its own, before one of the generator."""
         augmentation: Literal["none", "fixed", "adaptive"] = "none"
@@ -182,6 +185,8 @@ class Adversarial(Renders):
             return Loss(weight * penalty, {"penalty": penalty.detach()})
         r, f = self.judge(real, labels), self.judge(fake, labels)
         total = self.critic_loss(r, f)
+        if self.config.drift:
+            total = total + self.config.drift * drift(r)
         terms = {"real": r.mean().detach(), "generated": f.mean().detach()}
         if game.signed:
             terms["accuracy"] = accuracy(r, f)
