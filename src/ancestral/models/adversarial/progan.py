@@ -160,7 +160,8 @@ class ProGAN(Growing):
         """On the critic's gradient at its input: lipschitz (its norm is to be 1 between real and generated
         examples: WGAN-GP), r1 (it is to be 0 at real ones), or r1-r2 (at generated ones too)."""
         drift: NonNegative = 1e-3
-        """Weight of the critic's squared values of real images."""
+        """Weight of the critic's squared values of real examples, which keeps values near 0 where only
+        differences count."""
         channels: Width = 16384
         """Channels of a map are so many over its sides,"""
         most_channels: Width = 512
@@ -210,7 +211,3 @@ class ProGAN(Growing):
         self.generator = Generator(config.latents, widths, self.grid, spec, classes)
         self.critic = Critic(widths, self.grid, spec, classes)
         self.check_game()
-
-    def critic_loss(self, r: Tensor, f: Tensor) -> Tensor:
-        """See ``Adversarial.critic_loss``; values of real images drift no further than need be."""
-        return super().critic_loss(r, f) + self.config.drift * r.square().mean()
