@@ -128,10 +128,8 @@ class GAN(Adversarial):
             model=Config(),
             stages={
                 "training": Optimization(
-                    steps=20_000, batch_size=100, ema=20_000,
-                    phases=both(
-                        learning_rate=5e-4, betas=(0.5, 0.999), schedule="linear", decay_from=0.5
-                    ),
+                    steps=15_000, batch_size=100, ema=20_000,
+                    phases=both(learning_rate=5e-4, betas=(0.5, 0.999), schedule="constant"),
                 )
             },
         ),
