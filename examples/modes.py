@@ -29,6 +29,7 @@ from ancestral.training import TrainingOptions
 
 SPREAD, SAMPLES = 0.05, 10_000
 CENTERS = torch.cartesian_prod(torch.arange(-2.0, 3), torch.arange(-2.0, 3))
+SLOWING = {"betas": (0.5, 0.9), "schedule": "linear", "decay_from": 0.5}
 GAMES = {
     "minimax": {"loss": "minimax"},
     "non-saturating": {},
@@ -70,10 +71,8 @@ class Plane(Adversarial):
                 "training": Optimization(
                     steps=5000, batch_size=256, ema=0.995,
                     phases={
-                        **both(learning_rate=1e-3, betas=(0.5, 0.9), schedule="linear", decay_from=0.5),
-                        "critic": both(
-                            learning_rate=2e-3, betas=(0.5, 0.9), schedule="linear", decay_from=0.5
-                        )["critic"],
+                        "critic": both(learning_rate=2e-3, **SLOWING)["critic"],
+                        "generator": both(learning_rate=1e-3, **SLOWING)["generator"],
                     },
                 )
             },

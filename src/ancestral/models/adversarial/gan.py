@@ -15,8 +15,6 @@ from ancestral.spec import Spec
 
 RECTIFIED, MAXOUT = 0.05, 0.005
 """Ends of the uniform distribution of the first weights, of generator and critic."""
-
-
 MEANT = 4096
 """Examples whose mean is that of all, nearly."""
 
@@ -158,7 +156,7 @@ class GAN(Adversarial):
 
     @property
     def initial_examples(self) -> int:
-        """Examples whose mean is that of all, nearly."""
+        """See ``Adversarial.initial_examples``."""
         return MEANT
 
     def start(self, batch: Batch) -> None:

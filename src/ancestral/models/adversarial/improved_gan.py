@@ -81,6 +81,7 @@ class Critic(nn.Module):
     """Convolutions with weight normalization and dropout to features, then a logit for each class.
 
     An example is real with probability Z / (Z + 1), Z the sum of e^logit over the classes (section 5).
+    ``noises`` are the deviation of the input's noise, the input's dropout and that of the maps.
     """
 
     def __init__(
@@ -276,10 +277,10 @@ class ImprovedGAN(Adversarial, Classifies):
         """Set the critic's gains, and draw the examples whose labels it learns, as many of each class."""
         critic, x = self.critic, batch.x
         assert isinstance(critic, Critic)
-        n = len(x)
-        x, place = gathered_rows(x if x.is_floating_point() else x.int())
-        each = min(n, max(1, _FIRST * n // len(x)))  # of this process
-        first = self.real(x[place // n * each :][:each])
+        everyone, place = gathered_rows(x if x.is_floating_point() else x.int())
+        # As many in each process, and together those that one process has.
+        share = len(everyone[:_FIRST]) * len(x) // len(everyone)
+        first = self.real(everyone[place // len(x) * share :][:share])
         start_from_data(critic, lambda: critic(first), {critic.head})
         if not self.config.labeled:
             return
@@ -288,10 +289,12 @@ class ImprovedGAN(Adversarial, Classifies):
         each = self.config.labeled // self.spec.classes
         found = [(labels == c).nonzero().flatten()[:each] for c in range(self.spec.classes)]
         if short := [c for c, rows in enumerate(found) if len(rows) < each]:
-            problem = f"expected {each} labeled examples of class {short[0]} among {len(x):,}, got fewer"
+            problem = (
+                f"expected {each} labeled examples of class {short[0]} among {len(everyone):,}, got fewer"
+            )
             raise UserError(problem, "lower --model.labeled")
         chosen = torch.cat(found)
-        self.critic.get_buffer("examples").copy_(x[chosen])
+        self.critic.get_buffer("examples").copy_(everyone[chosen])
         self.critic.get_buffer("labels").copy_(labels[chosen])
 
     def critic_loss(self, r: Tensor, f: Tensor) -> Tensor:
