@@ -45,9 +45,17 @@ VARIANTS = {
         latents=4, width=4, critic_width=4, scales=1, attention=0, hierarchical=False,
         class_conditional=False,
     ),
+    "biggan-plain": BigGAN.Config(
+        latents=4, width=4, critic_width=4, most=1, scales=1, level=2, attention=0, embedding=0,
+        hierarchical=False, orthogonal=0.0,
+    ),
+    "biggan-hierarchical-plain": BigGAN.Config(
+        latents=4, width=4, critic_width=4, scales=1, attention=0, embedding=0
+    ),
     "progan-unconditional": replace(ProGAN.Config.tiny(), class_conditional=False, fade=0),
     "stylegan2-lazy": replace(
-        StyleGAN2.Config.tiny(), penalty_every=3, path_every=2, class_conditional=False, mixing=0.0
+        StyleGAN2.Config.tiny(), penalty_every=3, path_every=2, class_conditional=False, mixing=0.0,
+        residual=False,
     ),
 }  # fmt: skip
 
@@ -118,7 +126,7 @@ def test_images_of_a_level_are_means_and_fade_as_generated_ones_do(name):
     data = batch()
     progress = Progress.at(2, 8)  # of 4 steps that fade
     for level, stage in enumerate(model.stages()):
-        assert stage.name == f"level-{level + 1}"
+        assert stage.name == f"level{level + 1}"
         shrunk = stage.transform(data, progress)
         side = 2 << level
         wanted = data.x.float().unflatten(3, (side, -1)).unflatten(2, (side, -1)).mean((3, 5))
@@ -151,7 +159,7 @@ def test_samples_are_of_the_level_that_is_trained_and_as_large_as_the_data(name)
 def test_a_training_that_is_cut_in_the_middle_of_a_fade_ends_the_same(tmp_path, name):
     updates = both(learning_rate=1e-3, betas=(0.0, 0.99))
     one = Optimization(steps=4, batch_size=16, ema=0.5, phases=updates)
-    stages = {f"level-{i}": one for i in (1, 2, 3)}
+    stages = {f"level{i}": one for i in (1, 2, 3)}
     how = {
         "config": GROWING[name].Config.tiny(), "stages": stages,
         "options": replace(QUICK, checkpoint_every=1, keep=20),
@@ -161,7 +169,7 @@ def test_a_training_that_is_cut_in_the_middle_of_a_fade_ends_the_same(tmp_path, 
     places = sorted((tmp_path / "cut" / "checkpoints").glob("*/step-*"))
     assert len(places) == 12
     for path in places:
-        if path.parent.name == "level-3" or (path.parent.name == "level-2" and int(path.name[5:]) > 1):
+        if path.parent.name == "level3" or (path.parent.name == "level2" and int(path.name[5:]) > 1):
             shutil.rmtree(path)
     shutil.rmtree(tmp_path / "cut" / "model")
     ancestral.train(name, data="digits", out=tmp_path / "cut", **how)
@@ -269,7 +277,7 @@ def test_the_smallest_map_is_of_4_or_more_and_training_begins_where_it_should():
         model = StyleGAN.Config().build(Spec(shape=(3, 1024, 1024)))
     assert model.grid == (4, 4)
     assert len(model.generator.rows) == 18
-    assert [stage.name for stage in model.stages()] == [f"level-{i}" for i in range(1, 9)]
+    assert [stage.name for stage in model.stages()] == [f"level{i}" for i in range(1, 9)]
     first = model.stages()[0].transform(Batch(torch.zeros(1, 3, 1024, 1024, dtype=torch.uint8)), PROGRESS)
     assert first.x.shape == (1, 3, 8, 8)
     small = StyleGAN.Config(latents=4, styles=4, channels=64).build(Spec(shape=(1, 28, 28)))
@@ -293,6 +301,20 @@ def test_networks_are_as_large_as_the_paper_s(name):
         model = config.build(Spec(shape=(3, 1024, 1024)))
     sizes = [sum(p.numel() for p in part.parameters()) for part in (model.generator, model.critic)]
     assert sizes == pytest.approx([generator, critic], rel=5e-3)
+
+
+def test_biggan_s_are_as_large_as_the_authors_(monkeypatch):
+    """As the authors' code counts them; 158.3 million in all (Brock et al., 2018, table 1)."""
+    monkeypatch.setattr(torch.nn.init, "orthogonal_", lambda weight: weight)  # takes its time
+    sizes = {}
+    for name in ("imagenet128", "imagenet128-deep"):
+        model = BigGAN.recipes[name].model.build(Spec(shape=(3, 128, 128), classes=1000))
+        sizes[name] = [sum(p.numel() for p in part.parameters()) for part in (model.generator, model.critic)]
+    assert sizes["imagenet128"] == [70_433_988, 87_982_370]
+    assert sizes["imagenet128-deep"] == pytest.approx([50.4e6, 34.6e6], rel=5e-3)
+    small = BigGAN.recipes["cifar10"].model.build(Spec(shape=(3, 32, 32), classes=10))
+    assert small.critic.blocks(torch.zeros(1, 3, 32, 32)).shape == (1, 256, 8, 8)
+    assert small.generator.map(small.generator.first(torch.zeros(1, 128))).shape == (1, 256, 4, 4)
 
 
 def test_statistics_are_those_of_the_averaged_weights_in_the_end(tmp_path):

@@ -28,7 +28,7 @@ class Options:
     images: Images
     labels: Classes = ()
     data: DataName = None
-    features: str = "auto"
+    features: Annotated[str, shown_as("NAME")] = "auto"
     """Network whose features count: classifier (the data set's own, trained once), imagenet, a file of
     Inception's weights, the run of a classifier, or none; auto: the classifier of data with classes."""
     steps: Count = 300

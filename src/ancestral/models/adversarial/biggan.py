@@ -17,7 +17,7 @@ from ancestral.models.adversarial.base import ByChoice, apart, given_classes, ou
 from ancestral.models.adversarial.dcgan import check_images
 from ancestral.models.adversarial.residual import Convolution, Down, Norm, Up, check_attention
 from ancestral.nn.adversarial import GameName
-from ancestral.nn.normalization import BatchNorm, standing_statistics
+from ancestral.nn.normalization import BatchNorm, ConditionalBatchNorm, standing_statistics
 from ancestral.nn.orthogonal import orthogonal_penalty
 from ancestral.nn.projection import ProjectionHead
 from ancestral.nn.resampling import doubled, halved
@@ -127,21 +127,23 @@ class Generator(nn.Module):
 
     def __init__(
         self, latents: int, width: int, scales: int, attention: int, embedding: int,
-        *, spec: Spec, classes: int, hierarchical: bool, deep: bool,
+        *, most: int, spec: Spec, classes: int, hierarchical: bool, deep: bool,
     ) -> None:  # fmt: skip
         super().__init__()
         grid = [side // 2**scales for side in spec.shape[1:]]
         self.classes, self.parts = classes, scales + 1 if hierarchical and not deep else 1
         self.hierarchical, self.deep, part = hierarchical, deep, latents // self.parts
-        self.embedding = nn.Linear(classes, embedding, bias=False) if classes else None
+        self.embedding = nn.Linear(classes, embedding, bias=False) if classes and embedding else None
         if self.embedding is not None:
             nn.init.orthogonal_(self.embedding.weight)
-        given = (embedding if classes else 0) + (part if hierarchical else 0)
-        outputs = [width * min(16, 2**i) for i in reversed(range(scales))]
-        inputs = [width * min(16, 2**scales), *outputs][:scales]
-        norm = partial(ConditionedNorm, given=given) if given else _Plain
-        first = (embedding * (classes > 0) + part if deep else part, inputs[0] * math.prod(grid))
-        self.first, self.map = _linear(*first), nn.Unflatten(1, (inputs[0], *grid))
+        known = classes if self.embedding is None else embedding
+        norm: Norm = partial(ConditionalBatchNorm, classes=classes)
+        if self.embedding is not None or hierarchical:
+            norm = partial(ConditionedNorm, given=known + (part if hierarchical else 0))
+        outputs = [width * min(most, 2**i) for i in reversed(range(scales))]
+        inputs = [width * min(most, 2**scales), *outputs][:scales]
+        self.first = _linear(known + part if deep else part, inputs[0] * math.prod(grid))
+        self.map = nn.Unflatten(1, (inputs[0], *grid))
         self.blocks, self.attention = nn.ModuleList(), nn.ModuleDict()
         for i, (a, b) in enumerate(zip(inputs, outputs, strict=True)):
             if deep:
@@ -157,37 +159,31 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """``(N, latents)`` and classes to ``(N, C, H, W)``."""
         first, *parts = z.chunk(self.parts, 1)
-        shared = []
+        shared = [given_classes(labels, self.classes, z)] if self.classes else []
         if self.embedding is not None:
-            shared = [self.embedding(given_classes(labels, self.classes, z))]
+            shared = [self.embedding(*shared)]
         if self.hierarchical and not parts:
             parts = [first] * len(self.blocks)
         h = self.map(self.first(torch.cat([*shared, first], 1) if self.deep else first))
         for j, block in enumerate(self.blocks):
             i, again = divmod(j, 2 if self.deep else 1)
             own = [*shared, *parts[i : i + 1]]
-            h = block(h, torch.cat(own, 1) if own else z)
+            h = block(h, torch.cat(own, 1) if own else None)
             if str(i) in self.attention and again == self.deep:
                 h = self.attention[str(i)](h)
         x: Tensor = self.output(self.last(self.norm(h).relu()).to(z.dtype))
         return x
 
 
-class _Plain(BatchNorm):
-    """Batch normalization that is conditioned on nothing."""
-
-    def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
-        return super().forward(x)
-
-
 class Critic(nn.Module):
-    """Blocks that halve, one that does not, the sum over places, and the class by projection."""
+    """Blocks that halve, some that do not, the sum over places, and the class by projection."""
 
     def __init__(
-        self, width: int, scales: int, attention: int, spec: Spec, classes: int, *, deep: bool
-    ) -> None:
+        self, width: int, scales: int, level: int, attention: int,
+        *, most: int, spec: Spec, classes: int, deep: bool,
+    ) -> None:  # fmt: skip
         super().__init__()
-        widths = [width * min(16, 2 ** (i + deep)) for i in range(scales)]
+        widths = [width * min(most, 2 ** (i + deep)) for i in range(scales)]
         blocks: list[nn.Module] = []
         inputs = spec.shape[0]
         if deep:
@@ -203,7 +199,7 @@ class Critic(nn.Module):
             if i + 1 == attention:
                 blocks.append(SelfAttention(outputs, _orthogonal))
         if not deep:
-            blocks.append(Down(inputs, inputs, _convolution, halve=False))
+            blocks.extend(Down(inputs, inputs, _convolution, halve=False) for _ in range(level))
         self.blocks, self.head = nn.Sequential(*blocks), ProjectionHead(inputs, classes)
         nn.init.zeros_(self.head.output.bias)
         for part in self.head.children():
@@ -238,15 +234,22 @@ class BigGAN(ByChoice):
         loss: GameName = "hinge"
         """The game: what critic and generator minimize."""
         width: Width = 96
-        """Channels of the generator's last map, twice as many at each coarser one, 16 times at most."""
+        """Channels of the generator's last map, twice as many at each coarser one."""
         critic_width: Width = 96
-        """Channels of the critic's first map, twice as many at each coarser one, 16 times at most."""
+        """Channels of the critic's first map, twice as many at each coarser one."""
+        most: Width = 16
+        """Times these channels that a map has at most."""
         scales: Depth = 5
-        """Times that the sides of a map double in the generator, and halve in the critic."""
+        """Times that the sides of a map double in the generator."""
+        critic_scales: Depth | None = None
+        """Times that they halve in the critic; None for as often."""
+        level: Natural = 1
+        """Blocks of the critic after these; a deep one has a block of this kind at every scale instead."""
         attention: Natural = 1
         """Doublings from the maps that see all of themselves to the image; 0 for no such maps."""
-        embedding: Width = 128
-        """Numbers of a class's vector, which all of the generator shares."""
+        embedding: Natural = 128
+        """Numbers of a class's vector, which all of the generator shares; 0 for gains and biases of a
+        class's own in every layer."""
         hierarchical: bool = True
         """Let latents reach every scale."""
         deep: bool = False
@@ -279,6 +282,21 @@ class BigGAN(ByChoice):
                 )
             },
         ),
+        "cifar10": Recipe(
+            source="the authors' code for CIFAR-10: plain widths, no embedding, no hierarchy, Adam, "
+            "(0, .999), 2e-4, four updates of the critic, batch 50, 500 epochs; theirs starts from normal "
+            "weights of .02",
+            model=Config(
+                latents=128, width=256, critic_width=256, most=1, scales=3, critic_scales=2, level=2,
+                attention=0, embedding=0, hierarchical=False, orthogonal=0.0, critic_updates=4,
+            ),
+            stages={
+                "training": Optimization(
+                    steps=125_000, batch_size=50, ema=0.9999,
+                    phases=apart(2e-4, 2e-4, betas=(0.0, 0.999), schedule="constant"),
+                )
+            },
+        ),
         "imagenet128": Recipe(
             source="Brock et al. 2018, appendix C: Adam, (0, .999), 5e-5 and 2e-4, two updates of the "
             "critic, batch 2048, averages of .9999",
@@ -305,17 +323,21 @@ class BigGAN(ByChoice):
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__(config, spec)
         check_images(spec, config.scales)
-        check_attention(config.attention, config.scales)
         parts = config.scales + 1
         if config.hierarchical and not config.deep and config.latents % parts:
             problem = f"expected latents that {parts} parts divide, got {config.latents}"
             raise UserError(problem, f"try {-(-config.latents // parts) * parts}, or --model.no-hierarchical")
-        classes, places = self.sample_classes, (config.scales, config.attention)
-        sizes = config.latents, config.width, *places, config.embedding
+        classes, halvings = self.sample_classes, config.critic_scales or config.scales
+        check_images(spec, halvings)
+        check_attention(config.attention, min(config.scales, halvings))
         self.generator = Generator(
-            *sizes, spec=spec, classes=classes, hierarchical=config.hierarchical, deep=config.deep
-        )
-        self.critic = Critic(config.critic_width, *places, spec, classes, deep=config.deep)
+            config.latents, config.width, config.scales, config.attention, config.embedding,
+            most=config.most, spec=spec, classes=classes, hierarchical=config.hierarchical, deep=config.deep,
+        )  # fmt: skip
+        self.critic = Critic(
+            config.critic_width, halvings, config.level, config.attention,
+            most=config.most, spec=spec, classes=classes, deep=config.deep,
+        )  # fmt: skip
         self.check_game()
 
     def stages(self) -> tuple[Stage, ...]:

@@ -70,7 +70,7 @@ class Growing(ByChoice):
         self._at: tuple[int, Tensor] | None = None
 
     def stages(self) -> tuple[Stage, ...]:
-        """One a resolution, ``level-1`` that of the smallest images."""
+        """One a resolution, ``level1`` that of the smallest images."""
         (whole,) = super().stages()
         return tuple(self._stage(whole, level) for level in range(self.first, self.levels))
 
@@ -85,7 +85,7 @@ class Growing(ByChoice):
         transform = partial(self.shrunk, level)
         return replace(
             whole,
-            name=f"level-{level - self.first + 1}",
+            name=f"level{level - self.first + 1}",
             phases=phases,
             transform=transform,
             averaged=generator,

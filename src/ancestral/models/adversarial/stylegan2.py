@@ -116,35 +116,43 @@ class Generator(nn.Module):
         return x
 
 
-class Residual(nn.Module):
-    """Two convolutions beside a shortcut, filtered where the sides of the map halve; the variance stays."""
+class Down(nn.Module):
+    """Two convolutions, filtered where the sides of the map halve; beside a shortcut if ``residual``.
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    The variance stays.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, residual: bool) -> None:
         super().__init__()
         self.first, self.second = (
             EqualizedConv2d(inputs, inputs, 3, gain=1.0),
             EqualizedConv2d(inputs, outputs, 3, gain=1.0),
         )
-        self.shortcut = EqualizedConv2d(inputs, outputs, 1, gain=1.0, bias=False)
+        self.shortcut = EqualizedConv2d(inputs, outputs, 1, gain=1.0, bias=False) if residual else None
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, inputs, h, w)`` to ``(N, outputs, h / 2, w / 2)``."""
         h = _rectified(self.first(x))
         h = _rectified(self.second(filtered(h, 2), stride=2, padding=0))
+        if self.shortcut is None:
+            return h
         y: Tensor = (h + self.shortcut(filtered(x, 1), stride=2)) * math.sqrt(0.5)
         return y
 
 
 class Critic(nn.Module):
-    """Residual blocks that halve; a map of how the batch varies joins the last; classes by projection."""
+    """Blocks that halve; a map of how the batch varies joins the last; classes by projection."""
 
     def __init__(
-        self, widths: list[int], depth: int, group: int, grid: tuple[int, int], *, spec: Spec, classes: int
-    ) -> None:
+        self, widths: list[int], depth: int, group: int, grid: tuple[int, int],
+        *, spec: Spec, classes: int, residual: bool,
+    ) -> None:  # fmt: skip
         super().__init__()
         last = widths[0]
         self.colors = EqualizedConv2d(spec.shape[0], widths[-1], 1, gain=1.0)
-        self.blocks = nn.ModuleList(Residual(b, a) for a, b in reversed(list(pairwise(widths))))
+        self.blocks = nn.ModuleList(
+            Down(b, a, residual=residual) for a, b in reversed(list(pairwise(widths)))
+        )
         self.deviation = MinibatchDeviation(group)
         self.convolution = EqualizedConv2d(last + 1, last, 3, gain=1.0)
         self.hidden = EqualizedLinear(last * grid[0] * grid[1], last, gain=1.0)
@@ -208,6 +216,8 @@ class StyleGAN2(ByChoice, Styled):
         """Steps from one of it to the next, which then weighs as many times more."""
         group: Count = 4
         """Examples that the critic compares."""
+        residual: bool = True
+        """Let the critic's blocks have shortcuts."""
         truncated: Natural = 18
         """Layers that truncation changes, the first ones."""
         channels: Width = 32768
@@ -257,10 +267,10 @@ class StyleGAN2(ByChoice, Styled):
         ),
         "cifar10": Recipe(
             source="StyleGAN2-ADA's for CIFAR-10: batch 64, 2.5e-3, R1 of .01, adaptive augmentation, no "
-            "path lengths, no mixing, averages of 500,000 images, 100 million images",
+            "path lengths, mixing or shortcuts in the critic, averages of 500,000 images, 100 million images",
             model=Config(
                 depth=2, channels=16384, mixing=0.0, path_weight=0.0, penalty_weight=0.01, group=32,
-                augmentation="adaptive",
+                residual=False, augmentation="adaptive",
             ),
             stages={
                 "training": Optimization(
@@ -284,7 +294,9 @@ class StyleGAN2(ByChoice, Styled):
             config.latents, config.styles, config.depth, config.mixing,
             widths=widths, grid=grid, spec=spec, classes=classes,
         )  # fmt: skip
-        self.critic = Critic(widths, config.depth, config.group, grid, spec=spec, classes=classes)
+        self.critic = Critic(
+            widths, config.depth, config.group, grid, spec=spec, classes=classes, residual=config.residual
+        )
         self.check_game()
 
     def stages(self) -> tuple[Stage, ...]:
