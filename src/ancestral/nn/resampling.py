@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, interpolate, pad
+from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 
 def doubled(x: Tensor) -> Tensor:
@@ -19,30 +19,29 @@ def halved(x: Tensor) -> Tensor:
     return avg_pool2d(x, 2)
 
 
-def blurred(x: Tensor, taps: tuple[float, ...] = (1.0, 2.0, 1.0)) -> Tensor:
-    """Maps ``(N, C, H, W)`` through a separable filter of gain 1, zeros beyond the edges (Zhang, 2019).
-
-    An even number of taps has its middle half a place to the left and above.
-
-    >>> blurred(torch.tensor([[[[0.0, 4.0, 0.0]]]]), (1.0, 2.0, 1.0)).flatten().tolist()
-    [0.5, 1.0, 0.5]
-    """
-    filter = torch.tensor(taps, device=x.device, dtype=x.dtype)
-    filter = filter / filter.sum()
-    before, after = len(taps) // 2, (len(taps) - 1) // 2
-    y = pad(x, (before, after, before, after)).flatten(0, 1).unsqueeze(1)
-    y = conv2d(conv2d(y, filter.view(1, 1, 1, -1)), filter.view(1, 1, -1, 1))
-    return y.view(x.shape)
-
-
 BINOMIAL = (1.0, 3.0, 3.0, 1.0)
 """The filter of StyleGAN2."""
 
 
-def _kernel(x: Tensor, taps: tuple[float, ...], gain: float) -> Tensor:
-    filter = torch.tensor(taps, device=x.device, dtype=x.dtype)
-    filter = filter / filter.sum()
-    return (gain * filter.view(-1, 1) * filter).view(1, 1, len(taps), len(taps))
+def filtered(x: Tensor, padding: int, taps: tuple[float, ...] = BINOMIAL) -> Tensor:
+    """Maps through a separable filter of gain 1 with so many zeros at each edge.
+
+    One convolution with a channel's filter for each channel, which is many times faster than maps as examples
+    of a convolution of one channel.
+    """
+    line = torch.tensor(taps, device=x.device, dtype=x.dtype)
+    line = line / line.sum()
+    kernel = (line.view(-1, 1) * line).expand(x.shape[1], 1, -1, -1)
+    return conv2d(x, kernel, padding=padding, groups=x.shape[1])
+
+
+def blurred(x: Tensor) -> Tensor:
+    """Maps of the same sides through the filter 1, 2, 1, zeros beyond the edges (Zhang, 2019).
+
+    >>> blurred(torch.tensor([[[[0.0, 4.0, 0.0]]]])).flatten().tolist()
+    [0.5, 1.0, 0.5]
+    """
+    return filtered(x, 1, (1.0, 2.0, 1.0))
 
 
 def upsampled(x: Tensor) -> Tensor:
@@ -51,13 +50,4 @@ def upsampled(x: Tensor) -> Tensor:
     >>> upsampled(torch.ones(1, 1, 3, 3))[0, 0, 2, 2].item()
     1.0
     """
-    n, channels, height, width = x.shape
-    y = conv_transpose2d(x.reshape(-1, 1, height, width), _kernel(x, BINOMIAL, 4.0), stride=2, padding=1)
-    return y.view(n, channels, 2 * height, 2 * width)
-
-
-def filtered(x: Tensor, padding: int) -> Tensor:
-    """Maps through the binomial filter with so many zeros at each edge: sides grow by ``2 padding - 3``."""
-    n, channels, height, width = x.shape
-    y = conv2d(x.reshape(-1, 1, height, width), _kernel(x, BINOMIAL, 1.0), padding=padding)
-    return y.view(n, channels, *y.shape[2:])
+    return blurred(doubled(x))

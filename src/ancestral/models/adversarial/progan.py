@@ -177,13 +177,13 @@ class ProGAN(Growing):
     recipes: ClassVar = {
         "small": Recipe(
             source="the paper's networks, of fewer channels, for two CPU cores",
-            model=Config(latents=64, channels=1024, most_channels=64),
+            model=Config(latents=64, channels=1024, most_channels=64, fade=60_000),
             stages={
-                "level1": _stage(500, 64),
-                "level2": _stage(1000, 64),
-                "level3": _stage(1500, 64),
-                "level4": _stage(2500, 64),
-                "level5": _stage(2500, 32),
+                "level1": _stage(1000, 64),
+                "level2": _stage(2000, 64),
+                "level3": _stage(2500, 64),
+                "level4": _stage(3000, 64),
+                "level5": _stage(2000, 32),
             },
         ),
         "celebahq": Recipe(

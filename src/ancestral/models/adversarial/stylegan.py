@@ -124,9 +124,14 @@ class Generator(nn.Module):
         return torch.lerp(doubled(self.colors[level - 1](former)), own, alpha.to(own.dtype))
 
 
-def _stage(steps: int, batch_size: int, rate: float = 1e-3, half_life: int = 10_000) -> Optimization:
+def _stage(steps: int, batch_size: int, rate: float = 1e-3) -> Optimization:
     updates = both(learning_rate=rate, betas=(0.0, 0.99), schedule="constant")
-    return Optimization(steps=steps, batch_size=batch_size, ema=half_life, phases=updates)
+    return Optimization(steps=steps, batch_size=batch_size, ema=10_000, phases=updates)
+
+
+def _small(steps: int, batch_size: int) -> Optimization:
+    updates = both(learning_rate=2e-3, betas=(0.0, 0.99), schedule="linear", decay_from=0.5, decay_to=1e-5)
+    return Optimization(steps=steps, batch_size=batch_size, ema=20_000, phases=updates)
 
 
 class StyleGAN(Growing, Styled):
@@ -176,13 +181,23 @@ class StyleGAN(Growing, Styled):
 
     recipes: ClassVar = {
         "small": Recipe(
-            source="the paper's networks, of fewer channels and layers, for two CPU cores",
-            model=Config(latents=64, styles=64, depth=4, channels=1024, most_channels=64, penalty_weight=1.0),
+            source="the paper's networks, of fewer channels and layers, with lazy regularization, for two "
+            "CPU cores",
+            model=Config(
+                latents=64,
+                styles=64,
+                depth=4,
+                channels=1024,
+                most_channels=64,
+                penalty_weight=0.1,
+                penalty_every=4,
+                fade=60_000,
+            ),
             stages={
-                "level1": _stage(1000, 64),
-                "level2": _stage(1500, 64),
-                "level3": _stage(2500, 64),
-                "level4": _stage(2500, 32),
+                "level1": _small(1500, 64),
+                "level2": _small(2500, 64),
+                "level3": _small(4500, 64),
+                "level4": _small(3000, 32),
             },
         ),
         "ffhq": Recipe(

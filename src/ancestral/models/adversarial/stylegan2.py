@@ -244,8 +244,11 @@ class StyleGAN2(ByChoice, Styled):
             ),
             stages={
                 "training": Optimization(
-                    steps=8000, batch_size=64, ema=20_000,
-                    phases=both(learning_rate=2.5e-3, betas=(0.0, 0.99), schedule="constant"),
+                    steps=7000, batch_size=64, ema=20_000,
+                    phases=both(
+                        learning_rate=2e-3, betas=(0.0, 0.99), schedule="linear", decay_from=0.5,
+                        decay_to=1e-5,
+                    ),
                 )
             },
         ),
