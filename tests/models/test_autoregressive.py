@@ -17,9 +17,7 @@ from ancestral.spec import Spec
 from ancestral.stages import Progress, initialize
 from ancestral.taxonomy import TAXONOMY, model_class
 
-MODELS = {
-    row.name: model_class(row.name) for row in TAXONOMY if row.representation == "autoregressive" and row.path
-}
+MODELS = {row.name: model_class(row.name) for row in TAXONOMY if row.representation == "autoregressive"}
 VARIANTS = {
     **{name: (name, {}) for name in MODELS},
     "row-lstm": ("pixelrnn", {"layer": "row-lstm"}),
