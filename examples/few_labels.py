@@ -4,7 +4,7 @@
     python examples/few_labels.py runs/labels
 
 Both are the same network with the same dropout, and both know the same labels; the game has seen all the
-other images as well. The error by labels alone is the mean of three trainings of 2,000 steps.
+other images as well. The error by labels alone is the mean of three trainings of 1,000 steps.
 """
 
 import sys
@@ -17,7 +17,7 @@ import ancestral
 from ancestral.batch import Batch
 from ancestral.models.adversarial.improved_gan import ImprovedGAN
 
-STEPS, BATCH, SEEDS = 2000, 100, 3
+STEPS, BATCH, SEEDS = 1000, 100, 3
 
 
 @torch.no_grad()

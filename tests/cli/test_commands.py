@@ -504,6 +504,10 @@ MISTAKES = [
     (T + "--model.stride 3", "expected a stride that is a power of 2, got 3"),
     (T + "--model.stride 16", "expected an image that stride 16 divides, got 8x8"),
     (
+        "train dcgan --data digits --out out --model.scales 4",
+        "got 8x8; resize the images to 16x16 or choose fewer --model.scales",
+    ),
+    (
         T + "--tokenizer.batch-size 5000",
         "no larger than the 1536 training examples, got 5000; lower --tokenizer.batch-size",
     ),

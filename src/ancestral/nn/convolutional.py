@@ -50,8 +50,11 @@ def _norm(width: int, normalize: bool) -> list[nn.Module]:
     return [BatchNorm(width)] if normalize else []
 
 
-def check_stride(stride: int, grid: tuple[int, ...]) -> None:
-    """Raise UserError unless ``stride`` is a power of two that divides each size of ``grid``."""
+def check_stride(stride: int, grid: tuple[int, ...], other: str = "another stride") -> None:
+    """Raise UserError unless ``stride`` is a power of two that divides each size of ``grid``.
+
+    ``other`` says what may be chosen in place of resized images.
+    """
     if stride < 1 or stride & (stride - 1):
         raise UserError(f"expected a stride that is a power of 2, got {stride}", "choose 2, 4 or 8")
     if any(size % stride for size in grid):
@@ -59,7 +62,7 @@ def check_stride(stride: int, grid: tuple[int, ...]) -> None:
         fitting = "x".join(str(max(1, round(size / stride)) * stride) for size in grid)
         raise UserError(
             f"expected an image that stride {stride} divides, got {sizes}",
-            f"resize the images to {fitting} or choose another stride",
+            f"resize the images to {fitting} or choose {other}",
         )
 
 

@@ -128,7 +128,7 @@ def check_images(spec: Spec, scales: int) -> None:
     """Raise UserError unless examples are images whose sides halve so many times."""
     if len(spec.shape) != 3:
         raise UserError(f"expected images (C, H, W), got shape {spec.shape}", "use gan for other data")
-    check_stride(2**scales, spec.shape[1:])
+    check_stride(2**scales, spec.shape[1:], "fewer --model.scales")
 
 
 class DCGAN(ByChoice):
