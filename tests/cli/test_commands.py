@@ -572,7 +572,7 @@ MISTAKES = [
     ("sample weightless", "expected the file weightless/model.safetensors, got nothing there"),
     (
         "sample foreign",
-        "expected a model of ancestral in foreign, got Glow; choose one of class ConditionalGAN, DCGAN",
+        "expected a model of ancestral in foreign, got Glow; choose one of class BigGAN, ConditionalGAN",
     ),
     ("sample misfit", "expected weights for this configuration, got others in misfit/model.safetensors"),
     ("sample specless", "expected spec, got none in specless/config.json; restore the file"),
