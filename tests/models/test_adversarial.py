@@ -20,6 +20,7 @@ from ancestral.models.adversarial.cgan import ConditionalGAN, Convolutional, Den
 from ancestral.models.adversarial.dcgan import DCGAN
 from ancestral.models.adversarial.gan import GAN
 from ancestral.models.adversarial.improved_gan import ImprovedGAN
+from ancestral.models.adversarial.progan import ProGAN
 from ancestral.models.adversarial.wgan import WGAN, Residual
 from ancestral.models.adversarial.wgan import Convolutional as Strided
 from ancestral.recipe import Optimization, Updates
@@ -437,3 +438,12 @@ def test_signs_of_trouble_are_said_with_what_helps():
     (collapsed,) = stage.watch({"diversity": 0.3}, 0.5)
     assert "the critic takes nearly all examples for what they are" in saturated
     assert "vary less than half as much as real examples" in collapsed
+    assert all(sign.endswith("--model.penalty r1") for sign in (saturated, collapsed))
+    (penalized,) = replace(GAN.Config.tiny(), penalty="r1").build(GRAY).stages()
+    assert "--model.penalty" not in str(penalized.watch({"critic_accuracy": 0.99, "diversity": 0.3}, 0.5))
+
+
+def test_small_images_of_a_growing_model_are_not_said_to_vary_too_little():
+    *early, last = ProGAN.Config.tiny().build(GRAY).stages()
+    assert [stage.watch for stage in early] == [None] * len(early)
+    assert last.watch({"diversity": 0.3}, 0.5)

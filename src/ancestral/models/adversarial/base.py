@@ -128,23 +128,22 @@ class Adversarial(Renders):
             ),
         )
 
-    @staticmethod
-    def watch(values: Mapping[str, float], share: float) -> list[str]:
+    def watch(self, values: Mapping[str, float], share: float) -> list[str]:
         """Signs of a game that goes wrong, each with what helps; not at the beginning, where all look so."""
         signs: list[str] = []
         if share < _BEGINNING:
             return signs
+        smoother = ", or --model.penalty r1" if self.config.penalty == "none" else ""
         if values.get("critic_accuracy", 0.0) > _SATURATED:
             signs.append(
                 "the critic takes nearly all examples for what they are, and may teach the generator nothing "
-                "any more: try a lower learning rate of the critic, --model.penalty r1, whose critic has no "
-                "batch norm, or --model.augmentation adaptive if images are few"
+                "any more: try a lower learning rate of the critic, --model.augmentation adaptive if images "
+                f"are few{smoother}"
             )
         if values.get("diversity", 1.0) < _COLLAPSED:
             signs.append(
                 "samples vary less than half as much as real examples, so some kinds of them are missing: "
-                "try a lower learning rate of the generator, or --model.penalty r1, whose critic has no "
-                "batch norm"
+                f"try a lower learning rate of the generator{smoother}"
             )
         return signs
 

@@ -70,7 +70,10 @@ class Growing(ByChoice):
         self._at: tuple[int, Tensor] | None = None
 
     def stages(self) -> tuple[Stage, ...]:
-        """One a resolution, ``level1`` that of the smallest images."""
+        """One a resolution, ``level1`` that of the smallest.
+
+        The last alone has signs of trouble: small images vary less than the data.
+        """
         (whole,) = super().stages()
         return tuple(self._stage(whole, level) for level in range(self.first, self.levels))
 
@@ -89,6 +92,7 @@ class Growing(ByChoice):
             phases=phases,
             transform=transform,
             averaged=generator,
+            watch=whole.watch if level == self.levels - 1 else None,
         )
 
     def shrunk(self, level: int, batch: Batch, progress: Progress) -> Batch:
