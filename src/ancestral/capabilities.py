@@ -128,7 +128,10 @@ class Renders(Decodes):
 
     @abstractmethod
     def render(self, v: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Examples as the spec scales them, in [-1, 1], of such vectors and classes, with gradients."""
+        """Examples as the spec scales them of such vectors and classes, with gradients.
+
+        In [-1, 1], or about so where nothing cuts a network off.
+        """
 
 
 class Styled(Renders):
@@ -139,7 +142,14 @@ class Styled(Renders):
         """See ``Renders.render``; with the same noise for every image, or none."""
 
     @staticmethod
-    def mix(v: Tensor, other: Tensor, layers: range) -> Tensor:
+    def check_vectors(v: Tensor, layers: int, styles: int) -> None:
+        """Raise UserError unless ``v`` are vectors ``(N, layers, styles)``."""
+        if v.dim() != 3 or tuple(v.shape[1:]) != (layers, styles):
+            problem = f"expected vectors (N, {layers}, {styles}), got {tuple(v.shape)}"
+            raise UserError(problem, "give what vectors gives")
+
+    @staticmethod
+    def mix(v: Tensor, other: Tensor, layers: Sequence[int]) -> Tensor:
         """Vectors ``(N, layers, styles)`` whose ``layers`` follow others (Karras et al., 2018, section 3.1).
 
         Args:
@@ -150,14 +160,14 @@ class Styled(Renders):
         Raises:
             UserError: there are no such layers, or the vectors do not go together.
         """
-        count = v.shape[1]
         if v.dim() != 3 or other.shape[1:] != v.shape[1:] or len(other) not in (1, len(v)):
             problem = (
                 f"expected vectors (N, layers, styles) twice, got {tuple(v.shape)} and {tuple(other.shape)}"
             )
             raise UserError(problem, "give what vectors gives")
-        if not layers or min(layers) < 0 or max(layers) >= count:
-            problem = f"expected layers from 0 to {count - 1} to mix, got {layers.start} to {layers.stop - 1}"
+        count = v.shape[1]
+        if wrong := [layer for layer in layers if not 0 <= layer < count]:
+            problem = f"expected layers from 0 to {count - 1} to mix, got {wrong[0]}"
             raise UserError(problem, f"choose some of range({count})")
         chosen = torch.zeros(count, dtype=torch.bool, device=v.device)
         chosen[list(layers)] = True

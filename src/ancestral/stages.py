@@ -24,11 +24,15 @@ class Progress:
     accumulated batch."""
     steps: int
     """How many the stage has."""
+    batch_size: int
+    """Examples of a step, over all processes and parts of an accumulated batch."""
 
     @classmethod
-    def at(cls, step: int, steps: int, device: torch.device | str = "cpu") -> "Progress":
+    def at(
+        cls, step: int, steps: int, device: torch.device | str = "cpu", *, batch_size: int = 1
+    ) -> "Progress":
         """The progress before ``step``, counted from 0."""
-        return cls(torch.tensor(step, device=device), steps)
+        return cls(torch.tensor(step, device=device), steps, batch_size)
 
     def ramp(self, steps: int, start: int = 0) -> Tensor:
         """A weight that rises linearly from 0 at step ``start`` to 1 over ``steps`` steps; 1 for 0 steps."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.functional import leaky_relu
 
 import ancestral
 from ancestral.batch import Batch
@@ -354,7 +355,72 @@ def test_layers_follow_the_styles_of_another():
     assert torch.equal(w[:, 2:], v[:, 2:])
     with torch.no_grad():
         assert not torch.equal(model.render(w), model.render(v))
-    with pytest.raises(UserError, match=rf"expected layers from 0 to {layers - 1} to mix, got 1 to {layers}"):
+    assert torch.equal(model.mix(v, other, []), v)
+    with pytest.raises(UserError, match=rf"expected layers from 0 to {layers - 1} to mix, got {layers}"):
         model.mix(v, other, range(1, layers + 1))
-    with pytest.raises(UserError, match="give what vectors gives"):
-        model.mix(v, other[:, :1], range(1))
+    for wrong in ((v, other[:, :1]), (v[0, 0], other[0, 0])):
+        with pytest.raises(UserError, match="give what vectors gives"):
+            model.mix(*wrong, [0])
+
+
+@pytest.mark.parametrize("name", STYLED)
+def test_vectors_and_images_of_them_are_asked_for_in_one_line(name):
+    torch.manual_seed(0)
+    model = STYLED[name].Config.tiny().build(GRAY).eval()
+    z = torch.randn(2, 4)
+    v = model.vectors(z, torch.tensor([0, 2]))
+    torch.testing.assert_close(model.vectors(z, torch.eye(3)[[0, 2]]), v)
+    with pytest.raises(UserError, match="expected the classes of the latents, got none"):
+        model.vectors(z)
+    with pytest.raises(UserError, match=r"expected latents \(N, 4\), got \(2, 3\)"):
+        model.vectors(z[:, :3], torch.tensor([0, 2]))
+    with pytest.raises(UserError, match=rf"expected vectors \(N, {v.shape[1]}, 5\), got \(2, 1, 5\)"):
+        model.render(v[:, :1])
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_a_fade_is_as_long_whatever_the_parts_of_a_batch(name):
+    model = replace(GROWING[name].Config.tiny(), fade=640).build(GRAY).train()
+    data = model.stages()[1].transform(batch(), PROGRESS)
+    alphas = []
+    for part in (data, data[:4]):
+        model.loss(part, "critic", Progress.at(20, 1000, batch_size=16))
+        alphas.append(float(model.growth.alpha))
+    assert alphas == [0.5, 0.5]
+
+
+def test_tables_of_classes_are_no_matrices_to_be_orthogonal():
+    model = VARIANTS["biggan-plain"].build(GRAY)
+    tables = [p for n, p in model.generator.named_parameters() if p.dim() == 2 and p.shape[0] == 3]
+    assert tables
+    chosen = {id(weight) for weight in model._regular()}
+    assert not chosen & {id(table) for table in tables}
+    assert len(chosen) > 3
+
+
+def test_gains_are_the_authors():
+    """1 where nothing is rectified after: colors, styles and the last layer; a quarter in the first one."""
+    progan, stylegan = (cls.Config.tiny().build(GRAY) for cls in (ProGAN, StyleGAN))
+    plain = [*progan.generator.colors, *stylegan.generator.colors, progan.critic.output]
+    plain += [row.style.style for row in stylegan.generator.rows]
+    for layer in plain:
+        assert layer.scale == pytest.approx(layer.weight[0].numel() ** -0.5)
+    for layer in (*progan.critic.colors, progan.critic.hidden, progan.generator.convolution):
+        assert layer.scale == pytest.approx((2 / layer.weight[0].numel()) ** 0.5)
+    first = progan.generator.first
+    assert first.dense.scale == pytest.approx((2 / 16 / first.dense.weight.shape[1]) ** 0.5)
+    assert first.bias.shape[0] == first.dense.weight.shape[0] // 4, "one for each channel"
+    assert torch.equal(stylegan.generator.start.map, torch.ones_like(stylegan.generator.start.map))
+    wide = replace(StyleGAN2.Config.tiny(), channels=1024, most_channels=512).build(GRAY)
+    assert wide.generator.start.map.std().item() == pytest.approx(1.0, abs=0.1)
+
+
+def test_the_critic_of_stylegan_means_before_it_rectifies():
+    torch.manual_seed(0)
+    for model, first in ((ProGAN, "rectified"), (StyleGAN, "means")):
+        block = model.Config.tiny().build(GRAY).critic.blocks[0]
+        seen, h = [], torch.randn(2, block.first.weight.shape[1], 4, 4)
+        block.second.register_forward_hook(lambda _, given, output, seen=seen: seen.append(output))
+        y = block(h)
+        steps = (leaky_relu(seen[0], 0.2), halved) if first == "rectified" else (halved(seen[0]), None)
+        torch.testing.assert_close(y, halved(steps[0]) if steps[1] else leaky_relu(steps[0], 0.2))

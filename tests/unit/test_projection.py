@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import ancestral
 from ancestral.errors import UserError
-from ancestral.evaluation.projection import project
+from ancestral.evaluation.extractors import Extractor
+from ancestral.evaluation.projection import _spread, project
 from ancestral.measures.imagenet import ImageNet
 from ancestral.measures.inception import Inception
 from ancestral.models.adversarial.dcgan import DCGAN
@@ -72,6 +74,35 @@ def test_what_cannot_be_projected_is_said():
         project(plain, x, [1])
     with pytest.raises(UserError, match="expected at least 1 step"):
         project(plain, x, steps=0)
+    with pytest.raises(UserError, match="expected at least 1 image to project, got none"):
+        project(plain, x[:0])
+
+
+class Strict(nn.Module):
+    """Features that refuse what is no image, as those of ImageNet do."""
+
+    def forward(self, x):
+        assert x.min() >= 0
+        assert x.max() <= 1
+        return x.flatten(1)
+
+
+@pytest.mark.parametrize("where", [torch.no_grad, torch.inference_mode])
+def test_images_beyond_the_range_have_features_and_gradients_are_had_anywhere(where):
+    """Of generators that end linearly, as StyleGAN2's does."""
+    model = pronounced(StyleGAN2.Config.tiny(), replace(GRAY, classes=0))
+    with torch.no_grad():
+        model.generator.color_bias += 2.0
+    extractor = Extractor("strict", "", Strict(), model.spec, 64)
+    x = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    with where():
+        found = project(model, x, extractor=extractor, steps=8)
+    assert found.distance.isfinite().all()
+
+
+def test_noise_on_styles_is_as_long_as_styles_are_apart():
+    v = torch.randn(50_000, 1, 7).expand(-1, 3, -1)
+    assert _spread(v).item() == pytest.approx(7**0.5, rel=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +131,7 @@ def test_files_are_resized_and_both_pictures_and_vectors_written(call, tmp_path)
     with Image.open("projections.png") as image:
         assert image.width > 5 * image.height
     for wrong, message in (
+        ("project RUNS/gan", "expected images to project, got none; name them before the options"),
         ("project RUNS/gan missing.png", "expected the file of an image, got missing.png; check the path"),
         ("project RUNS/gan photo.png --labels 11", "11"),
         ("project RUNS/gan photo.png --steps 0", "expected at least 1 step and 1 start, got 0 and 4"),

@@ -161,7 +161,12 @@ def test_orthogonal_penalty_has_its_whole_gradient():
     wanted = 4 * (products - products.diagonal().diag()) @ weight.detach()
     torch.testing.assert_close(weight.grad, wanted)
     assert orthogonal_penalty([3 * torch.eye(4)]).item() == 0.0
-    assert orthogonal_penalty([]).item() == 0.0
+    tall, wide = torch.randn(5, 3, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
+    wanted = 0.0
+    for matrix in (tall, wide):
+        products = matrix @ matrix.t()
+        wanted = wanted + (products - products.diagonal().diag()).square().sum()
+    torch.testing.assert_close(orthogonal_penalty([tall, wide]), wanted)
 
 
 def test_path_lengths_of_a_linear_generator():

@@ -48,12 +48,20 @@ def main(arguments: list[str]) -> None:
     import torch
 
     from ancestral.data.load import load_image
-    from ancestral.evaluation.projection import MOST_CLASSES, project
+    from ancestral.errors import UserError
+    from ancestral.evaluation.projection import MOST_CLASSES, as_renderer, project
+    from ancestral.evaluation.sampling import repeated
     from ancestral.evaluation.subject import Subject
     from ancestral.files import replacing
     from ancestral.media import picture, write_png
 
+    if not options.images:
+        problem = "expected images to project, got none"
+        raise UserError(problem, "name them before the options: ancestral project RUN a.png --labels 1")
     subject = Subject.find(options.run, device(options.device))
+    repeated(
+        as_renderer(subject.model), options.labels, len(options.images)
+    )  # refused before a long training
     spec = subject.model.spec
     found = [load_image(path, spec) for path in options.images]
     for path, (_, note) in zip(options.images, found, strict=True):

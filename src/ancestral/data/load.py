@@ -146,7 +146,7 @@ def load_image(path: str | Path, spec: Spec) -> tuple[torch.Tensor, str]:
         with warnings.catch_warnings(), opened(alone, 0) as image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             (height, width), _ = header(image)
-            x = torch.from_numpy(decode(image, target))
+            x = torch.from_numpy(decode(image, target).copy())  # which may be a view of the image
     except UnusableError as error:
         raise UserError(f"expected an image in {path}, which {error}", "give another file") from None
     wanted = "x".join(map(str, target.size))

@@ -93,10 +93,10 @@ class Extractor:
         return network if network.classes == dataset.classes else None
 
     def of_scaled(self, y: Tensor) -> Tensor:
-        """Features ``(N, D)`` of images as the spec scales them, in [-1, 1], with gradients."""
+        """Features ``(N, D)`` of images as the spec scales them, cut off at -1 and 1, with gradients."""
         if isinstance(self.network, Classifier):
             return self.network.features_of_scaled(y.to(self.network.dtype))
-        found: Tensor = self.network((y + 1) / 2)
+        found: Tensor = self.network(((y + 1) / 2).clamp(0, 1))
         return found
 
     @torch.no_grad()

@@ -12,6 +12,7 @@ from ancestral.errors import UserError
 from ancestral.evaluation.extractors import Extractor
 from ancestral.evaluation.sampling import check_seed, repeated
 from ancestral.evaluation.subject import Subject, Trained, undisturbed
+from ancestral.model import Model
 from ancestral.progress import watched
 from ancestral.sampling import Sampling
 
@@ -44,6 +45,8 @@ class Projection:
 
 
 @undisturbed
+@torch.inference_mode(False)
+@torch.enable_grad()
 def project(
     model: Trained,
     x: Tensor,
@@ -81,13 +84,12 @@ def project(
     """
     subject = Subject.find(model, device)
     subject.check_trained()
-    network = subject.model
-    if not isinstance(network, Renders) or network.spec.domain != "image":
-        problem = f"expected a model that renders images, got {type(network).__name__}"
-        raise UserError(problem, "use reconstruct for a model with an encoder")
+    network = as_renderer(subject.model)
     if steps < 1 or starts < 1:
         raise UserError(f"expected at least 1 step and 1 start, got {steps} and {starts}", "raise them")
     network.spec.check(x, None)
+    if not len(x):
+        raise UserError("expected at least 1 image to project, got none", "give some")
     generator = torch.Generator(network.device).manual_seed(check_seed(seed))
     classes = _classes(network, labels, len(x))
     tries = (1 if classes is None else classes.shape[1]) * (1 if isinstance(network, Styled) else starts)
@@ -110,6 +112,14 @@ def project(
     )
 
 
+def as_renderer(model: Model) -> Renders:
+    """The model. Raises UserError if it renders no images."""
+    if not isinstance(model, Renders) or model.spec.domain != "image":
+        problem = f"expected a model that renders images, got {type(model).__name__}"
+        raise UserError(problem, "use reconstruct for a model with an encoder")
+    return model
+
+
 def _classes(model: Renders, labels: Sequence[int | str], n: int) -> Tensor | None:
     """The classes that each image is tried with, ``(N, tries)``."""
     if not model.sample_classes:
@@ -117,8 +127,13 @@ def _classes(model: Renders, labels: Sequence[int | str], n: int) -> Tensor | No
         return None
     given = repeated(model, labels, n)
     if given is not None:
-        return given.long().view(-1, 1)
+        return given.long().to(model.device).view(-1, 1)
     return torch.arange(min(model.sample_classes, MOST_CLASSES), device=model.device).expand(n, -1)
+
+
+def _spread(apart: Tensor) -> Tensor:
+    """The root of the mean squared length of vectors ``(N, layers, styles)`` whose layers are alike."""
+    return apart[:, 0].square().sum(1).mean().sqrt()
 
 
 class _Search:
@@ -153,9 +168,9 @@ class _Search:
         if self.labels is None:
             v = model.vectors(z)
             mean = v.mean(0)
-            return mean.expand(len(self.x) * self.tries, *v.shape[1:]), (v - mean).square().mean().sqrt()
+            return mean.expand(len(self.x) * self.tries, *v.shape[1:]), _spread(v - mean)
         found = {int(c): model.vectors(z, c.expand(_DRAWN)) for c in self.labels.unique()}
-        spread = torch.stack([(v - v.mean(0)).square().mean() for v in found.values()]).mean().sqrt()
+        spread = torch.stack([_spread(v - v.mean(0)) for v in found.values()]).mean()
         return torch.stack([found[int(c)].mean(0) for c in self.labels]), spread
 
     def step(self, i: int, steps: int) -> None:

@@ -15,9 +15,14 @@ def orthogonal_penalty(weights: Iterable[Tensor]) -> Tensor:
     >>> orthogonal_penalty([torch.tensor([[1.0, 1.0], [0.0, 2.0]])]).item()
     8.0
     """
-    total = torch.zeros(())
-    for weight in weights:
-        matrix = weight.flatten(1)
+    return torch.stack([_between_rows(weight.flatten(1)) for weight in weights]).sum()
+
+
+def _between_rows(matrix: Tensor) -> Tensor:
+    """The sum of the squared products of all two rows, by the smaller of the two matrices of products."""
+    rows, columns = matrix.shape
+    if rows <= columns:
         products = matrix @ matrix.t()
-        total = total.to(products) + (products - products.diagonal().diag()).square().sum()
-    return total
+        return (products - products.diagonal().diag()).square().sum()
+    own = matrix.square().sum(1)
+    return (matrix.t() @ matrix).square().sum() - own.square().sum()

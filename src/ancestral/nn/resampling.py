@@ -1,6 +1,5 @@
 """Maps of twice and of half the sides, and the low-pass filter that goes with them."""
 
-import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
@@ -29,8 +28,9 @@ def filtered(x: Tensor, padding: int, taps: tuple[float, ...] = BINOMIAL) -> Ten
     One convolution with a channel's filter for each channel, which is many times faster than maps as examples
     of a convolution of one channel.
     """
-    line = torch.tensor(taps, device=x.device, dtype=x.dtype)
-    line = line / line.sum()
+    line = x.new_empty(len(taps))
+    for i, tap in enumerate(taps):  # made on the device, which a tensor of the host would have to wait for
+        line[i] = tap / sum(taps)
     kernel = (line.view(-1, 1) * line).expand(x.shape[1], 1, -1, -1)
     return conv2d(x, kernel, padding=padding, groups=x.shape[1])
 

@@ -290,11 +290,11 @@ class Trainer:
             processes=self.fabric.world_size,
             augment=None if stage.prepare else self.data.preparation.augmentation(),
         )
-        progress = Progress.at(0, optimization.steps, device)
+        progress = Progress.at(0, optimization.steps, device, batch_size=optimization.batch_size)
         if checkpoint is None:
             self._initialize(stage, batches, progress, optimization.accumulate)
         shards = self._shards(stage)
-        loss = PhaseLoss(self.model, optimization.steps) if shards is None else shards.loss
+        loss = PhaseLoss(self.model, optimization) if shards is None else shards.loss
         parts = (lambda own: own) if shards is None else shards.parameters
         work = Work(
             stage=stage,
@@ -330,8 +330,8 @@ class Trainer:
         from ancestral.training.sharding import Shards  # noqa: PLC0415
 
         self._train_mode(stage)  # the copy's too, which nothing else is done with
-        steps = self.optimizations[stage.name].steps
-        return Shards(self.model, stage, steps, self.fabric.device, self.resting(stage))
+        optimization = self.optimizations[stage.name]
+        return Shards(self.model, stage, optimization, self.fabric.device, self.resting(stage))
 
     def is_sharded(self, stage: Stage) -> bool:
         """Whether each process has a part of the weights that a stage trains, as ``strategy`` says."""

@@ -17,7 +17,7 @@ from ancestral.model import Model
 from ancestral.sampling import Sampling
 
 _STEPS, _ROWS = 10, 10
-_TRUNCATIONS, _MIXED = (0.1, 0.3, 0.5, 0.7, 0.85, 1.0), 9
+_TRUNCATIONS, _MIXED = (0.1, 0.3, 0.5, 0.7, 0.85, None), 9
 _SHOWN = 2000
 """Examples that the grid is made from."""
 
@@ -74,7 +74,7 @@ def _of_samples(model: Decodes) -> dict[str, Callable[[], Pixels]]:
 
 
 def _truncations(model: Decodes, labels: Tensor | None) -> Pixels:
-    """The same draws, a column each, from truncated to nearly nothing down to as they are."""
+    """The same draws, a column each, from truncated to nearly nothing down to not at all."""
     rows = []
     for share in _TRUNCATIONS:
         generator = torch.Generator(model.device).manual_seed(0)

@@ -175,8 +175,10 @@ class Adversarial(Renders):
             f = self.judge(fake, labels)
             r = self.judge(real, labels) if game.relativistic else f
             return Loss(game.generator(f, r))
-        with torch.no_grad():
-            fake = self.generate(self._latents(len(real)), labels)
+        fake = real
+        if phase != "penalty" or self.config.penalty != "r1":  # which is of real examples alone
+            with torch.no_grad():
+                fake = self.generate(self._latents(len(real)), labels)
         if phase == "penalty":
             penalty = self._penalty(real, fake, labels)
             # As much as in all updates of the critic since the last one.
@@ -259,11 +261,11 @@ class Adversarial(Renders):
 
     def vectors(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """See ``Renders.vectors``: the latents."""
-        return z
+        return self._given_latents(z, labels)[0]
 
     def render(self, v: Tensor, labels: Tensor | None = None) -> Tensor:
         """See ``Renders.render``."""
-        return self.as_large(self.generate(v, labels))
+        return self.as_large(self.generate(*self._given_latents(v, labels)))
 
     def as_large(self, y: Tensor) -> Tensor:
         """Images of the generator, as large as examples."""
@@ -272,6 +274,10 @@ class Adversarial(Renders):
     @torch.no_grad()
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """The generator's examples of latents. Raises UserError for other shapes, or lacking labels."""
+        return self._to_examples(self.generate(*self._given_latents(z, labels)))
+
+    def _given_latents(self, z: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Latents and classes, where the model is. Raises UserError for other shapes, or lacking labels."""
         if z.dim() != 2 or z.shape[1] != self.config.latents:
             problem = f"expected latents (N, {self.config.latents}), got {tuple(z.shape)}"
             raise UserError(problem, "give what draw_latents gives")
@@ -287,7 +293,7 @@ class Adversarial(Renders):
             labels = labels.to(self.device)
         elif self.sample_classes:
             raise UserError("expected the classes of the latents, got none", "give labels")
-        return self._to_examples(self.generate(z.to(self.device, self.dtype), labels))
+        return z.to(self.device, self.dtype), labels
 
     def _to_examples(self, y: Tensor) -> Tensor:
         y, levels = self.as_large(y), self.spec.levels

@@ -363,10 +363,10 @@ class BigGAN(ByChoice):
         return Loss(total, {**loss.terms, "orthogonal": penalty.detach()})
 
     def _regular(self) -> Iterator[Tensor]:
-        """The generator's matrices but the classes' vectors, before spectral normalization."""
-        for name, weight in self.generator.named_parameters():
-            if weight.dim() > 1 and not name.startswith("embedding"):
-                yield weight
+        """The generator's matrices, before spectral normalization; tables of the classes are none."""
+        for layer in self.generator.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear) and layer is not self.generator.embedding:
+                yield from (weight for weight in layer.parameters() if weight.dim() > 1)
 
     def draw_latents(self, n: int, options: Sampling, generator: Random | None = None) -> Tensor:
         """See ``Decodes.draw_latents``; truncated ones are those of the normal between the thresholds."""

@@ -14,7 +14,6 @@ from ancestral.batch import Batch
 from ancestral.configuration import Natural, Width
 from ancestral.errors import UserError
 from ancestral.models.adversarial.base import ByChoice
-from ancestral.nn.normalization import world_size
 from ancestral.nn.resampling import doubled, halved
 from ancestral.spec import Spec
 from ancestral.stages import Loss, Progress, Stage
@@ -107,7 +106,7 @@ class Growing(ByChoice):
         """See ``Adversarial.loss``; the level is that of the images."""
         level = (batch.x.shape[2] // self.grid[0]).bit_length() - 1
         if self.training:
-            fading = min(self.config.fade // (len(batch.x) * world_size()), progress.steps // 2)
+            fading = min(self.config.fade // progress.batch_size, progress.steps // 2)
             self.growth.level.fill_(level)
             self.growth.alpha.copy_(progress.ramp(fading if level > self.first else 0))
         with self.grown(level, self.growth.alpha.to(self.dtype)):

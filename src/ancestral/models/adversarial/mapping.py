@@ -6,7 +6,7 @@ from torch.nn.functional import leaky_relu
 
 from ancestral.errors import UserError
 from ancestral.models.adversarial.base import given_classes
-from ancestral.nn.equalized import EqualizedLinear, pixel_normalized
+from ancestral.nn.equalized import RECTIFIED, EqualizedLinear, pixel_normalized
 from ancestral.nn.normalization import mean_over_processes
 
 _RATE, _MEAN = 0.01, 0.995
@@ -33,11 +33,15 @@ class Mapping(nn.Module):
         self.latents, self.classes, self.apart = latents, classes, apart
         width = latents or styles
         self.embedding = None
-        if classes:  # of apart ones any scale is normalized away
-            bias = 0.0 if apart else None
-            self.embedding = EqualizedLinear(classes, width, gain=classes**0.5, bias=bias)
+        if classes and apart:
+            self.embedding = EqualizedLinear(classes, width, gain=1.0)
+        elif classes:
+            self.embedding = EqualizedLinear(classes, width, gain=classes**0.5, bias=None)
         inputs = [latents + (width if classes else 0), *[styles] * (depth - 1)]
-        self.layers = nn.ModuleList(EqualizedLinear(i, styles, rate=_RATE) for i in inputs)
+        # StyleGAN2 has the gain of rectifiers after them, where it multiplies biases too.
+        self.gain = RECTIFIED if apart else 1.0
+        gain = RECTIFIED / self.gain
+        self.layers = nn.ModuleList(EqualizedLinear(i, styles, rate=_RATE, gain=gain) for i in inputs)
         self.register_buffer("mean", torch.zeros(styles))
 
     def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
@@ -48,7 +52,7 @@ class Mapping(nn.Module):
             h = torch.cat([h, pixel_normalized(of_class) if self.apart else of_class], 1)
         h = h if self.apart else pixel_normalized(h)
         for layer in self.layers:
-            h = leaky_relu(layer(h), 0.2)
+            h = self.gain * leaky_relu(layer(h), 0.2)
         return h
 
     @torch.no_grad()
@@ -65,7 +69,7 @@ class Mapping(nn.Module):
         """
         if layers == 1 or not probability:
             return w.unsqueeze(1).expand(-1, layers, -1)
-        other = self(torch.randn(len(w), self.latents, device=w.device, dtype=w.dtype), labels)
+        other = self(torch.randn(len(w), self.latents, device=w.device, dtype=self.mean.dtype), labels)
         cut = torch.randint(1, layers, (), device=w.device)
         mixes = torch.rand((), device=w.device) < probability
         after = torch.arange(layers, device=w.device) >= cut

@@ -1,5 +1,6 @@
 """ProGAN (Karras et al., Progressive Growing of GANs, 2017), https://arxiv.org/abs/1710.10196."""
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -24,6 +25,20 @@ def rectified(x: Tensor) -> Tensor:
     return leaky_relu(x, 0.2)
 
 
+class First(nn.Module):
+    """Numbers to the smallest map, with a bias for each channel."""
+
+    def __init__(self, inputs: int, outputs: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.dense = EqualizedLinear(inputs, outputs * math.prod(grid), gain=2**0.5 / 4, bias=None)
+        self.bias, self.shape = nn.Parameter(torch.zeros(outputs, 1, 1)), (outputs, *grid)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, inputs)`` to ``(N, outputs, h, w)``."""
+        h = self.dense(x).unflatten(1, self.shape)
+        return h + self.bias.to(h.dtype)
+
+
 class Block(nn.Module):
     """Two convolutions, each with a leaky rectifier and each place normalized."""
 
@@ -46,8 +61,7 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.classes = classes
-        self.first = EqualizedLinear(latents + classes, widths[0] * grid[0] * grid[1], gain=2**0.5 / 4)
-        self.map = nn.Unflatten(1, (widths[0], *grid))
+        self.first = First(latents + classes, widths[0], grid)
         self.convolution = EqualizedConv2d(widths[0], widths[0], 3)
         self.blocks = nn.ModuleList(Block(a, b) for a, b in pairwise(widths))
         self.colors = nn.ModuleList(EqualizedConv2d(w, spec.shape[0], 1, gain=1.0) for w in widths)
@@ -60,7 +74,7 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, labels: Tensor | None, level: int, alpha: Tensor) -> Tensor:
         """``(N, latents)``, classes and alpha to images of a level."""
         given = z if not self.classes else with_classes(z, labels, self.classes)
-        h = pixel_normalized(rectified(self.map(self.first(pixel_normalized(given)))))
+        h = pixel_normalized(rectified(self.first(pixel_normalized(given))))
         h = pixel_normalized(rectified(self.convolution(h)))
         for block in self.blocks[: max(0, level - 1)]:
             h = block(doubled(h))
@@ -72,7 +86,11 @@ class Generator(nn.Module):
 
 
 class Halving(nn.Module):
-    """Two convolutions, each with a leaky rectifier, to means of 2x2 places; with ``blur`` filtered."""
+    """Two convolutions, each with a leaky rectifier, to means of 2x2 places.
+
+    With ``blur``, as in StyleGAN, maps are filtered before the second one, and the means taken before the
+    rectifier.
+    """
 
     def __init__(self, inputs: int, outputs: int, *, blur: bool) -> None:
         super().__init__()
@@ -82,7 +100,9 @@ class Halving(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(N, inputs, h, w)`` to ``(N, outputs, h / 2, w / 2)``."""
         h = rectified(self.first(x))
-        return halved(rectified(self.second(blurred(h) if self.blur else h)))
+        if self.blur:
+            return rectified(halved(self.second(blurred(h))))
+        return halved(rectified(self.second(h)))
 
 
 class Critic(nn.Module):

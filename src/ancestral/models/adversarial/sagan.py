@@ -12,7 +12,7 @@ from ancestral.models.adversarial.base import ByChoice, apart, output_of
 from ancestral.models.adversarial.dcgan import check_images
 from ancestral.models.adversarial.residual import Down, Up, check_attention
 from ancestral.nn.adversarial import GameName
-from ancestral.nn.normalization import ConditionalBatchNorm
+from ancestral.nn.normalization import BatchNorm, ConditionalBatchNorm
 from ancestral.nn.projection import ProjectionHead
 from ancestral.nn.self_attention import SelfAttention
 from ancestral.nn.spectral import spectral_norm
@@ -54,7 +54,7 @@ class Generator(nn.Module):
             self.blocks.append(Up(inputs, outputs, norm, _convolution))
             if attention and scales - 1 - i == attention:
                 self.attention[str(i)] = SelfAttention(outputs, spectral_norm)
-        self.norm = norm(widths[-1])
+        self.norm = BatchNorm(widths[-1])
         self.last, self.output = _convolution(widths[-1], spec.shape[0], 3), output_of(spec)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -64,7 +64,7 @@ class Generator(nn.Module):
             h = block(h, labels)
             if str(i) in self.attention:
                 h = self.attention[str(i)](h)
-        x: Tensor = self.output(self.last(self.norm(h, labels).relu()).to(z.dtype))
+        x: Tensor = self.output(self.last(self.norm(h).relu()).to(z.dtype))
         return x
 
 
@@ -143,7 +143,8 @@ class SAGAN(ByChoice):
         ),
         "imagenet128": Recipe(
             source="the authors' code for ImageNet at 128x128: Adam, 4e-4 for the critic and 1e-4 for the "
-            "generator, (0, .999) where the paper has (0, .9), batch 256, a million steps",
+            "generator, (0, .999) where the paper has (0, .9), batch 256, a million steps; the average of "
+            "weights is ours",
             model=Config(),
             stages={
                 "training": Optimization(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ancestral.capabilities import Styled
 from ancestral.configuration import Depth, Natural, Share, Width
-from ancestral.models.adversarial.base import PenaltyName, both, placed
+from ancestral.models.adversarial.base import PenaltyName, both
 from ancestral.models.adversarial.growing import Growing
 from ancestral.models.adversarial.mapping import Mapping, check_noise
 from ancestral.models.adversarial.progan import Critic, rectified, widths_of
@@ -212,7 +212,7 @@ class StyleGAN(Growing, Styled):
                 "level5": _stage(37_500, 32, 1.5e-3),
                 "level6": _stage(37_500, 32, 2e-3),
                 "level7": _stage(37_500, 32, 3e-3),
-                "level8": _stage(525_000, 32, 3e-3),
+                "level8": _stage(537_500, 32, 3e-3),
             },
         ),
     }
@@ -233,13 +233,14 @@ class StyleGAN(Growing, Styled):
 
     def vectors(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """See ``Styled``: w of each layer that is grown."""
-        given = None if labels is None else labels.long()
+        z, labels = self._given_latents(z, labels)
         level, _ = self._now
-        return self.generator.mapping.spread(placed(self.config.noise, z), given, 2 * level + 2)
+        return self.generator.mapping.spread(z, labels, 2 * level + 2)
 
     def render(self, v: Tensor, labels: Tensor | None = None, *, noise: bool = True) -> Tensor:
         """See ``Styled.render``."""
         level, alpha = self._now
+        self.check_vectors(v, 2 * level + 2, self.config.styles)
         planes = [plane * noise for plane in self.generator.fixed(level)]
         return self.as_large(self.generator.paint(v, planes, level, alpha))
 
@@ -249,10 +250,9 @@ class StyleGAN(Growing, Styled):
     ) -> Tensor:  # fmt: skip
         """See ``Model.draw``. Raises UserError for a truncation above 1."""
         (level, alpha), generator_of = self._now, self.generator
-        z = placed(self.config.noise, self.draw_latents(n, options, generator))
-        given = None if labels is None else labels.long()
+        z = self.draw_latents(n, options, generator)
         layers, first = 2 * level + 2, self.config.truncated
-        w = generator_of.mapping.spread(z, given, layers, options.truncation, first)
+        w = generator_of.mapping.spread(z, labels, layers, options.truncation, first)
         return self._to_examples(
             generator_of.paint(w, generator_of.planes(n, level, generator), level, alpha)
         )

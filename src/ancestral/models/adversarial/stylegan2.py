@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ancestral.batch import Batch
 from ancestral.capabilities import Styled
 from ancestral.configuration import Count, Depth, Natural, NonNegative, Share, Width
-from ancestral.models.adversarial.base import ByChoice, PenaltyName, both, placed
+from ancestral.models.adversarial.base import ByChoice, PenaltyName, both
 from ancestral.models.adversarial.growing import grown_from
 from ancestral.models.adversarial.mapping import Mapping, check_noise
 from ancestral.models.adversarial.progan import rectified, widths_of
@@ -27,7 +27,7 @@ from ancestral.nn.minibatch import MinibatchDeviation
 from ancestral.nn.path_length import path_penalty
 from ancestral.nn.resampling import filtered, upsampled
 from ancestral.nn.styles import ModulatedConv2d, Noise
-from ancestral.recipe import Optimization, Recipe
+from ancestral.recipe import Optimization, Recipe, Updates
 from ancestral.sampling import Sampling
 from ancestral.spec import Spec
 from ancestral.stages import Loss, Phase, Progress, Stage
@@ -112,7 +112,9 @@ class Generator(nn.Module):
             i = 2 * level - 1
             for j in (i, i + 1):
                 h = self.layers[j](h, w[:, j], planes[j])
-            x = upsampled(x) + self.colors[level](h, w[:, i + 2]) + self.color_bias[level]
+            with torch.autocast(x.device.type, enabled=False):  # the image is a sum, which half would round
+                x = upsampled(x)
+            x = x + self.colors[level](h, w[:, i + 2]) + self.color_bias[level]
         return x
 
 
@@ -173,7 +175,16 @@ class Critic(nn.Module):
         return value.to(x.dtype)
 
 
-_LAZY = {"learning_rate": 2e-3 * 16 / 17, "betas": (0.0, 0.99 ** (16 / 17))}
+def _lazy(rate: float) -> dict[str, Updates]:
+    """The authors' updates: slower by what the penalties each 16th step and the path lengths each 4th add.
+
+    Of the generator without path lengths too, as in StyleGAN2-ADA's code.
+    """
+    shares = {"critic": 16 / 17, "generator": 4 / 5}
+    return {
+        name: both(learning_rate=rate * share, betas=(0.0, 0.99**share), schedule="constant")[name]
+        for name, share in shares.items()
+    }
 
 
 class StyleGAN2(ByChoice, Styled):
@@ -181,7 +192,7 @@ class StyleGAN2(ByChoice, Styled):
 
     Path length regularization keeps a step in w as long in the image wherever it begins. It and R1 come every
     so many steps (lazy regularization), with the optimizers of the phases that they belong to; the learning
-    rates and betas of the recipes allow for it.
+    rates and betas of the authors' recipes allow for it, as their code does.
 
     See ``Adversarial`` for shapes.
 
@@ -207,7 +218,9 @@ class StyleGAN2(ByChoice, Styled):
         styles: Width = 512
         """Numbers of w."""
         depth: Depth = 8
-        """Layers of the mappings."""
+        """Layers of the generator's mapping."""
+        critic_depth: Depth = 8
+        """Layers of the critic's, of classes."""
         mixing: Share = 0.9
         """Probability that a batch has two styles."""
         path_weight: NonNegative = 2.0
@@ -229,8 +242,8 @@ class StyleGAN2(ByChoice, Styled):
         def tiny(cls) -> "StyleGAN2.Config":
             """Small enough for a test."""
             return cls(
-                latents=4, base=2, styles=5, depth=2, channels=16, most_channels=8, penalty_every=1,
-                path_every=1,
+                latents=4, base=2, styles=5, depth=2, critic_depth=2, channels=16, most_channels=8,
+                penalty_every=1, path_every=1,
             )  # fmt: skip
 
     sampling_options: ClassVar = frozenset({"truncation"})
@@ -239,8 +252,8 @@ class StyleGAN2(ByChoice, Styled):
         "small": Recipe(
             source="the paper's networks, of fewer channels and layers, for two CPU cores",
             model=Config(
-                latents=64, styles=64, depth=2, channels=1024, most_channels=64, penalty_weight=0.1,
-                path_weight=0.0, mixing=0.0,
+                latents=64, styles=64, depth=2, critic_depth=2, channels=1024, most_channels=64,
+                penalty_weight=0.1, path_weight=0.0, mixing=0.0,
             ),
             stages={
                 "training": Optimization(
@@ -259,12 +272,7 @@ class StyleGAN2(ByChoice, Styled):
             stages={
                 "training": Optimization(
                     steps=781_250, batch_size=32, ema=10_000,
-                    phases={
-                        "critic": both(**_LAZY, schedule="constant")["critic"],
-                        "generator": both(
-                            learning_rate=2e-3 * 4 / 5, betas=(0.0, 0.99**0.8), schedule="constant"
-                        )["generator"],
-                    },
+                    phases=_lazy(2e-3),
                 )
             },
         ),
@@ -278,9 +286,7 @@ class StyleGAN2(ByChoice, Styled):
             stages={
                 "training": Optimization(
                     steps=1_562_500, batch_size=64, ema=500_000,
-                    phases=both(
-                        learning_rate=2.5e-3 * 16 / 17, betas=(0.0, 0.99 ** (16 / 17)), schedule="constant"
-                    ),
+                    phases=_lazy(2.5e-3),
                 )
             },
         ),
@@ -298,7 +304,13 @@ class StyleGAN2(ByChoice, Styled):
             widths=widths, grid=grid, spec=spec, classes=classes,
         )  # fmt: skip
         self.critic = Critic(
-            widths, config.depth, config.group, grid, spec=spec, classes=classes, residual=config.residual
+            widths,
+            config.critic_depth,
+            config.group,
+            grid,
+            spec=spec,
+            classes=classes,
+            residual=config.residual,
         )
         self.check_game()
 
@@ -327,11 +339,12 @@ class StyleGAN2(ByChoice, Styled):
 
     def vectors(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """See ``Styled``: w of each layer."""
-        given = None if labels is None else labels.long()
-        return self.generator.mapping.spread(placed(self.config.noise, z), given, self.generator.count)
+        z, labels = self._given_latents(z, labels)
+        return self.generator.mapping.spread(z, labels, self.generator.count)
 
     def render(self, v: Tensor, labels: Tensor | None = None, *, noise: bool = True) -> Tensor:
         """See ``Styled.render``."""
+        self.check_vectors(v, self.generator.count, self.config.styles)
         return self.generator.paint(v, [plane * noise for plane in self.generator.fixed()])
 
     def draw(
@@ -340,7 +353,6 @@ class StyleGAN2(ByChoice, Styled):
     ) -> Tensor:  # fmt: skip
         """See ``Model.draw``. Raises UserError for a truncation above 1."""
         network, first = self.generator, self.config.truncated
-        z = placed(self.config.noise, self.draw_latents(n, options, generator))
-        given = None if labels is None else labels.long()
-        w = network.mapping.spread(z, given, network.count, options.truncation, first)
+        z = self.draw_latents(n, options, generator)
+        w = network.mapping.spread(z, labels, network.count, options.truncation, first)
         return self._to_examples(network.paint(w, network.planes(n, generator)))
