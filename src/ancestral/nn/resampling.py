@@ -1,6 +1,5 @@
 """Maps of twice and of half the sides, and the low-pass filter that goes with them."""
 
-import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
