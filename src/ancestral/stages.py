@@ -112,8 +112,8 @@ class Stage:
     """Examples that ``initialize`` is given, over all processes; None for those of the first batch."""
     averaged: tuple[nn.Module, ...] | None = None
     """What is averaged if the stage's optimization says so (``ema``): of a GAN the generator. All that its
-    phases train if None. An average goes on through the stages that train its modules, and is what samples
-    and evaluations use."""
+    phases train if None. An average goes on through the stages that train its modules, quickly at the start
+    of each, and is what samples and evaluations use."""
     finish: Callable[[], None] | None = None
     """Sets statistics once the weights are final: called at the end, with the averages for weights, without
     gradients and in every process, before the model is saved. Not of a model in parts (FSDP)."""

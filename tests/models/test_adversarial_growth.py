@@ -23,7 +23,7 @@ from ancestral.sampling import Sampling
 from ancestral.spec import Spec
 from ancestral.stages import Progress
 from ancestral.testing import SPECS, check_model
-from ancestral.training import TrainingOptions
+from ancestral.training import TrainingOptions, loop
 
 GRAY = Spec(shape=(1, 8, 8), levels=17, classes=3)
 QUICK = TrainingOptions(
@@ -179,6 +179,17 @@ def test_a_training_that_is_cut_in_the_middle_of_a_fade_ends_the_same(tmp_path, 
     assert int(whole["growth.level"]) == 2
     if name == "stylegan":
         assert whole["generator.mapping.mean"].abs().sum() > 0, "styles are mixed and followed"
+
+
+def test_averages_are_quick_at_the_start_of_each_level(tmp_path, monkeypatch):
+    """Else the first weights of new layers would stay in them for the length of the average."""
+    began, start = [], loop.Average.__init__
+    monkeypatch.setattr(loop.Average, "__init__", lambda *given: (began.append(given[-1]), start(*given))[1])
+    updates = both(learning_rate=1e-3, betas=(0.0, 0.99))
+    stages = {f"level{i}": Optimization(steps=2, batch_size=16, ema=0.5, phases=updates) for i in (1, 2, 3)}
+    config = ProGAN.Config.tiny()
+    ancestral.train("progan", data="digits", out=tmp_path, config=config, stages=stages, options=QUICK)
+    assert began == [0, 0, 0]
 
 
 @pytest.mark.parametrize("name", STYLED)

@@ -1,5 +1,6 @@
 """Maps of twice and of half the sides, and the low-pass filter that goes with them."""
 
+import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
@@ -28,7 +29,7 @@ def filtered(x: Tensor, padding: int, taps: tuple[float, ...] = BINOMIAL) -> Ten
     One convolution with a channel's filter for each channel, which is many times faster than maps as examples
     of a convolution of one channel.
     """
-    line = x.new_empty(len(taps))
+    line = torch.empty(len(taps), device=x.device, dtype=x.dtype)
     for i, tap in enumerate(taps):  # made on the device, which a tensor of the host would have to wait for
         line[i] = tap / sum(taps)
     kernel = (line.view(-1, 1) * line).expand(x.shape[1], 1, -1, -1)

@@ -259,7 +259,7 @@ class Trainer:
                 raise Interrupted(stage.name, done, self._signals.received)
         average = self._final(work)
         self._averages = average.values if average is not None else {}
-        self._updates = average.updates if average is not None else 0
+        self._updates = 0  # quickly at first again: the next stage may bring weights that are new
         work.batches.close()
         if self.journal:
             self.journal.end_stage()

@@ -14,7 +14,7 @@ from ancestral.configuration import Depth, Natural, Share, Width
 from ancestral.models.adversarial.base import PenaltyName, both
 from ancestral.models.adversarial.growing import Growing
 from ancestral.models.adversarial.mapping import Mapping, check_noise
-from ancestral.models.adversarial.progan import Critic, rectified, widths_of
+from ancestral.models.adversarial.progan import Critic, rectified, small, widths_of
 from ancestral.nn.equalized import EqualizedConv2d
 from ancestral.nn.resampling import blurred, doubled
 from ancestral.nn.styles import AdaptiveInstanceNorm, Noise
@@ -129,11 +129,6 @@ def _stage(steps: int, batch_size: int, rate: float = 1e-3) -> Optimization:
     return Optimization(steps=steps, batch_size=batch_size, ema=10_000, phases=updates)
 
 
-def _small(steps: int, batch_size: int) -> Optimization:
-    updates = both(learning_rate=2e-3, betas=(0.0, 0.99), schedule="linear", decay_from=0.5, decay_to=1e-5)
-    return Optimization(steps=steps, batch_size=batch_size, ema=20_000, phases=updates)
-
-
 class StyleGAN(Growing, Styled):
     """A generator whose layers follow styles, vectors w of a learned mapping of z, and noise of their own.
 
@@ -194,10 +189,10 @@ class StyleGAN(Growing, Styled):
                 fade=60_000,
             ),
             stages={
-                "level1": _small(1500, 64),
-                "level2": _small(2500, 64),
-                "level3": _small(4500, 64),
-                "level4": _small(3000, 32),
+                "level1": small(1500, 64),
+                "level2": small(2500, 64),
+                "level3": small(4500, 64),
+                "level4": small(3000, 32),
             },
         ),
         "ffhq": Recipe(
