@@ -93,7 +93,6 @@ class Trainer:
         """When the last checkpoint was written."""
         self._averages: dict[str, Tensor] = {}
         """Averages that go on from one stage to the next."""
-        self._updates = 0
 
     def fit(self, describe: Callable[[], None] | None = None) -> None:
         """Run every stage that is left; a run that is complete is only read.
@@ -155,7 +154,6 @@ class Trainer:
         if checkpoint is not None:
             self.model.load_weights(checkpoint.weights, str(folder), absent=self._left_out)
             self._seconds, self._averages = checkpoint.seconds, checkpoint.averages
-            self._updates = checkpoint.updates
             if self._leads and (damaged or checkpoint.step < self.optimizations[checkpoint.stage].steps):
                 print(f"going on with stage {checkpoint.stage} after step {checkpoint.step}", flush=True)
         with self._journal(), self._signals.caught():
@@ -259,7 +257,6 @@ class Trainer:
                 raise Interrupted(stage.name, done, self._signals.received)
         average = self._final(work)
         self._averages = average.values if average is not None else {}
-        self._updates = 0  # quickly at first again: the next stage may bring weights that are new
         work.batches.close()
         if self.journal:
             self.journal.end_stage()
@@ -311,7 +308,7 @@ class Trainer:
                 for p in stage.phases
                 if p.optimizer is None
             },
-            average=self._average(stage, averages, shards),
+            average=self._average(stage, averages, shards, 0 if checkpoint is None else checkpoint.updates),
             best=self._best(stage, checkpoint),
             progress=progress,
             shards=shards,
@@ -359,13 +356,18 @@ class Trainer:
         first, _ = next(self.model.named_parameters())
         return set() if first in names else names  # the model is said to be where its first parameter is
 
-    def _average(self, stage: Stage, values: Mapping[str, Tensor], shards: "Shards | None") -> Average | None:
-        """The average of a stage, which goes on from ``values`` where there are any."""
+    def _average(
+        self, stage: Stage, values: Mapping[str, Tensor], shards: "Shards | None", updates: int
+    ) -> Average | None:
+        """The average of a stage after ``updates`` of it, which goes on from ``values`` where there are any.
+
+        It is quick at the start of each stage: else the first values of weights that are new would stay in it
+        for long.
+        """
         decay = self.optimizations[stage.name].average_decay
         if decay is None:
             return None
         names = owned(self.model, stage.modules if stage.averaged is None else stage.averaged)
-        updates = self._updates if values else 0
         if shards is not None:
             return Average(shards.network, names, decay, shards.split(values), updates)
         return Average(self.model, names, decay, values, updates)
