@@ -126,11 +126,13 @@ def test_two_processes_play_as_one_does(found, name):
         lines = [line for line in lines if line.get("split") == "train"]
         losses[number] = [line[f"{side}_loss"] for line in lines for side in ("critic", "generator")]
         model = RUNS[name][0].from_pretrained(found / number / name / "model").eval()
-        z = torch.linspace(-1, 1, 5 * model.config.latents).view(5, -1)
+        z = torch.randn(5, model.config.latents, generator=torch.Generator().manual_seed(0))
         labels = torch.arange(5) if model.sample_classes else None
         with torch.no_grad():
             images[number] = model.generate(z, labels)
     assert len(losses["one"]) == 8
     assert len({*losses["one"]}) == 8
     assert losses["two"] == pytest.approx(losses["one"], rel=1e-4)
-    torch.testing.assert_close(images["two"], images["one"], rtol=1e-3, atol=2e-4)
+    # Where all channels of a place are near 0, normalizing it enlarges what rounding leaves.
+    atol = 5e-3 if name == "growing" else 2e-4
+    torch.testing.assert_close(images["two"], images["one"], rtol=1e-3, atol=atol)
