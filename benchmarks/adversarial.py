@@ -4,8 +4,9 @@
 
 A step of critic and generator of DCGAN, 32x32x3, batch 64, beside the same networks as scripts have them:
 eager, in PyTorch's default memory format, Adam as it comes. ``penalties``: the same step with gradient
-penalties in each step and in each 16th, as multiples of the plain step of the same networks. All contestants
-take turns; figures are medians.
+penalties in each step and in each 16th, as multiples of the plain step of the same networks. ``parts``:
+layers of the styled and growing models, forward and backward, as multiples of their convolution alone. All
+contestants take turns; figures are medians.
 """
 
 import argparse
@@ -21,6 +22,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ancestral.batch import Batch
 from ancestral.models.adversarial.dcgan import DCGAN
+from ancestral.models.adversarial.stylegan2 import Layer
+from ancestral.nn.equalized import EqualizedConv2d
+from ancestral.nn.spectral import spectral_norm
 from ancestral.spec import Spec
 from ancestral.stages import Phase, Progress
 from ancestral.training.work import PhaseLoss
@@ -103,6 +107,70 @@ def ours(
     return step
 
 
+def part(layer: nn.Module, *given: Tensor, compiled: bool = False) -> Callable[[], None]:
+    """Forward and backward of a layer."""
+    layer = layer.to(memory_format=torch.channels_last)
+    first = given[0].to(memory_format=torch.channels_last).requires_grad_()
+    run = torch.compile(layer, dynamic=False) if compiled else layer
+
+    def step() -> None:
+        run(first, *given[1:]).square().mean().backward()
+        layer.zero_grad()
+        first.grad = None
+
+    return step
+
+
+class Styled(nn.Module):
+    """StyleGAN2's layer whose maps double, and the one after it, as its generator has them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.doubling, self.same = (Layer(width, width, 64, double=double) for double in (True, False))
+
+    def forward(self, x: Tensor, w: Tensor, plane: Tensor) -> Tensor:
+        """Maps to maps of twice the sides."""
+        return self.same(self.doubling(x, w, plane), w, plane)
+
+
+class Bare(nn.Module):
+    """The convolutions of ``Styled`` alone."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.doubling = nn.ConvTranspose2d(width, width, 3, stride=2, padding=1, output_padding=1, bias=False)
+        self.same = nn.Conv2d(width, width, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps to maps of twice the sides."""
+        return self.same(self.doubling(x))
+
+
+def parts(rounds: int) -> None:
+    """Measure and print layers."""
+    width, n = 128, 32
+    x, w, plane = torch.randn(n, width, 16, 16), torch.randn(n, 64), torch.randn(n, 1, 32, 32)
+    large = torch.randn(n, width, 32, 32)
+    groups: dict[str, dict[str, Callable[[], None]]] = {
+        "styles": {
+            "convolutions alone": part(Bare(width), x),
+            "styled": part(Styled(width), x, w, plane),
+            "styled, compiled": part(Styled(width), x, w, plane, compiled=True),
+        },
+        "equalized": {
+            "convolution": part(nn.Conv2d(width, width, 3, padding=1), large),
+            "equalized": part(EqualizedConv2d(width, width, 3), large),
+            "spectral norm": part(spectral_norm(nn.Conv2d(width, width, 3, padding=1)), large),
+        },
+    }
+    for name, jobs in groups.items():
+        t = medians(jobs, rounds)
+        first = next(iter(t.values()))
+        print(f"\n{name:>20} | {'ms':>8} | {'multiple':>8}")
+        for job, seconds in t.items():
+            print(f"{job:>20} | {1e3 * seconds:8.1f} | {seconds / first:8.2f}")
+
+
 def medians(jobs: dict[str, Callable[[], None]], rounds: int, steps: int = 1) -> dict[str, float]:
     """Seconds of a step of each."""
     for job in jobs.values():
@@ -150,6 +218,7 @@ def main() -> None:
     print(f"\n{'penalty':>20} | {'ms':>8} | {'of a step':>9}")
     for name, seconds in t.items():
         print(f"{name:>20} | {1e3 * seconds:8.1f} | {seconds / t['none']:9.2f}")
+    parts(rounds)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from ancestral.data import Dataset
 from ancestral.media import Pixels, write_png
 from ancestral.media.figure import Axis, Figure
 from ancestral.media.table import scatter
-from ancestral.models.adversarial.base import Adversarial, both
+from ancestral.models.adversarial.base import Adversarial, apart
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
 from ancestral.training import TrainingOptions
@@ -70,10 +70,7 @@ class Plane(Adversarial):
             stages={
                 "training": Optimization(
                     steps=5000, batch_size=256, ema=0.995,
-                    phases={
-                        "critic": both(learning_rate=2e-3, **SLOWING)["critic"],
-                        "generator": both(learning_rate=1e-3, **SLOWING)["generator"],
-                    },
+                    phases=apart(2e-3, 1e-3, **SLOWING),
                 )
             },
         )

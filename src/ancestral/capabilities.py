@@ -119,6 +119,61 @@ class Decodes(Model):
         """Examples ``(N, *spec.shape)`` from latent vectors ``(N, latents)``, and classes likewise."""
 
 
+class Renders(Decodes):
+    """A model whose images follow vectors with gradients, so that those of an image can be looked for."""
+
+    @abstractmethod
+    def vectors(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """What images follow, of latents and classes, ``(N, ...)``: the latents themselves, or styles."""
+
+    @abstractmethod
+    def render(self, v: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Examples as the spec scales them of such vectors and classes, with gradients.
+
+        In [-1, 1], or about so where nothing cuts a network off.
+        """
+
+
+class Styled(Renders):
+    """A model whose layers follow a style each: ``vectors`` are ``(N, layers, styles)``, coarse to fine."""
+
+    @abstractmethod
+    def render(self, v: Tensor, labels: Tensor | None = None, *, noise: bool = True) -> Tensor:
+        """See ``Renders.render``; with the same noise for every image, or none."""
+
+    @staticmethod
+    def check_vectors(v: Tensor, layers: int, styles: int) -> None:
+        """Raise UserError unless ``v`` are vectors ``(N, layers, styles)``."""
+        if v.dim() != 3 or tuple(v.shape[1:]) != (layers, styles):
+            problem = f"expected vectors (N, {layers}, {styles}), got {tuple(v.shape)}"
+            raise UserError(problem, "give what vectors gives")
+
+    @staticmethod
+    def mix(v: Tensor, other: Tensor, layers: Sequence[int]) -> Tensor:
+        """Vectors ``(N, layers, styles)`` whose ``layers`` follow others (Karras et al., 2018, section 3.1).
+
+        Args:
+            v: the vectors.
+            other: as many, or one for all.
+            layers: whose vectors are the other's; the first are coarse, the last are fine.
+
+        Raises:
+            UserError: there are no such layers, or the vectors do not go together.
+        """
+        if v.dim() != 3 or other.shape[1:] != v.shape[1:] or len(other) not in (1, len(v)):
+            problem = (
+                f"expected vectors (N, layers, styles) twice, got {tuple(v.shape)} and {tuple(other.shape)}"
+            )
+            raise UserError(problem, "give what vectors gives")
+        count = v.shape[1]
+        if wrong := [layer for layer in layers if not 0 <= layer < count]:
+            problem = f"expected layers from 0 to {count - 1} to mix, got {wrong[0]}"
+            raise UserError(problem, f"choose some of range({count})")
+        chosen = torch.zeros(count, dtype=torch.bool, device=v.device)
+        chosen[list(layers)] = True
+        return torch.where(chosen.view(1, -1, 1), other, v)
+
+
 class ContinuousLatents(Decodes):
     """A model that finds the vector behind an example too."""
 

@@ -24,11 +24,15 @@ class Progress:
     accumulated batch."""
     steps: int
     """How many the stage has."""
+    batch_size: int
+    """Examples of a step, over all processes and parts of an accumulated batch."""
 
     @classmethod
-    def at(cls, step: int, steps: int, device: torch.device | str = "cpu") -> "Progress":
+    def at(
+        cls, step: int, steps: int, device: torch.device | str = "cpu", *, batch_size: int = 1
+    ) -> "Progress":
         """The progress before ``step``, counted from 0."""
-        return cls(torch.tensor(step, device=device), steps)
+        return cls(torch.tensor(step, device=device), steps, batch_size)
 
     def ramp(self, steps: int, start: int = 0) -> Tensor:
         """A weight that rises linearly from 0 at step ``start`` to 1 over ``steps`` steps; 1 for 0 steps."""
@@ -108,8 +112,11 @@ class Stage:
     """Examples that ``initialize`` is given, over all processes; None for those of the first batch."""
     averaged: tuple[nn.Module, ...] | None = None
     """What is averaged if the stage's optimization says so (``ema``): of a GAN the generator. All that its
-    phases train if None. An average goes on through the stages that train its modules, and is what samples
-    and evaluations use."""
+    phases train if None. An average goes on through the stages that train its modules, quickly at the start
+    of each, and is what samples and evaluations use."""
+    finish: Callable[[], None] | None = None
+    """Sets statistics once the weights are final: called at the end, with the averages for weights, without
+    gradients and in every process, before the model is saved. Not of a model in parts (FSDP)."""
     samples: bool = True
     """Whether the model can be sampled once this stage and the ones before it are trained."""
     measured: bool = False

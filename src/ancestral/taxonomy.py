@@ -34,14 +34,12 @@ class Row:
     """What training does."""
     likelihood: Literal["exact", "bound", "none"]
     """What its figures of likelihood are."""
-    path: str | None = None
-    """``module:Class``, of this library below ``ancestral.models``; None while the model is planned."""
+    path: str
+    """``module:Class``, of this library below ``ancestral.models``."""
 
     @property
-    def place(self) -> tuple[str, str] | None:
-        """The module and the class of a model that is there."""
-        if self.path is None:
-            return None
+    def place(self) -> tuple[str, str]:
+        """The module and the class."""
         module, _, name = self.path.partition(":")
         return f"ancestral.models.{module}" if module.partition(".")[0] in FAMILIES else module, name
 
@@ -123,13 +121,20 @@ TAXONOMY: tuple[Row, ...] = (
         representation="adversarial", learning=_ADV, likelihood="none",
         path="adversarial.wgan:WGAN"),
     Row(name="progan", title="ProGAN", paper=_arxiv("Karras et al. 2017", "1710.10196"),
-        representation="adversarial", learning=_ADV, likelihood="none"),
+        representation="adversarial", learning=_ADV, likelihood="none",
+        path="adversarial.progan:ProGAN"),
     Row(name="sagan", title="SAGAN", paper=_arxiv("Zhang et al. 2018", "1805.08318"),
-        representation="adversarial", learning=_ADV, likelihood="none"),
+        representation="adversarial", learning=_ADV, likelihood="none",
+        path="adversarial.sagan:SAGAN"),
     Row(name="stylegan", title="StyleGAN", paper=_arxiv("Karras et al. 2018", "1812.04948"),
-        representation="adversarial", learning=_ADV, likelihood="none"),
+        representation="adversarial", learning=_ADV, likelihood="none",
+        path="adversarial.stylegan:StyleGAN"),
+    Row(name="stylegan2", title="StyleGAN2", paper=_arxiv("Karras et al. 2019", "1912.04958"),
+        representation="adversarial", learning=_ADV, likelihood="none",
+        path="adversarial.stylegan2:StyleGAN2"),
     Row(name="biggan", title="BigGAN", paper=_arxiv("Brock et al. 2018", "1809.11096"),
-        representation="adversarial", learning=_ADV, likelihood="none"),
+        representation="adversarial", learning=_ADV, likelihood="none",
+        path="adversarial.biggan:BigGAN"),
 )  # fmt: skip
 
 
@@ -159,16 +164,12 @@ def rows() -> tuple[Row, ...]:
 
 
 def row(name: str) -> Row:
-    """The row of a model that exists. Raises UserError for an unknown name or a planned model."""
+    """The row of a model. Raises UserError for an unknown name."""
     known = {r.name: r for r in rows()}
     found = known.get(name)
     if found is None:
         problem = f"expected the name of a model or module:Class, got {name!r}"
         raise UserError(problem, nearest(name, [*known, *INSTRUMENTS]))
-    if found.path is None:
-        built = [r.name for r in known.values() if r.path]
-        problem = f"expected a model that is there, got {name} which is planned"
-        raise UserError(problem, f"choose from {', '.join(built)}")
     return found
 
 
@@ -176,16 +177,14 @@ def model_class(name: str) -> "type[Model]":
     """The class of a model, imported now, by its name in the taxonomy or as ``module:Class``.
 
     Raises:
-        UserError: there is none of this name, it is planned, or what has this name is no model.
+        UserError: there is none of this name, or what has this name is no model.
 
     >>> model_class("vae").__name__, model_class("ancestral.models.latent.vae:VAE").__name__
     ('VAE', 'VAE')
     """
     name = INSTRUMENTS.get(name, name)
     if ":" not in name:
-        place = row(name).place
-        assert place is not None
-        return import_model(*place)
+        return import_model(*row(name).place)
     module, _, attribute = name.partition(":")
     return import_model(module, attribute)
 

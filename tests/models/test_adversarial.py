@@ -13,12 +13,14 @@ from torch.nn.utils.parametrize import is_parametrized
 
 import ancestral
 from ancestral.batch import Batch
+from ancestral.capabilities import Styled
 from ancestral.errors import UserError
 from ancestral.models.adversarial.base import both
 from ancestral.models.adversarial.cgan import ConditionalGAN, Convolutional, Dense
 from ancestral.models.adversarial.dcgan import DCGAN
 from ancestral.models.adversarial.gan import GAN
 from ancestral.models.adversarial.improved_gan import ImprovedGAN
+from ancestral.models.adversarial.progan import ProGAN
 from ancestral.models.adversarial.wgan import WGAN, Residual
 from ancestral.models.adversarial.wgan import Convolutional as Strided
 from ancestral.recipe import Optimization, Updates
@@ -34,7 +36,7 @@ PROGRESS = Progress.at(0, 10)
 QUICK = TrainingOptions(
     device="cpu", evaluate_every=0, sample_every=0, checkpoint_every=0, measure_every=0, log_every=1
 )
-BUILT = [row.name for row in TAXONOMY if row.representation == "adversarial" and row.path]
+NAMES = [row.name for row in TAXONOMY if row.representation == "adversarial"]
 
 
 def batch(n=6, spec=GRAY, seed=0):
@@ -95,7 +97,7 @@ def test_another_class_changes_the_picture_and_the_critics_value(name):
         assert not torch.allclose(model.critic(x, here), model.critic(x, there), atol=1e-7)
 
 
-@pytest.mark.parametrize("name", BUILT)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_sample_is_the_same_alone_and_among_others(name):
     cls = model_class(name)
     torch.manual_seed(0)
@@ -103,8 +105,8 @@ def test_a_sample_is_the_same_alone_and_among_others(name):
     z = torch.randn(5, 4)
     labels = torch.tensor([0, 1, 2, 0, 1]) if model.sample_classes else None
     with torch.no_grad():
-        together = model.generator(z, labels)
-        alone = model.generator(z[2:3], None if labels is None else labels[2:3])
+        together = model.generate(z, labels)
+        alone = model.generate(z[2:3], None if labels is None else labels[2:3])
     torch.testing.assert_close(alone, together[2:3])
 
 
@@ -276,16 +278,18 @@ def test_bins_of_noise_are_decoded_as_they_were_made(levels):
         assert torch.equal(model._to_examples(model.real(x)), x)
 
 
-@pytest.mark.parametrize("name", BUILT)
+@pytest.mark.parametrize("name", NAMES)
 def test_samples_are_what_their_latents_decode_to(name):
     torch.manual_seed(0)
     model = model_class(name).Config.tiny().build(GRAY).eval()
     labels = torch.tensor([0, 1, 2], dtype=torch.uint8) if model.sample_classes else None
-    drawn = model.sample(3, labels, generator=torch.Generator().manual_seed(5), temperature=0.5)
-    z = model.draw_latents(3, Sampling(temperature=0.5), torch.Generator().manual_seed(5))
-    assert torch.equal(drawn, model.decode(z, labels))
-    many = model.draw_latents(20_000, Sampling(temperature=0.5)).mean()
-    assert abs(float(many)) < 0.01
+    how = {"temperature": 0.5} if "temperature" in model.sampling_options else {}
+    z = model.draw_latents(3, Sampling(**how), torch.Generator().manual_seed(5))
+    drawn = model.sample(3, labels, generator=torch.Generator().manual_seed(5), **how)
+    if not isinstance(model, Styled):  # whose samples have noise of their own
+        assert torch.equal(drawn, model.decode(z, labels))
+    many = model.draw_latents(20_000, Sampling(**how)).mean()
+    assert abs(float(many)) < 0.015
     if labels is None:
         with pytest.raises(UserError, match="expected no labels"):
             model.decode(z, torch.tensor([0, 1, 2]))
@@ -350,7 +354,7 @@ def test_parts_of_a_batch_are_as_good_as_the_whole(tmp_path, game):
         torch.testing.assert_close(found[1][name], tensor, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", [*BUILT, *VARIANTS])
+@pytest.mark.parametrize("name", [*NAMES, *VARIANTS])
 def test_losses_in_bfloat16_are_those_in_float32_but_for_rounding(name):
     torch.manual_seed(0)
     config = VARIANTS[name] if name in VARIANTS else model_class(name).Config.tiny()
@@ -405,8 +409,8 @@ def test_two_moons_of_real_numbers_are_no_images():
 
 
 def test_recipes_say_how_both_sides_are_updated():
-    for recipe in (r for name in BUILT for r in model_class(name).recipes.values()):
-        phases = recipe.stages["training"].phases
+    recipes = [r for name in NAMES for r in model_class(name).recipes.values()]
+    for phases in (stage.phases for recipe in recipes for stage in recipe.stages.values()):
         assert {*phases} == {"critic", "generator"}
         # A clipped gradient would be another game.
         assert all(updates.gradient_clip is None for updates in phases.values())
@@ -434,3 +438,12 @@ def test_signs_of_trouble_are_said_with_what_helps():
     (collapsed,) = stage.watch({"diversity": 0.3}, 0.5)
     assert "the critic takes nearly all examples for what they are" in saturated
     assert "vary less than half as much as real examples" in collapsed
+    assert all(sign.endswith("--model.penalty r1") for sign in (saturated, collapsed))
+    (penalized,) = replace(GAN.Config.tiny(), penalty="r1").build(GRAY).stages()
+    assert "--model.penalty" not in str(penalized.watch({"critic_accuracy": 0.99, "diversity": 0.3}, 0.5))
+
+
+def test_small_images_of_a_growing_model_are_not_said_to_vary_too_little():
+    *early, last = ProGAN.Config.tiny().build(GRAY).stages()
+    assert [stage.watch for stage in early] == [None] * len(early)
+    assert last.watch({"diversity": 0.3}, 0.5)

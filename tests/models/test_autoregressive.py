@@ -17,9 +17,7 @@ from ancestral.spec import Spec
 from ancestral.stages import Progress, initialize
 from ancestral.taxonomy import TAXONOMY, model_class
 
-MODELS = {
-    row.name: model_class(row.name) for row in TAXONOMY if row.representation == "autoregressive" and row.path
-}
+MODELS = {row.name: model_class(row.name) for row in TAXONOMY if row.representation == "autoregressive"}
 VARIANTS = {
     **{name: (name, {}) for name in MODELS},
     "row-lstm": ("pixelrnn", {"layer": "row-lstm"}),
@@ -98,7 +96,7 @@ def sample_by_full_passes(model, uniforms, labels, contexts):
 
 @pytest.mark.parametrize(("variant", "name"), CASES)
 def test_sees_exactly_the_declared_past(variant, name):
-    certificate = certify(build(variant, name), trials=16)  # tiny layers: dead units look like blind spots
+    certificate = certify(build(variant, name), trials=8)  # tiny layers: dead units look like blind spots
     assert certificate.ok, str(certificate)
 
 

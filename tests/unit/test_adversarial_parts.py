@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from ancestral.errors import UserError
 from ancestral.nn.adversarial import GAMES, smoothed
@@ -94,32 +93,6 @@ def test_each_pair_has_a_point_of_its_own():
     assert bool((seen[0] == seen[0][:, :1]).all())  # one number for all values of an example
     assert 0.3 < float(seen[0].mean()) < 0.7
     assert len(seen[0][:, 0].unique()) == 64
-
-
-def test_spectral_normalization_divides_by_the_largest_singular_value():
-    torch.manual_seed(0)
-    layer = spectral_norm(nn.Conv2d(3, 5, 3, bias=False).double(), eps=1e-12)
-    x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
-    for _ in range(300):
-        layer(x)
-    raw = layer.parametrizations.weight.original
-    torch.testing.assert_close(
-        layer.weight.detach(), (raw / torch.linalg.svdvals(raw.flatten(1))[0]).detach()
-    )
-    vectors = layer.parametrizations.weight[0]
-    before = vectors._u.clone()
-    layer.eval()
-    layer(x)
-    assert torch.equal(vectors._u, before)
-    # The gradient is that of W / (u' W v), u and v fixed.
-    layer.weight.square().sum().mul(0.5).add(layer.weight.sum()).backward()
-    found = raw.grad.clone()
-    own = raw.detach().clone().requires_grad_()
-    scaled = own / (vectors._u @ own.flatten(1) @ vectors._v)
-    (0.5 * scaled.square().sum() + scaled.sum()).backward()
-    torch.testing.assert_close(found, own.grad)
-    layer.train()
-    (layer(x).sum() - layer(2 * x).sum()).backward()  # two passes, one backward pass
 
 
 def test_minibatch_discrimination_compares_an_example_with_all_others():

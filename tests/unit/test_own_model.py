@@ -124,7 +124,7 @@ def test_a_package_adds_rows_to_the_taxonomy(folder, monkeypatch, capsys):
     taxonomy.rows.cache_clear()
     assert call("models") == 0
     output = capsys.readouterr().out
-    assert re.search(r"pixelwise +maximum likelihood +exact +built +A\. Author", output)
+    assert re.search(r"pixelwise +maximum likelihood +exact +A\. Author", output)
     assert call(f"train pixelwise --data digits --out run {BRIEFLY}") == 0
     assert ancestral.runs.Run.open("run").model_name == "pixelwise"
     assert call("sample run --n 4") == 0

@@ -16,6 +16,7 @@ from ancestral.models.autoregressive.pixelrnn import PixelRNN
 from ancestral.models.autoregressive.pixelsnail import PixelSNAIL
 from ancestral.models.autoregressive.transformer import Transformer
 from ancestral.models.autoregressive.wavenet import WaveNet
+from ancestral.recipe import Optimization
 from ancestral.spec import Spec
 from ancestral.stages import Progress
 from ancestral.training import TrainingOptions, train
@@ -159,9 +160,9 @@ def test_a_compiled_step_recomputes_too():
         )
         return total, torch.autograd.grad(total, list(model.parameters()), allow_unused=True)
 
-    plain, expected = gradients(PhaseLoss(model, 10))
+    plain, expected = gradients(PhaseLoss(model, Optimization(steps=10)))
     with recomputed(repeated_blocks(model, [model])):
-        again, found = gradients(PhaseLoss(model, 10))
+        again, found = gradients(PhaseLoss(model, Optimization(steps=10)))
     torch.testing.assert_close(again, plain)
     torch.testing.assert_close(found, expected)
 

@@ -523,7 +523,6 @@ def test_bad_options(options, message):
 def test_unknown_names_get_the_nearest(tmp_path):
     for arguments, message in [
         ({"model": "vqvea"}, "did you mean vqvae"),
-        ({"model": "biggan"}, "is planned; choose from"),
         ({"recipe": "cifar"}, "did you mean cifar10"),
         (
             {"config": {"quantizer": {"codebok_size": 3}}},

@@ -23,7 +23,7 @@ complete -o default -F _ancestral ancestral
 
 def script() -> str:
     """A function of bash (and of zsh after bashcompinit) that knows commands, models and options."""
-    models = [row.name for row in rows() if row.path]
+    models = [row.name for row in rows()]
     words = {}
     for name in models:
         default = options_of(Plan.of(model_class(name), None))

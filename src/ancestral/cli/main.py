@@ -16,6 +16,7 @@ COMMANDS = {
     "reconstruct": "originals beside the model's versions of them",
     "tokenize": "data to code maps: a folder of Parquet, .npy, .safetensors",
     "detokenize": "code maps back to images",
+    "project": "find the latents of an image",
     "evaluate": "likelihood in bits/dim, reconstruction, codes, samples",
     "score": "log p(x) of each example: anomaly scores as .csv or .parquet",
     "compare": "figures of several runs side by side",

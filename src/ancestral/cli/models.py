@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> None:
         import json
         from dataclasses import asdict
 
-        print(json.dumps([asdict(row) | {"planned": row.path is None} for row in rows()], indent=2))
+        print(json.dumps([asdict(row) for row in rows()], indent=2))
         return
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
@@ -35,21 +35,14 @@ def main(arguments: list[str]) -> None:
     for family, meaning in FAMILIES.items():
         console.print(f"[bold]{family}[/bold]  {meaning}", soft_wrap=True)
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-        for column in range(6 if papers else 5):
+        for column in range(5 if papers else 4):
             table.add_column(no_wrap=column != 1)
         family_rows = [row for row in rows() if row.representation == family]
         for row in family_rows:
             branch = "└─" if row is family_rows[-1] else "├─"
-            planned = row.path is None
             authors, _, address = row.paper.partition(", https://")
-            cells = [
-                f"{branch} {row.name}",
-                row.learning,
-                row.likelihood,
-                "planned" if planned else "built",
-                authors,
-            ]
-            table.add_row(*cells, *([address] if papers else []), style="dim" if planned else "")
+            cells = [f"{branch} {row.name}", row.learning, row.likelihood, authors]
+            table.add_row(*cells, *([address] if papers else []))
         console.print(table)
         console.print()
     console.print("exact: log p(x) itself; bound: a lower bound of it; none: no likelihood.", style="dim")

@@ -30,7 +30,7 @@ measures the samples of the others. `ancestral train MODEL --help` lists its opt
 def main(arguments: list[str]) -> None:
     """Parse the options of the model named first, and train it."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_HELP.format(models=", ".join(row.name for row in rows() if row.path)))
+        print(_HELP.format(models=", ".join(row.name for row in rows())))
         return
     name, *rest = arguments
     if name.startswith("-"):

@@ -20,7 +20,8 @@ from ancestral.data.digits import digits
 from ancestral.data.fashion_mnist import fashion_mnist
 from ancestral.data.folder import folder
 from ancestral.data.hub import hub
-from ancestral.data.pictures import SPLITS, TEST, VALIDATION, Pictures
+from ancestral.data.pictures import FORMATS, SPLITS, TEST, VALIDATION, Pictures
+from ancestral.data.pixels import Target, UnusableError, decode, header, opened
 from ancestral.data.preparation import TABLE, ImageOptions, Preparation, TableOptions, preparation_of
 from ancestral.data.survey import survey
 from ancestral.data.table import load_table
@@ -113,6 +114,43 @@ def load_examples(folder_: str | Path, options: ImageOptions) -> tuple[Batch, tu
     labels = pictures.labels_of(usable)
     x = torch.from_numpy(decoded.x[usable])
     return Batch(x, labels=None if labels is None else torch.from_numpy(labels)), pictures.classes
+
+
+def load_image(path: str | Path, spec: Spec) -> tuple[torch.Tensor, str]:
+    """One image, brought to what a spec says, ``(C, H, W)``; and what was done to it, in words, if anything.
+
+    Raises:
+        UserError: there is no such file, it cannot be read as an image, or the spec is not of images.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise UserError(f"expected the file of an image, got {path}", "check the path")
+    options = ImageOptions().fitted(spec)
+    assert options.size is not None
+    target = Target(
+        size=options.size,
+        resize=True,
+        channels=1 if options.mode == "gray" else 3,
+        fit=options.fit,
+        native=256,
+        levels=spec.discrete_levels,
+    )
+    alone = Pictures(
+        source=str(path),
+        names=(path.name,),
+        read=lambda _: Image.open(path, formats=FORMATS),
+        given=np.zeros(1, np.int8),
+        key="",
+    )
+    try:
+        with warnings.catch_warnings(), opened(alone, 0) as image:
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            (height, width), _ = header(image)
+            x = torch.from_numpy(decode(image, target).copy())  # which may be a view of the image
+    except UnusableError as error:
+        raise UserError(f"expected an image in {path}, which {error}", "give another file") from None
+    wanted = "x".join(map(str, target.size))
+    return x, f"{height}x{width}, resized to {wanted}" if (height, width) != target.size else ""
 
 
 def find(source: str) -> Pictures:

@@ -92,6 +92,13 @@ class Extractor:
             return None
         return network if network.classes == dataset.classes else None
 
+    def of_scaled(self, y: Tensor) -> Tensor:
+        """Features ``(N, D)`` of images as the spec scales them, cut off at -1 and 1, with gradients."""
+        if isinstance(self.network, Classifier):
+            return self.network.features_of_scaled(y.to(self.network.dtype))
+        found: Tensor = self.network(((y + 1) / 2).clamp(0, 1))
+        return found
+
     @torch.no_grad()
     def __call__(self, x: Tensor, what: str = "features", *, show: bool = False) -> Tensor:
         """Features of images ``(N, *spec.shape)``, batch after batch: ``(N, D)`` on the CPU.
@@ -102,10 +109,7 @@ class Extractor:
         parts = []
         for part in batches(len(x), what, device=device, show=show):
             images = x[part].to(device)
-            if isinstance(self.network, Classifier):
-                found = self.network.features(images)
-            else:
-                found = self.network((self.spec.scale(images, torch.float32) + 1) / 2)
+            found = self.of_scaled(self.spec.scale(images, torch.float32))
             if found.ndim != 2 or len(found) != len(images):
                 problem = f"expected features ({len(images)}, D) of {self.name}, got {tuple(found.shape)}"
                 raise UserError(problem, "let the module return a row for each image")

@@ -98,7 +98,11 @@ class Classifier(Classifies):
 
     def features(self, x: Tensor) -> Tensor:
         """What the last layer sees of images ``(N, C, H, W)``: means over the positions, ``(N, dim)``."""
-        h: Tensor = self.trunk(self.scale(x))
+        return self.features_of_scaled(self.scale(x))
+
+    def features_of_scaled(self, y: Tensor) -> Tensor:
+        """The same of images as the spec scales them, in [-1, 1], with gradients."""
+        h: Tensor = self.trunk(y)
         return h.mean((2, 3))
 
     def class_logits(self, x: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class ImageNet(nn.Module):
     (both bilinear, reduced with antialiasing, the proportions kept), others are left as they are.
 
     The network is not that of FID: a Fréchet distance of its features compares with no published one. It is
-    always in the mode of evaluation; no gradient passes.
+    always in the mode of evaluation; gradients pass to images, its weights have none.
 
     Shapes: pixels ``(N, 3, H, W)`` or ``(N, 1, H, W)``, gray three times over, in 0..1; features
     ``(N, 1280)`` in float32.
@@ -70,7 +70,6 @@ class ImageNet(nn.Module):
         target = min(max(shorter, _LEAST), _MOST)
         return round(height * target / shorter), round(width * target / shorter)
 
-    @torch.no_grad()
     def forward(self, pixels: Tensor) -> Tensor:
         """Features of images. Raises UserError: they are not what ``rgb`` expects."""
         x = rgb(pixels)
@@ -104,7 +103,7 @@ def rgb(pixels: Tensor) -> Tensor:
     if not pixels.is_floating_point():
         raise UserError(f"expected floating-point pixels in 0..1, got {pixels.dtype}", _SCALE)
     if len(pixels):
-        low, high = (float(end) for end in pixels.aminmax())
+        low, high = (float(end) for end in pixels.detach().aminmax())
         if not (low >= 0 and high <= 1):  # NaN is neither
             raise UserError(f"expected pixels in 0..1, got {low:g}..{high:g}", _SCALE)
     return pixels.float().expand(-1, 3, -1, -1)

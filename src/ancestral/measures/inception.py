@@ -30,7 +30,7 @@ class Inception(nn.Module):
 
     It differs from the classification network: average pools do not count their padding, the last block takes
     a maximum instead, there are 1008 classes and no auxiliary ones. Modules are named as in the file. It is
-    always in the mode of evaluation; no gradient passes.
+    always in the mode of evaluation; gradients pass to images, its weights have none.
 
     Shapes: pixels ``(N, 3, H, W)`` or ``(N, 1, H, W)``, gray three times over, in 0..1, rounded to the 256
     levels that the graph was given; features ``(N, 2048)`` in float32.
@@ -86,10 +86,10 @@ class Inception(nn.Module):
         network.weights_sha256 = found
         return network.requires_grad_(False)
 
-    @torch.no_grad()
     def forward(self, pixels: Tensor) -> Tensor:
         """Features of images. Raises UserError: they are not what ``rgb`` expects."""
-        x = (resized((255 * rgb(pixels)).round()) - 128) / 128
+        x = 255 * rgb(pixels)
+        x = (resized(x if x.requires_grad else x.round()) - 128) / 128  # rounded, there are no gradients
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
         x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(max_pool2d(x, 3, stride=2)))
         x = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(max_pool2d(x, 3, stride=2))))

@@ -55,6 +55,12 @@ class Average:
         torch._foreach_lerp_(list(self.values.values()), weights, 1 - decay)
         self.updates += 1
 
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Be what the model's tensors are, such as statistics that were taken with averages in place."""
+        for name, weight in self._weights.items():
+            self.values[name].copy_(weight)
+
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The model with the averages for weights, inside the block."""

@@ -93,7 +93,6 @@ class Trainer:
         """When the last checkpoint was written."""
         self._averages: dict[str, Tensor] = {}
         """Averages that go on from one stage to the next."""
-        self._updates = 0
 
     def fit(self, describe: Callable[[], None] | None = None) -> None:
         """Run every stage that is left; a run that is complete is only read.
@@ -155,7 +154,6 @@ class Trainer:
         if checkpoint is not None:
             self.model.load_weights(checkpoint.weights, str(folder), absent=self._left_out)
             self._seconds, self._averages = checkpoint.seconds, checkpoint.averages
-            self._updates = checkpoint.updates
             if self._leads and (damaged or checkpoint.step < self.optimizations[checkpoint.stage].steps):
                 print(f"going on with stage {checkpoint.stage} after step {checkpoint.step}", flush=True)
         with self._journal(), self._signals.caught():
@@ -259,7 +257,6 @@ class Trainer:
                 raise Interrupted(stage.name, done, self._signals.received)
         average = self._final(work)
         self._averages = average.values if average is not None else {}
-        self._updates = average.updates if average is not None else 0
         work.batches.close()
         if self.journal:
             self.journal.end_stage()
@@ -290,11 +287,11 @@ class Trainer:
             processes=self.fabric.world_size,
             augment=None if stage.prepare else self.data.preparation.augmentation(),
         )
-        progress = Progress.at(0, optimization.steps, device)
+        progress = Progress.at(0, optimization.steps, device, batch_size=optimization.batch_size)
         if checkpoint is None:
             self._initialize(stage, batches, progress, optimization.accumulate)
         shards = self._shards(stage)
-        loss = PhaseLoss(self.model, optimization.steps) if shards is None else shards.loss
+        loss = PhaseLoss(self.model, optimization) if shards is None else shards.loss
         parts = (lambda own: own) if shards is None else shards.parameters
         work = Work(
             stage=stage,
@@ -311,7 +308,7 @@ class Trainer:
                 for p in stage.phases
                 if p.optimizer is None
             },
-            average=self._average(stage, averages, shards),
+            average=self._average(stage, averages, shards, 0 if checkpoint is None else checkpoint.updates),
             best=self._best(stage, checkpoint),
             progress=progress,
             shards=shards,
@@ -330,8 +327,8 @@ class Trainer:
         from ancestral.training.sharding import Shards  # noqa: PLC0415
 
         self._train_mode(stage)  # the copy's too, which nothing else is done with
-        steps = self.optimizations[stage.name].steps
-        return Shards(self.model, stage, steps, self.fabric.device, self.resting(stage))
+        optimization = self.optimizations[stage.name]
+        return Shards(self.model, stage, optimization, self.fabric.device, self.resting(stage))
 
     def is_sharded(self, stage: Stage) -> bool:
         """Whether each process has a part of the weights that a stage trains, as ``strategy`` says."""
@@ -359,13 +356,18 @@ class Trainer:
         first, _ = next(self.model.named_parameters())
         return set() if first in names else names  # the model is said to be where its first parameter is
 
-    def _average(self, stage: Stage, values: Mapping[str, Tensor], shards: "Shards | None") -> Average | None:
-        """The average of a stage, which goes on from ``values`` where there are any."""
+    def _average(
+        self, stage: Stage, values: Mapping[str, Tensor], shards: "Shards | None", updates: int
+    ) -> Average | None:
+        """The average of a stage after ``updates`` of it, which goes on from ``values`` where there are any.
+
+        It is quick at the start of each stage: else the first values of weights that are new would stay in it
+        for long.
+        """
         decay = self.optimizations[stage.name].average_decay
         if decay is None:
             return None
         names = owned(self.model, stage.modules if stage.averaged is None else stage.averaged)
-        updates = self._updates if values else 0
         if shards is not None:
             return Average(shards.network, names, decay, shards.split(values), updates)
         return Average(self.model, names, decay, values, updates)
@@ -573,6 +575,8 @@ class Trainer:
         work.check_losses()
         ends, best = done == work.optimization.steps, work.best
         sums, average = self._sums(work), self._final(work) if ends else self._whole(work)
+        if ends and work.stage.finish is not None and work.shards is None:
+            self._finish(work.stage.name, work.stage.finish, average)
         optimizers = {n: checkpoints.flatten_optimizer(o.optimizer) for n, o in work.optimizers.items()}
         if work.shards is not None:
             from ancestral.training.sharding import gathered  # noqa: PLC0415
@@ -601,6 +605,18 @@ class Trainer:
             checkpoints.save(self.path / "checkpoints", state, self.options.keep)
         self._saved = time.monotonic()
         self.fabric.barrier()
+
+    @torch.no_grad()
+    def _finish(self, name: str, finish: Callable[[], None], average: Average | None) -> None:
+        """Let a stage set statistics of the weights that samples use."""
+        seed_step(self.fabric.device, self.options.seed, name, "finish", self.fabric.global_rank)
+        with self.fabric.autocast():
+            if average is None:
+                finish()
+                return
+            with average.in_place():
+                finish()
+                average.follow()
 
     @property
     def _left_out(self) -> set[str]:

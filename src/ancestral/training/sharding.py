@@ -21,6 +21,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ancestral.model import Model, repeated_blocks
+from ancestral.recipe import Optimization
 from ancestral.stages import Stage
 from ancestral.training.placement import place
 from ancestral.training.work import PhaseLoss
@@ -43,14 +44,19 @@ class Shards:
     Args:
         model: the model, the same in all processes, which must all come here.
         stage: what is trained, of one phase.
-        steps: how many the stage has.
+        optimization: of the stage.
         device: where the steps are computed.
         resting: names of weights that the steps have no use for: the copy has the model's own, which stay in
             the memory of the host.
     """
 
     def __init__(
-        self, model: Model, stage: Stage, steps: int, device: torch.device, resting: Collection[str] = ()
+        self,
+        model: Model,
+        stage: Stage,
+        optimization: Optimization,
+        device: torch.device,
+        resting: Collection[str] = (),
     ) -> None:
         self.model = model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         shared = {id(p): p for name, p in self.model.named_parameters() if name in resting}
@@ -62,7 +68,7 @@ class Shards:
         mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
         for block in repeated_blocks(network, trained):
             fully_shard(block, mesh=mesh)
-        self.loss = PhaseLoss(network, steps)
+        self.loss = PhaseLoss(network, optimization)
         """What the strategy takes: the loss of the copy as a forward pass."""
         fully_shard(self.loss, mesh=mesh, ignored_params=frozen)
         place(network, device, resting)

@@ -27,15 +27,15 @@ class Diverged(UserError):
 class PhaseLoss(nn.Module):
     """The loss of a phase as a forward pass, which is what Fabric, DDP and torch.compile wrap."""
 
-    def __init__(self, model: Model, steps: int) -> None:
+    def __init__(self, model: Model, optimization: Optimization) -> None:
         super().__init__()
-        self.model, self.steps = model, steps
+        self.model, self.steps, self.batch_size = model, optimization.steps, optimization.batch_size
 
     def forward(
         self, tensors: dict[str, Tensor], phase: str, step: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar to minimize, and the terms to watch, of a batch as ``Batch.tensors`` gives it."""
-        loss = self.model.loss(Batch.of(tensors), phase, Progress(step, self.steps))
+        loss = self.model.loss(Batch.of(tensors), phase, Progress(step, self.steps, self.batch_size))
         return loss.total, dict(loss.terms)
 
 

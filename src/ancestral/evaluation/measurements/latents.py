@@ -1,13 +1,14 @@
 """Pictures of what a model has learned: interpolations, a grid through the latent space, maps of codes."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ancestral.batch import Batch
-from ancestral.capabilities import ContinuousLatents, Decodes, Tokenizer
+from ancestral.capabilities import ContinuousLatents, Decodes, Styled, Tokenizer
 from ancestral.evaluation.batches import batches
 from ancestral.evaluation.film import circle, mixed
 from ancestral.evaluation.measurement import MOST_CLASSES, Examined, Result
@@ -16,6 +17,7 @@ from ancestral.model import Model
 from ancestral.sampling import Sampling
 
 _STEPS, _ROWS = 10, 10
+_TRUNCATIONS, _MIXED = (0.1, 0.3, 0.5, 0.7, 0.85, None), 9
 _SHOWN = 2000
 """Examples that the grid is made from."""
 
@@ -63,7 +65,57 @@ def _of_samples(model: Decodes) -> dict[str, Callable[[], Pixels]]:
         )
         if model.mixes_classes and classes > 1:
             pictures["between-classes"] = lambda: _between_classes(model, same, classes)
+    if "truncation" in model.sampling_options:
+        pictures["truncations"] = lambda: _truncations(model, labels)
+    if isinstance(model, Styled):
+        pictures["styles"] = lambda: mixed_styles(model, z, labels)
+        pictures["noise"] = lambda: _noises(model, z[:_ROWS], labels)
     return pictures
+
+
+def _truncations(model: Decodes, labels: Tensor | None) -> Pixels:
+    """The same draws, a column each, from truncated to nearly nothing down to not at all."""
+    rows = []
+    for share in _TRUNCATIONS:
+        generator = torch.Generator(model.device).manual_seed(0)
+        rows.append(model.sample(_ROWS, labels, truncation=share, generator=generator))
+    return picture(model.spec, torch.cat(rows), columns=_ROWS)
+
+
+@torch.no_grad()
+def mixed_styles(model: Styled, z: Tensor, labels: Tensor | None) -> Pixels:
+    """Karras et al., 2018, figure 3: those of a column with the coarse styles of a row, or its middle ones.
+
+    The first row and the first column are the sources; in the rows below, coarse styles (of the first third
+    of the layers) are the row's, then middle ones, then fine ones.
+    """
+    n = min(_MIXED, len(z) // 2)
+    first = labels[:1].expand(2 * n) if labels is not None else None  # of one class: w depends on it
+    v = model.vectors(z[: 2 * n], first)
+    across, down, layers = v[:n], v[n:], v.shape[1]
+    ends = [round(layers * i / 3) for i in range(4)]
+    blank = torch.full_like(model.render(v[:1], None if first is None else first[:1]), 1.0)
+    tiles = [blank, model.render(across, None if first is None else first[:n])]
+    for start, end in pairwise(ends):
+        for row in down[: max(1, n // 3)]:
+            coarse = row.unsqueeze(0)
+            mixed_in = model.mix(across, coarse, range(start, end)) if end > start else across
+            given = torch.cat([coarse, mixed_in])
+            tiles.append(model.render(given, None if first is None else first[: n + 1]))
+    shown = torch.cat(tiles)
+    return picture(model.spec, _as_examples(model, shown), columns=n + 1)
+
+
+@torch.no_grad()
+def _noises(model: Styled, z: Tensor, labels: Tensor | None) -> Pixels:
+    """Images with noise, above the same without it."""
+    v = model.vectors(z, labels)
+    shown = torch.cat([model.render(v, labels, noise=noise) for noise in (True, False)])
+    return picture(model.spec, _as_examples(model, shown), columns=len(z))
+
+
+def _as_examples(model: Model, y: Tensor) -> Tensor:
+    return y.float() if model.spec.levels is None else model.spec.unscale(y)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from torch.nn.functional import one_hot
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ancestral.batch import Batch
-from ancestral.capabilities import Decodes
+from ancestral.capabilities import Renders
 from ancestral.configuration import Count, NonNegative, Width
 from ancestral.errors import UserError
 from ancestral.model import Model
@@ -37,7 +37,7 @@ _REACH = {"uniform": 1.0, "uniform-positive": 0.5, "uniform-of-variance-1": 3.0*
 """How far each kind of uniform noise reaches from its middle."""
 
 
-class Adversarial(Decodes):
+class Adversarial(Renders):
     """Base of the adversarial models. A model sets ``generator`` and ``critic``.
 
     The generator takes z ``(N, latents)`` and classes ``(N,)``, their shares ``(N, classes)`` or None to
@@ -128,23 +128,22 @@ class Adversarial(Decodes):
             ),
         )
 
-    @staticmethod
-    def watch(values: Mapping[str, float], share: float) -> list[str]:
+    def watch(self, values: Mapping[str, float], share: float) -> list[str]:
         """Signs of a game that goes wrong, each with what helps; not at the beginning, where all look so."""
         signs: list[str] = []
         if share < _BEGINNING:
             return signs
+        smoother = ", or --model.penalty r1" if self.config.penalty == "none" else ""
         if values.get("critic_accuracy", 0.0) > _SATURATED:
             signs.append(
                 "the critic takes nearly all examples for what they are, and may teach the generator nothing "
-                "any more: try a lower learning rate of the critic, --model.penalty r1, whose critic has no "
-                "batch norm, or --model.augmentation adaptive if images are few"
+                "any more: try a lower learning rate of the critic, --model.augmentation adaptive if images "
+                f"are few{smoother}"
             )
         if values.get("diversity", 1.0) < _COLLAPSED:
             signs.append(
                 "samples vary less than half as much as real examples, so some kinds of them are missing: "
-                "try a lower learning rate of the generator, or --model.penalty r1, whose critic has no "
-                "batch norm"
+                f"try a lower learning rate of the generator{smoother}"
             )
         return signs
 
@@ -176,8 +175,10 @@ class Adversarial(Decodes):
             f = self.judge(fake, labels)
             r = self.judge(real, labels) if game.relativistic else f
             return Loss(game.generator(f, r))
-        with torch.no_grad():
-            fake = self.generate(self._latents(len(real)), labels)
+        fake = real
+        if phase != "penalty" or self.config.penalty != "r1":  # which is of real examples alone
+            with torch.no_grad():
+                fake = self.generate(self._latents(len(real)), labels)
         if phase == "penalty":
             penalty = self._penalty(real, fake, labels)
             # As much as in all updates of the critic since the last one.
@@ -240,8 +241,12 @@ class Adversarial(Decodes):
         given = placed(self.config.noise, z)
         if labels is not None and not labels.is_floating_point():
             labels = labels.long()
-        x: Tensor = self.generator(given, labels)
-        return x.to(z.dtype)
+        return self.make(given, labels).to(z.dtype)
+
+    def make(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """The generator at work, on latents where their distribution has them."""
+        x: Tensor = self.generator(z, labels)
+        return x
 
     def draw_latents(self, n: int, options: Sampling, generator: Generator | None = None) -> Tensor:
         """See ``Decodes.draw_latents``; the temperature scales them."""
@@ -254,9 +259,25 @@ class Adversarial(Decodes):
         """See ``Model.draw``: latents, through the generator."""
         return self._to_examples(self.generate(self.draw_latents(n, options, generator), labels))
 
+    def vectors(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """See ``Renders.vectors``: the latents."""
+        return self._given_latents(z, labels)[0]
+
+    def render(self, v: Tensor, labels: Tensor | None = None) -> Tensor:
+        """See ``Renders.render``."""
+        return self.as_large(self.generate(*self._given_latents(v, labels)))
+
+    def as_large(self, y: Tensor) -> Tensor:
+        """Images of the generator, as large as examples."""
+        return y
+
     @torch.no_grad()
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """The generator's examples of latents. Raises UserError for other shapes, or lacking labels."""
+        return self._to_examples(self.generate(*self._given_latents(z, labels)))
+
+    def _given_latents(self, z: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Latents and classes, where the model is. Raises UserError for other shapes, or lacking labels."""
         if z.dim() != 2 or z.shape[1] != self.config.latents:
             problem = f"expected latents (N, {self.config.latents}), got {tuple(z.shape)}"
             raise UserError(problem, "give what draw_latents gives")
@@ -272,15 +293,31 @@ class Adversarial(Decodes):
             labels = labels.to(self.device)
         elif self.sample_classes:
             raise UserError("expected the classes of the latents, got none", "give labels")
-        return self._to_examples(self.generate(z.to(self.device, self.dtype), labels))
+        return z.to(self.device, self.dtype), labels
 
     def _to_examples(self, y: Tensor) -> Tensor:
-        levels = self.spec.levels
+        y, levels = self.as_large(y), self.spec.levels
         if levels is None:
             return y.float()
         if not self.config.dequantize:
             return self.spec.unscale(y)
         return ((y + 1) * (levels / 2)).floor().clamp(0, levels - 1).to(self.spec.dtype)
+
+
+class ByChoice(Adversarial):
+    """Base of the adversarial models that are conditional where the data have classes, if so configured."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Adversarial.Config):
+        """Options of these models."""
+
+        class_conditional: bool = True
+        """Whether both networks are given the class, where the data have classes."""
+
+    @property
+    def sample_classes(self) -> int:
+        """See ``Model.sample_classes``."""
+        return self.spec.classes if self.config.class_conditional else 0
 
 
 def noise(
@@ -312,6 +349,16 @@ def both(**updates: Any) -> dict[str, Updates]:
     """
     settings: dict[str, Any] = {"warmup": 0, "gradient_clip": None, **updates}
     return {name: Updates(**settings) for name in ("critic", "generator")}
+
+
+def apart(critic: float, generator: float, **updates: Any) -> dict[str, Updates]:
+    """As ``both``, with a learning rate for each side.
+
+    >>> apart(4e-4, 1e-4)["generator"].learning_rate
+    0.0001
+    """
+    rates = {"critic": critic, "generator": generator}
+    return {name: both(learning_rate=rate, **updates)[name] for name, rate in rates.items()}
 
 
 def given_classes(labels: Tensor | None, classes: int, like: Tensor) -> Tensor:

@@ -6,14 +6,14 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
-from torch.nn.utils.parametrizations import spectral_norm
 
 from ancestral.configuration import Depth, Width
 from ancestral.errors import UserError
-from ancestral.models.adversarial.base import Adversarial, both, output_of
+from ancestral.models.adversarial.base import ByChoice, both, output_of
 from ancestral.nn.convolutional import check_stride
 from ancestral.nn.normalization import BatchNorm, ConditionalBatchNorm
 from ancestral.nn.projection import ProjectionHead
+from ancestral.nn.spectral import spectral_norm
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
 
@@ -99,7 +99,7 @@ class Critic(nn.Module):
         if norm == "spectral":
             for module in list(self.modules()):
                 if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
-                    spectral_norm(module, eps=1e-12)
+                    spectral_norm(module)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Examples ``(N, C, H, W)`` and classes to ``(N,)``."""
@@ -131,7 +131,7 @@ def check_images(spec: Spec, scales: int) -> None:
     check_stride(2**scales, spec.shape[1:], "fewer --model.scales")
 
 
-class DCGAN(Adversarial):
+class DCGAN(ByChoice):
     """Strided convolutions each way, batch normalization everywhere but at the images and the critic's value.
 
     As in the authors' Torch code, with kernels of 4x4 where their paper's have 5x5; biases are where neither
@@ -148,7 +148,7 @@ class DCGAN(Adversarial):
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Adversarial.Config):
+    class Config(ByChoice.Config):
         """Options of the DCGAN."""
 
         width: Width = 128
@@ -162,8 +162,6 @@ class DCGAN(Adversarial):
         refined: bool = False
         """Add convolutions of 3x3 that leave a map's sides: in the critic before each that halves them and
         at the end, in the generator at the end (Miyato et al., 2018, table 3)."""
-        class_conditional: bool = True
-        """Whether both networks are given the class, where the data have classes."""
 
         @classmethod
         def tiny(cls) -> "DCGAN.Config":
@@ -223,8 +221,3 @@ class DCGAN(Adversarial):
         sizes = config.critic_width, config.scales, config.critic_norm
         self.critic = Critic(*sizes, *places, refined=refined)
         self.check_game()
-
-    @property
-    def sample_classes(self) -> int:
-        """See ``Model.sample_classes``."""
-        return self.spec.classes if self.config.class_conditional else 0

@@ -5,17 +5,18 @@ Gulrajani et al., Improved Training of Wasserstein GANs, 2017, https://arxiv.org
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate
 
 from ancestral.batch import Batch
 from ancestral.configuration import Configuration, Count, Depth, Range, Width
 from ancestral.errors import UserError
-from ancestral.models.adversarial.base import Adversarial, PenaltyName, both, output_of
+from ancestral.models.adversarial.base import ByChoice, PenaltyName, both, output_of
 from ancestral.models.adversarial.dcgan import Critic, CriticNorm, Generator, check_images
+from ancestral.models.adversarial.residual import Down, Up
 from ancestral.nn.adversarial import GameName
 from ancestral.nn.normalization import ConditionalBatchNorm
 from ancestral.nn.projection import ProjectionHead
@@ -33,53 +34,10 @@ def _uniform(layer: nn.Conv2d | nn.Linear, variance: float) -> None:
         nn.init.zeros_(layer.bias)
 
 
-def _convolution(inputs: int, outputs: int, kernel: int = 3) -> nn.Conv2d:
+def _convolution(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
     layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
     _uniform(layer, 2.0 if kernel == 3 else 1.0)  # followed by a rectifier, or a shortcut
     return layer
-
-
-class Up(nn.Module):
-    """Normalization, rectifier, convolution, twice, beside a shortcut; the sides of the map double."""
-
-    def __init__(self, inputs: int, outputs: int, classes: int) -> None:
-        super().__init__()
-        self.norms = nn.ModuleList(ConditionalBatchNorm(w, classes) for w in (inputs, outputs))
-        self.first, self.second = _convolution(inputs, outputs), _convolution(outputs, outputs)
-        self.shortcut = _convolution(inputs, outputs, 1)
-
-    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """``(N, inputs, h, w)`` to ``(N, outputs, 2 h, 2 w)``."""
-        h = self.first(_doubled(self.norms[0](x, labels).relu()))
-        h = self.second(self.norms[1](h, labels).relu())
-        y: Tensor = h + self.shortcut(_doubled(x))
-        return y
-
-
-def _doubled(x: Tensor) -> Tensor:
-    return interpolate(x, scale_factor=2, mode="nearest")
-
-
-class Down(nn.Module):
-    """Rectifier, convolution, twice, beside a shortcut; without normalization, which a penalty cannot have.
-
-    With ``halve``, means of 2x2 places come out. The ``first`` block sees an image, which is not rectified.
-    """
-
-    def __init__(self, inputs: int, outputs: int, *, halve: bool, first: bool = False) -> None:
-        super().__init__()
-        self.halve, self.starts = halve, first
-        self.first, self.second = _convolution(inputs, outputs), _convolution(outputs, outputs)
-        self.shortcut = _convolution(inputs, outputs, 1) if halve or inputs != outputs else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, inputs, h, w)`` to ``(N, outputs, h, w)``, or half of the sides."""
-        h = self.second(self.first(x if self.starts else x.relu()).relu())
-        if not self.halve:
-            kept: Tensor = h + self.shortcut(x)
-            return kept
-        y: Tensor = avg_pool2d(h, 2) + self.shortcut(avg_pool2d(x, 2))
-        return y
 
 
 class ResidualGenerator(nn.Module):
@@ -88,12 +46,13 @@ class ResidualGenerator(nn.Module):
     def __init__(self, latents: int, width: int, scales: int, spec: Spec, classes: int) -> None:
         super().__init__()
         grid = [side // 2**scales for side in spec.shape[1:]]
+        norm = partial(ConditionalBatchNorm, classes=classes)
         self.first = nn.Linear(latents, width * math.prod(grid))
         _uniform(self.first, 1.0)
         self.map = nn.Unflatten(1, (width, *grid))
-        self.blocks = nn.ModuleList(Up(width, width, classes) for _ in range(scales))
-        self.norm = ConditionalBatchNorm(width, classes)
-        self.last, self.output = _convolution(width, spec.shape[0]), output_of(spec)
+        self.blocks = nn.ModuleList(Up(width, width, norm, _convolution) for _ in range(scales))
+        self.norm = norm(width)
+        self.last, self.output = _convolution(width, spec.shape[0], 3), output_of(spec)
         _uniform(self.last, 1.0)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -112,7 +71,7 @@ class ResidualCritic(nn.Module):
         super().__init__()
         self.blocks = nn.Sequential(
             *(
-                Down(width if i else spec.shape[0], width, halve=i < scales, first=i == 0)
+                Down(width if i else spec.shape[0], width, _convolution, halve=i < scales, first=i == 0)
                 for i in range(scales + blocks)
             )
         )
@@ -176,7 +135,7 @@ class Residual(Configuration):
         return generator, ResidualCritic(self.width, self.critic_scales, self.blocks, spec, classes)
 
 
-class WGAN(Adversarial):
+class WGAN(ByChoice):
     r"""A critic that estimates :math:`\max_{\lVert D \rVert_L \le 1} E D(x) - E D(g(z))`, a distance.
 
     It is kept from being steep by clipping its weights (algorithm 1) or by a penalty on its gradient
@@ -191,7 +150,7 @@ class WGAN(Adversarial):
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Adversarial.Config):
+    class Config(ByChoice.Config):
         """Options of the WGAN."""
 
         loss: GameName = "wasserstein"
@@ -286,11 +245,6 @@ class WGAN(Adversarial):
             raise UserError(problem, "choose --model.penalty none, or leave --model.clip out")
         self.generator, self.critic = config.architecture.build(config.latents, spec, self.sample_classes)
         self.check_game()
-
-    @property
-    def sample_classes(self) -> int:
-        """See ``Model.sample_classes``."""
-        return self.spec.classes if self.config.class_conditional else 0
 
     def loss(self, batch: Batch, phase: str, progress: Progress) -> Loss:
         """See ``Adversarial.loss``; weights are clipped before each update of the critic."""
