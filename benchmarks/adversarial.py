@@ -25,6 +25,7 @@ from ancestral.models.adversarial.dcgan import DCGAN
 from ancestral.models.adversarial.stylegan2 import Layer
 from ancestral.nn.equalized import EqualizedConv2d
 from ancestral.nn.spectral import spectral_norm
+from ancestral.recipe import Optimization
 from ancestral.spec import Spec
 from ancestral.stages import Phase, Progress
 from ancestral.training.work import PhaseLoss
@@ -77,7 +78,7 @@ def ours(
     """A step as the loop takes it."""
     model = config.build(COLORS).train().to(memory_format=torch.channels_last)
     (stage,) = model.stages()
-    loss: Callable = PhaseLoss(model, 1000)
+    loss: Callable = PhaseLoss(model, Optimization(steps=1000))
     loss = torch.compile(loss, dynamic=False) if compiled else loss
     adams = {
         phase.name: torch.optim.Adam(phase.parameters, 2e-4, (0.5, 0.999), fused=True)

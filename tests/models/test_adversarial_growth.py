@@ -190,6 +190,14 @@ def test_averages_are_quick_at_the_start_of_each_level(tmp_path, monkeypatch):
     assert began == [0, 0, 0]
 
 
+def weigh_noise(model, weight):
+    """Give all noise of layers a weight."""
+    found = [p for name, p in model.named_parameters() if name.endswith((".noise", ".noise.weight"))]
+    assert found
+    for parameter in found:
+        torch.nn.init.constant_(parameter, weight)
+
+
 @pytest.mark.parametrize("name", STYLED)
 def test_truncation_to_the_mean_gives_one_picture(name):
     torch.manual_seed(0)
@@ -197,9 +205,7 @@ def test_truncation_to_the_mean_gives_one_picture(name):
     model = replace(STYLED[name].Config.tiny(), truncated=20).build(spec).eval()
     if name == "stylegan":
         model.growth.level.fill_(2)
-    for layer in model.modules():
-        if type(layer).__name__ == "Noise":
-            torch.nn.init.zeros_(layer.weight)
+    weigh_noise(model, 0.0)
     one = model.sample(4, truncation=0.0)
     torch.testing.assert_close(one, one[:1].expand(4, -1, -1, -1))
     assert not torch.allclose(model.sample(4, truncation=1.0), one)
@@ -229,9 +235,7 @@ def test_noise_of_samples_is_their_own_and_that_of_decoding_is_fixed():
     torch.manual_seed(0)
     for cls in STYLED.values():
         model = cls.Config.tiny().build(replace(GRAY, levels=None, classes=0)).eval()
-        for layer in model.modules():
-            if type(layer).__name__ == "Noise":
-                torch.nn.init.ones_(layer.weight)
+        weigh_noise(model, 1.0)
         z = model.draw_latents(1, Sampling(), torch.Generator().manual_seed(1)).expand(2, -1)
         first, second = model.decode(z)
         torch.testing.assert_close(first, second)

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import conv2d, conv_transpose2d, interpolate
+from torch.nn.functional import conv2d, conv_transpose2d, interpolate, leaky_relu
 
 from ancestral.models.adversarial.mapping import Mapping
+from ancestral.models.adversarial.stylegan2 import Layer
 from ancestral.nn.equalized import EqualizedConv2d, EqualizedLinear, pixel_normalized
 from ancestral.nn.minibatch import MinibatchDeviation
 from ancestral.nn.orthogonal import orthogonal_penalty
@@ -134,6 +135,17 @@ def test_noise_is_nothing_at_first():
     with torch.no_grad():
         noise.weight[0, 1] = 2.0
     torch.testing.assert_close(noise(x, plane)[:, 1], x[:, 1] + 2 * plane[:, 0])
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_a_layer_s_gain_is_that_of_its_rectifier(double):
+    layer = Layer(3, 5, 4, double=double)
+    with torch.no_grad():
+        layer.noise.fill_(0.3)
+        layer.bias.normal_()
+    x, w, plane = torch.randn(2, 3, 4, 4), torch.randn(2, 4), torch.randn(2, 1, *[8 if double else 4] * 2)
+    before = layer.convolution(x, w) + 0.3 * plane + layer.bias
+    torch.testing.assert_close(layer(x, w, plane), 2**0.5 * leaky_relu(before, 0.2))
 
 
 def test_filters_have_a_gain_of_one_and_know_their_places():

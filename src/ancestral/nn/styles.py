@@ -60,30 +60,30 @@ class ModulatedConv2d(nn.Module):
         self.style = EqualizedLinear(styles, inputs, gain=1.0, bias=1.0)
         self.scale, self.demodulate, self.doubles = 1 / (kernel * math.sqrt(inputs)), demodulate, double
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """Maps ``(N, inputs, H, W)`` and ``(N, styles)`` to ``(N, outputs, H, W)``, or twice the sides."""
+    def forward(self, x: Tensor, w: Tensor, added: Tensor | None = None, gain: float = 1.0) -> Tensor:
+        """Maps ``(N, inputs, H, W)`` and ``(N, styles)`` to ``(N, outputs, H, W)``, or twice the sides.
+
+        Demodulated ones are multiplied by ``gain``, and ``added`` joins them, in one pass over the maps.
+        """
         s, weight = self.style(w), self.weight * self.scale
         x = x * s.view(len(x), -1, 1, 1).to(x.dtype)
-        if self.doubles:
-            y = 4 * filtered(conv_transpose2d(x, weight.transpose(0, 1), stride=2), padding=1)
+        if self.doubles:  # three of four places are zeros, which the filter makes up for by 4
+            y = filtered(conv_transpose2d(x, (4 * weight).transpose(0, 1), stride=2), padding=1)
         else:
             y = conv2d(x, weight, padding=weight.shape[-1] // 2)
         if not self.demodulate:
             return y
         energy = s.square() @ weight.square().sum((2, 3)).t()
-        return y * (energy + 1e-8).rsqrt().view(len(y), -1, 1, 1).to(y.dtype)
+        scale = (gain * (energy + 1e-8).rsqrt()).view(len(y), -1, 1, 1).to(y.dtype)
+        return y * scale if added is None else torch.addcmul(added.to(y.dtype), y, scale)
 
 
 class Noise(nn.Module):
-    """One plane of noise for each example, with a weight that is learned, 0 at first.
+    """One plane of noise for each example, with a weight of each channel that is learned, 0 at first."""
 
-    Args:
-        channels: of the maps, a weight each; 0 for one weight of all.
-    """
-
-    def __init__(self, channels: int = 0) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1, channels, 1, 1) if channels else torch.zeros(()))
+        self.weight = nn.Parameter(torch.zeros(1, channels, 1, 1))
 
     def forward(self, x: Tensor, plane: Tensor) -> Tensor:
         """Maps ``(N, C, H, W)`` and a plane ``(N, 1, H, W)`` to such maps."""

@@ -26,7 +26,7 @@ from ancestral.nn.equalized import RECTIFIED, EqualizedConv2d, EqualizedLinear
 from ancestral.nn.minibatch import MinibatchDeviation
 from ancestral.nn.path_length import path_penalty
 from ancestral.nn.resampling import filtered, upsampled
-from ancestral.nn.styles import ModulatedConv2d, Noise
+from ancestral.nn.styles import ModulatedConv2d
 from ancestral.recipe import Optimization, Recipe, Updates
 from ancestral.sampling import Sampling
 from ancestral.spec import Spec
@@ -39,17 +39,17 @@ def _rectified(x: Tensor) -> Tensor:
 
 
 class Layer(nn.Module):
-    """A modulated convolution, noise, a bias and a leaky rectifier."""
+    """A modulated convolution, noise, a bias and a leaky rectifier whose gain is in what it is given."""
 
     def __init__(self, inputs: int, outputs: int, styles: int, *, double: bool) -> None:
         super().__init__()
         self.convolution = ModulatedConv2d(inputs, outputs, 3, styles, double=double)
-        self.noise, self.bias = Noise(), nn.Parameter(torch.zeros(outputs, 1, 1))
+        self.noise, self.bias = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(outputs, 1, 1))
 
     def forward(self, x: Tensor, w: Tensor, plane: Tensor) -> Tensor:
         """Maps, vectors w ``(N, styles)`` and noise to maps."""
-        x = self.noise(self.convolution(x, w), plane)
-        return _rectified(x + self.bias.to(x.dtype))
+        x = self.convolution(x, w, RECTIFIED * self.noise * plane, gain=RECTIFIED)
+        return rectified(x + RECTIFIED * self.bias.to(x.dtype))
 
 
 class Generator(nn.Module):
