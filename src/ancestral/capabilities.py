@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from ancestral.errors import UserError, check_type
 from ancestral.model import Model, unwatched
-from ancestral.sampling import Sampling
+from ancestral.sampling import PLAIN, Sampling
 from ancestral.spec import Spec
 
 
@@ -111,7 +111,7 @@ class Decodes(Model):
     """Whether ``decode`` takes shares of the classes ``(N, sample_classes)``, real numbers, for labels."""
 
     @abstractmethod
-    def draw_latents(self, n: int, options: Sampling, generator: Generator | None = None) -> Tensor:
+    def draw_latents(self, n: int, options: Sampling = PLAIN, generator: Generator | None = None) -> Tensor:
         """Latent vectors ``(n, latents)`` as ``sample`` draws them, on the model's device."""
 
     @abstractmethod
@@ -130,8 +130,12 @@ class Renders(Decodes):
     def render(self, v: Tensor, labels: Tensor | None = None) -> Tensor:
         """Examples as the spec scales them of such vectors and classes, with gradients.
 
-        In [-1, 1], or about so where nothing cuts a network off.
+        In [-1, 1], or about so where nothing cuts a network off; ``to_examples`` makes images of them.
         """
+
+    @abstractmethod
+    def to_examples(self, y: Tensor) -> Tensor:
+        """What ``render`` gives as examples ``(N, *spec.shape)``, of the spec's dtype."""
 
 
 class Styled(Renders):
@@ -141,12 +145,13 @@ class Styled(Renders):
     def render(self, v: Tensor, labels: Tensor | None = None, *, noise: bool = True) -> Tensor:
         """See ``Renders.render``; with the same noise for every image, or none."""
 
-    @staticmethod
-    def check_vectors(v: Tensor, layers: int, styles: int) -> None:
-        """Raise UserError unless ``v`` are vectors ``(N, layers, styles)``."""
+    def checked(self, v: Tensor, layers: int, styles: int) -> Tensor:
+        """Vectors where the model is. Raises UserError unless they are ``(N, layers, styles)``."""
+        check_type(v, Tensor, "a tensor of vectors", "give what vectors gives")
         if v.dim() != 3 or tuple(v.shape[1:]) != (layers, styles):
             problem = f"expected vectors (N, {layers}, {styles}), got {tuple(v.shape)}"
             raise UserError(problem, "give what vectors gives")
+        return v.to(self.device, self.dtype)
 
     @staticmethod
     def mix(v: Tensor, other: Tensor, layers: Sequence[int]) -> Tensor:
@@ -160,6 +165,7 @@ class Styled(Renders):
         Raises:
             UserError: there are no such layers, or the vectors do not go together.
         """
+        check_type(layers, Sequence, "the numbers of layers", "give a range: range(4)")
         if v.dim() != 3 or other.shape[1:] != v.shape[1:] or len(other) not in (1, len(v)):
             problem = (
                 f"expected vectors (N, layers, styles) twice, got {tuple(v.shape)} and {tuple(other.shape)}"

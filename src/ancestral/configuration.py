@@ -241,7 +241,13 @@ def differences(a: Any, b: Any, where: str = "") -> list[str]:
         names = sorted({*a, *b})
         parts = [differences(a.get(key), b.get(key), f"{where}.{key}" if where else key) for key in names]
         return [difference for part in parts for difference in part]
-    return [] if a == b else [f"{where} ({a} there, {b} here)"]
+    if a == b:
+        return []
+    if isinstance(a, dict) and b is None:
+        return [f"{where} (there, not here)"]
+    if isinstance(b, dict) and a is None:
+        return [f"{where} (here, not there)"]
+    return [f"{where} ({a} there, {b} here)"]
 
 
 def _convert(hint: Any, value: Any, where: str, base: Any) -> Any:

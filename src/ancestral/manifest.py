@@ -56,6 +56,8 @@ class Manifest(Configuration):
     seed: Natural | None = None
     threads: Count | None = None
     parameters: Mapping[str, Natural] = field(default_factory=dict)
+    parameters_in_all: Natural | None = None
+    """Of all stages, which may share some."""
     from_: tuple[str, ...] = ()
     """The runs that stages were taken over from."""
     only: tuple[str, ...] = ()

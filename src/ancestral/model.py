@@ -237,8 +237,7 @@ class Model(nn.Module, ABC):
         if not self.sample_classes:
             raise UserError(
                 f"expected no labels, got some: this {type(self).__name__} does not draw by class",
-                "leave labels out, or train a class-conditional model (as vqvae is by default) "
-                "on data with classes",
+                "leave labels out, or train a model that is class-conditional on data with classes",
             )
 
     def check_sampling(self, options: Sampling) -> None:
@@ -246,7 +245,8 @@ class Model(nn.Module, ABC):
         for option in fields(Sampling):
             if getattr(options, option.name) != option.default and option.name not in self.sampling_options:
                 name = option.name.replace("_", "-")
-                taken = ", ".join(sorted(o.replace("_", "-") for o in self.sampling_options)) or "no options"
+                names = sorted(o.replace("_", "-") for o in self.sampling_options)
+                taken = ", ".join(names) or "none of these"
                 raise UserError(
                     f"expected no {name}, got one: {type(self).__name__} takes {taken}", "leave it out"
                 )

@@ -70,6 +70,8 @@ class Run:
         run = cls.open(path)
         pairs = [(key, run.manifest.get(key), manifest.get(key)) for key in _IDENTITY]
         differing = [_flag(d, manifest) for key, a, b in pairs for d in differences(a, b, key)]
+        if run.manifest.get("model") != manifest.get("model"):  # all other options differ then
+            differing = [f"model ({run.manifest.get('model')} there, {manifest.get('model')} here)"]
         there, here = run.manifest["data"], manifest["data"]
         if there["fingerprint"] != here["fingerprint"]:
             sources = f"data ({there['source']} there, {here['source']} here)"

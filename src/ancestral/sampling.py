@@ -33,7 +33,8 @@ class Sampling(Configuration):
     top_p: Annotated[PerLevel[float | None], Range(above=0, most=1)] = None
     """Draw from the likeliest levels that together reach this probability (the same models)."""
     truncation: Annotated[float | None, Range(least=0)] = None
-    """Keep the latents this near to their mean (models that say so)."""
+    """Keep latents near to their mean: of styles the share of the way that is left, from 0 to 1 for all of
+    it; of BigGAN's latents the size beyond which they are drawn again, .5 or 2 for instance."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -60,6 +61,10 @@ class Sampling(Configuration):
         """
         values = {name: value for name, value in self.changes().items() if isinstance(value, tuple)}
         return replace(self, **{name: value[i] for name, value in values.items()})
+
+
+PLAIN = Sampling()
+"""A model as it is."""
 
 
 def single(value: PerLevel[T]) -> T:

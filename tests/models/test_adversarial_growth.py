@@ -273,7 +273,9 @@ def test_sizes_that_cannot_be_are_said_in_one_line():
         UserError, match=r"doubled some times, got 28x28; try --model.base 7 or 14, or resize"
     ):
         ProGAN.Config(base=4).build(Spec(shape=(1, 28, 28)))
-    with pytest.raises(UserError, match=r"doubled some times, got 31x31; resize the images to 32x32"):
+    with pytest.raises(
+        UserError, match=r"doubled some times, got 31x31; resize the images: --images.size 32 32"
+    ):
         ProGAN.Config().build(Spec(shape=(1, 31, 31)))
     with pytest.raises(UserError, match="expected normal latents, got uniform"):
         StyleGAN.Config(noise="uniform").build(Spec(shape=(1, 32, 32)))
@@ -389,6 +391,13 @@ def test_vectors_and_images_of_them_are_asked_for_in_one_line(name):
         model.vectors(z[:, :3], torch.tensor([0, 2]))
     with pytest.raises(UserError, match=rf"expected vectors \(N, {v.shape[1]}, 5\), got \(2, 1, 5\)"):
         model.render(v[:, :1])
+    with pytest.raises(UserError, match="expected a tensor of classes, got list; wrap them"):
+        model.vectors(z, [0, 2])
+    with pytest.raises(UserError, match="expected the numbers of layers, got int"):
+        model.mix(v, v, 3)
+    shown = model.to_examples(model.render(v.double(), torch.tensor([0, 2])))
+    assert (shown.dtype, shown.shape) == (torch.uint8, (2, 1, 8, 8))
+    assert model.draw_latents(3).shape == (3, 4)
 
 
 @pytest.mark.parametrize("name", GROWING)

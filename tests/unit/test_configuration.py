@@ -166,6 +166,7 @@ def test_differences_are_named_with_both_values():
     assert "model.inner.depth (2 there, 3 here)" in found
     assert len(found) == 11
     assert differences({"a": 1}, {}) == ["a (1 there, None here)"]
+    assert differences({"a": {"b": 1}}, {"c": {}}) == ["a (there, not here)", "c (here, not there)"]
 
 
 # Ranges

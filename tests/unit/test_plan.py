@@ -377,3 +377,11 @@ def test_every_option_belongs_to_the_priors_that_it_builds(digits_spec):
         changed = {n for n, t in other.state_dict().items() if t.shape != shapes.get(n)}
         hit = [s.name for s in other.stages() if changed & owned(other, s.modules)]
         assert hit == names == [s.name for s in model.stages() if field in VQVAE2.options_of(s.name)]
+
+
+def test_options_of_a_stage_that_the_data_do_not_have_are_an_error():
+    plan = plan_of("tokenizer", "top", "bottom").changed(stages={"top": {"steps": 9}})
+    with pytest.raises(
+        UserError, match="expected options of the stages tokenizer, got some of top; leave --top out"
+    ):
+        plan.fitted([s for s in STAGES if s.name == "tokenizer"])

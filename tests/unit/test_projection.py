@@ -121,9 +121,9 @@ def test_files_are_resized_and_both_pictures_and_vectors_written(call, tmp_path)
     status, output, errors = call(f"{line} --labels 3 --out .")
     assert (status, errors) == (0, "")
     lines = output.splitlines()
-    assert lines[0] == "photo.png: 20x16, resized to 8x8"
+    assert lines[0] == "photo.png: 20 high and 16 wide, its center resized to 8x8"
     assert lines[1].startswith("photo.png: 3, ")
-    assert lines[1].endswith(" dB")
+    assert lines[1].endswith(" dB PSNR")
     assert lines[2] == "projections.png"
     found = np.load("projections.npz")
     assert found["vectors"].shape == (1, 4)

@@ -357,6 +357,27 @@ def test_the_last_sheets_stand_in_for_final_pictures(run):
     assert "at step 5,000 of stage tokenizer" in page.words
 
 
+def test_samples_that_were_truncated_are_none_of_the_model_as_it_is(run):
+    plain = (run / "samples" / "samples-seed0.png").read_bytes()
+    for name in ("samples-seed0-truncated0", "samples-seed0-t0.5", "samples-seed1-keep0.5"):
+        sheet(run / "samples" / f"{name}.png", seed=5)
+    page = write_report(run).read_text()
+    assert base64.b64encode(plain).decode() in page
+    other = (run / "samples" / "samples-seed0-truncated0.png").read_bytes()
+    assert base64.b64encode(other).decode() not in page
+    sheet(run / "samples" / "samples-seed2-class1-3.png", seed=6)
+    assert (
+        base64.b64encode((run / "samples" / "samples-seed2-class1-3.png").read_bytes()).decode()
+        in write_report(run).read_text()
+    )
+
+
+def test_parameters_that_stages_share_count_once(run):
+    content = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(content | {"parameters_in_all": 900_000}))
+    assert "900,000" in write_report(run).read_text()
+
+
 def test_train_and_validation_share_a_chart(run):
     page = page_of(run)
     assert (

@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> None:
     result = project(subject.model, x, options.labels, extractor=extractor, **how, progress=True)
     names = subject.model.classes if result.labels is not None else ()
     for i, path in enumerate(options.images):
-        said = [f"{result.psnr[i]:.1f} dB"]
+        said = [f"{result.psnr[i]:.1f} dB PSNR"]
         if extractor is not None:
             said.append(f"{result.distance[i]:.4f} apart in the features of {extractor.name}")
         if result.labels is not None:

@@ -148,9 +148,12 @@ def load_image(path: str | Path, spec: Spec) -> tuple[torch.Tensor, str]:
             (height, width), _ = header(image)
             x = torch.from_numpy(decode(image, target).copy())  # which may be a view of the image
     except UnusableError as error:
-        raise UserError(f"expected an image in {path}, which {error}", "give another file") from None
-    wanted = "x".join(map(str, target.size))
-    return x, f"{height}x{width}, resized to {wanted}" if (height, width) != target.size else ""
+        raise UserError(f"expected an image in {path}, got: {error}", "give another file") from None
+    if (height, width) == target.size:
+        return x, ""
+    high, wide = target.size
+    cut = "its center " if height * wide != width * high else ""
+    return x, f"{height} high and {width} wide, {cut}resized to {high}x{wide}"
 
 
 def find(source: str) -> Pictures:

@@ -50,15 +50,7 @@ class Preparation(Configuration):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions(Preparation):
-    """How images become integers of one shape. What is transparent lies on white.
-
-    >>> options = ImageOptions(flip=True).fitted(Spec(shape=(1, 28, 28), levels=2))
-    >>> options.size, options.mode, options.levels, options.flip
-    ((28, 28), 'gray', 2, True)
-    >>> ImageOptions(levels=1)
-    Traceback (most recent call last):
-    ancestral.errors.UserError: expected levels in [2, 256], got 1; choose a value in that range
-    """
+    """How images become integers of one shape. What is transparent lies on white."""
 
     kind: ClassVar[str] = "images"
     size: tuple[int, int] | None = None
@@ -89,6 +81,10 @@ class ImageOptions(Preparation):
 
     def fitted(self, spec: Spec) -> Self:
         """These options, and where they leave size, mode or levels open, what brings images to ``spec``.
+
+        >>> options = ImageOptions(flip=True).fitted(Spec(shape=(1, 28, 28), levels=2))
+        >>> options.size, options.mode, options.levels, options.flip
+        ((28, 28), 'gray', 2, True)
 
         Raises:
             UserError: the examples of ``spec`` are no images, or have other channels than an image file.

@@ -32,8 +32,8 @@ from ancestral.sampling import Sampling
 from ancestral.taxonomy import title
 
 _SILENT = (
-    "No figures: such a model is measured by its samples, in the features of a network that is named, "
-    "--measures samples --features FILE."
+    "No figures: such a model is measured by its samples, --measures samples, in the features of a "
+    "network (--features)."
 )
 MEASURES = (*MEASUREMENTS, *QUALITY)
 """What can be measured, by name."""

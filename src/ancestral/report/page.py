@@ -20,7 +20,7 @@ from ancestral.records import as_record
 from ancestral.report import metrics, notation
 from ancestral.report.curves import line_chart, usage_chart
 from ancestral.report.metrics import Term
-from ancestral.report.pictures import Picture, latest, newest, over_time, picture, progression
+from ancestral.report.pictures import Picture, drawn, latest, over_time, picture, progression
 from ancestral.report.strips import NARROW, WIDE, axis_of, drawable, standing, strip
 from ancestral.taxonomy import FAMILIES, rows
 
@@ -174,7 +174,7 @@ def _context(run: Path) -> dict[str, Any]:
     lines = metrics.read_lines(run / "metrics.jsonl")
     stages = _stages(run, about.stages, lines)
     order = [stage.name for stage in stages]
-    final, sheets = newest(run / "samples", "samples-*.png"), [s.sheets[-1] for s in stages if s.sheets]
+    final, sheets = drawn(run / "samples"), [s.sheets[-1] for s in stages if s.sheets]
     figures = [_figure(figure) for figure in evaluation.figures] if evaluation else []
     strips, taken = _strips(evaluation.figures) if evaluation else ([], "")
     shown = vars(about.data).keys()
@@ -255,7 +255,8 @@ def _facts(
     if parameters := about.parameters:
         several = len(parameters) > 1
         parts = ", ".join(f"{name} {count:,}" for name, count in parameters.items()) if several else ""
-        facts.append(("Parameters", f"{sum(parameters.values()):,}", parts))
+        together = about.parameters_in_all or sum(parameters.values())
+        facts.append(("Parameters", f"{together:,}", parts))
     if lines:
         steps = ", ".join(f"{stage.name} {stage.reached:,}" for stage in stages) if len(stages) > 1 else ""
         facts.append(("Steps", f"{sum(stage.reached for stage in stages):,}", steps))

@@ -6,6 +6,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+_PLAIN = re.compile(r"samples-seed\d+(-class.*)?")
+"""The names of sheets of a model as it is, and of classes."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -53,10 +55,11 @@ def latest(folder: Path, kind: str, order: list[str]) -> Picture | None:
     return None
 
 
-def newest(folder: Path, pattern: str) -> Picture | None:
-    """The PNG that matches ``pattern`` and was written last: what ``ancestral sample`` drew."""
-    paths = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    return next((found for path in paths if (found := picture(path))), None)
+def drawn(folder: Path) -> Picture | None:
+    """The sheet that ``ancestral sample`` drew last of a model as it is, without truncation or the like."""
+    paths = sorted(folder.glob("samples-*.png"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    plain = [path for path in paths if _PLAIN.fullmatch(path.stem)]
+    return next((found for path in plain if (found := picture(path))), None)
 
 
 def progression(sheets: list[tuple[int, Path]], stage: str, limit: int = 7) -> list[Picture]:

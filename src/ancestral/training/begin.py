@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import torch
 
@@ -19,7 +19,7 @@ from ancestral import runs
 from ancestral.cache import cache
 from ancestral.configuration import Configuration, to_json
 from ancestral.data import Dataset, Preparation, load_data
-from ancestral.errors import UserError, check_type
+from ancestral.errors import Interrupted, UserError, check_type
 from ancestral.files import locked
 from ancestral.measures.classifier import Classifier
 from ancestral.model import Model
@@ -41,6 +41,8 @@ from ancestral.training.takeover import Source, take_over
 Role = Literal["features", "gate", "score"]
 """What a classifier is for. No network has two roles: one that chose samples would praise its choice."""
 
+_FEW = 500
+"""Examples below which a classifier takes fewer steps."""
 _SEEDS: dict[Role, int] = {"features": 0, "gate": 1, "score": 2}
 _VERSION = 1
 """Of the classifiers' training, raised when a default that it uses changes."""
@@ -115,6 +117,7 @@ def train(
         source=plan.source,
     )
     manifest |= {"parameters": {stage.name: _parameters(stage) for stage in parts}}
+    manifest |= {"parameters_in_all": _parameters(*parts)}
     manifest |= {"threads": torch.get_num_threads()}
     if origins:
         manifest |= {"from": origins, "taken": list(taken)}
@@ -187,9 +190,9 @@ def build(cls: type[Model], config: Any, spec: Any, seed: int) -> Model:
         return cls.fitting(config, spec)
 
 
-def _parameters(stage: Stage) -> int:
-    """Trained parameters of a stage."""
-    parameters = {id(p): p for module in stage.modules for p in module.parameters()}
+def _parameters(*stages: Stage) -> int:
+    """Trained parameters of stages together."""
+    parameters = {id(p): p for stage in stages for module in stage.modules for p in module.parameters()}
     return sum(p.numel() for p in parameters.values())
 
 
@@ -220,7 +223,9 @@ def classifier_of(
     dataset = replace(dataset, preparation=Preparation())
     recipe = Classifier.recipes[role]
     stage = recipe.stages["training"]
-    stages = {"training": replace(stage, batch_size=min(stage.batch_size, len(dataset.train)))}
+    n = len(dataset.train)
+    steps = min(stage.steps, 4 * n) if n < _FEW else stage.steps
+    stages = {"training": replace(stage, batch_size=min(stage.batch_size, n), steps=steps)}
     options = TrainingOptions(seed=_SEEDS[role] + 1000 * seed, sample_every=0)
     # What it depends on is in its name, so that a later version that changes it trains another one; but an
     # option that is new, and left alone, changes nothing.
@@ -235,11 +240,36 @@ def classifier_of(
     with locked(path.with_suffix(".lock")), alone():
         if not Classifier.is_saved(path / "model"):
             if progress:
-                print(f"training a classifier of {dataset.source} ({role}), kept in {path}", file=sys.stderr)
-            said = sys.stderr if progress else io.StringIO()
+                print(
+                    f"training a classifier of {dataset.source} first ({role}), kept in {path}"
+                    + ("; --measure-every 0 does without" if role == "features" else ""),
+                    file=sys.stderr,
+                )
+            said = _Indented(sys.stderr) if progress else io.StringIO()
             with contextlib.redirect_stdout(said), torch.enable_grad():  # who asks may have turned them off
-                train(Classifier, data=dataset, out=path, recipe=role, stages=stages, options=options)
+                try:
+                    train(Classifier, data=dataset, out=path, recipe=role, stages=stages, options=options)
+                except Interrupted as stop:
+                    raise Interrupted("classifier", stop.step, stop.signal) from None
     return Classifier.from_pretrained(path / "model")
+
+
+class _Indented(io.TextIOBase):
+    """Lines that are set apart from those of what they are said for."""
+
+    def __init__(self, to: TextIO) -> None:
+        self.to = to
+
+    def write(self, text: str) -> int:
+        """Each line two places to the right."""
+        self.to.write(
+            "".join(f"  {line}" if line.strip() else line for line in text.splitlines(keepends=True))
+        )
+        return len(text)
+
+    def flush(self) -> None:
+        """See ``io.TextIOBase``."""
+        self.to.flush()
 
 
 def _chosen(settings: Configuration) -> dict[str, Any]:

@@ -35,6 +35,8 @@ class Plan:
     options: TrainingOptions
     bases: tuple[Run, ...] = ()
     """The runs that stages are taken over from, each from the first that has trained it."""
+    asked: tuple[str, ...] = ()
+    """The stages whose options are not the recipe's."""
 
     @classmethod
     def of(
@@ -99,10 +101,12 @@ class Plan:
                 problem = f"expected a stage of the model{where}, got {name}"
                 raise UserError(problem, nearest(name, optimizations))
             optimizations[name] = _changed(optimizations[name], change, name, Optimization)
+        asked = [name for name, there in self.stages.items() if optimizations[name] != there]
         return dataclasses.replace(
             self,
             model=_changed(self.model, model, "model", self.cls.Config),
             stages=optimizations,
+            asked=(*self.asked, *asked),
             preparation=_changed(self.preparation, preparation, self.preparation.kind, Preparation),
             options=_changed(self.options, options, "options", TrainingOptions),
         )
@@ -121,6 +125,10 @@ class Plan:
             got = ", ".join(self.stages) or "none"
             problem = f"expected a recipe for the stages {', '.join(s.name for s in stages)}, got {got}"
             raise UserError(problem, "name them in the recipe as stages() does")
+        names = [stage.name for stage in stages]
+        if idle := [name for name in self.asked if name not in names]:
+            problem = f"expected options of the stages {', '.join(names)}, got some of {idle[0]}"
+            raise UserError(problem, f"leave --{idle[0]} out: for these data there is no such stage")
         found = {}
         for i, stage in enumerate(stages):
             if known[i] or not stage.optional:

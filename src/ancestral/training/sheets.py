@@ -29,13 +29,13 @@ def samples(model: Model, data: Dataset, seed: int) -> Pixels:
         series = ("validation rows", "samples")
         return media.comparison(spec, real, drawn, names=data.columns.names, series=series)
     classes = model.sample_classes
-    columns = classes if 1 < classes <= _MOST_COLUMNS else 8
+    columns = classes * max(1, round(8 / classes)) if 1 < classes <= _MOST_COLUMNS else 8
     n = _SAMPLES // columns * columns
     n = min(n, len(data.validation)) if spec.contexts else n
-    labels = torch.arange(n, device=device) % columns if classes >= columns else None
+    labels = torch.arange(n, device=device) % min(classes, columns) if classes > 1 else None
     contexts = data.validation[:n].contexts
     drawn = model.sample(n, labels, contexts=contexts, generator=generator)
-    heads = data.classes[:columns] if labels is not None else ()
+    heads = [*data.classes][:columns] * max(1, columns // max(classes, 1)) if labels is not None else []
     return media.picture(spec, drawn, columns=columns, heads=heads)
 
 

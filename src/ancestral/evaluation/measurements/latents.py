@@ -56,12 +56,12 @@ def _of_samples(model: Decodes) -> dict[str, Callable[[], Pixels]]:
     labels = torch.arange(_ROWS, device=z.device) % model.sample_classes if classes else None
     pictures = {"interpolations": lambda: _between(model, z, labels)}
     if classes:
-        same = z[: min(classes, len(z))]
+        same = z[:_ROWS]
         given = torch.arange(classes, device=z.device)
         pictures["by-class"] = lambda: picture(
             model.spec,
-            model.decode(same.repeat_interleave(classes, 0), given.repeat(len(same))),
-            columns=classes,
+            model.decode(same.repeat(classes, 1), given.repeat_interleave(len(same))),
+            columns=len(same),
         )
         if model.mixes_classes and classes > 1:
             pictures["between-classes"] = lambda: _between_classes(model, same, classes)

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ancestral.batch import Batch
 from ancestral.capabilities import Renders
 from ancestral.configuration import Count, NonNegative, Width
-from ancestral.errors import UserError
+from ancestral.errors import UserError, check_type
 from ancestral.model import Model
 from ancestral.nn.adversarial import GAMES, GameName, accuracy, drift
 from ancestral.nn.augmentation import DifferentiableAugmentation
@@ -23,7 +23,7 @@ from ancestral.nn.gradient_penalty import lipschitz_penalty, zero_centered_penal
 from ancestral.nn.minibatch import MinibatchDiscrimination
 from ancestral.nn.normalization import ConditionalBatchNorm, world_size
 from ancestral.recipe import Updates
-from ancestral.sampling import Sampling, single
+from ancestral.sampling import PLAIN, Sampling, single
 from ancestral.spec import Spec
 from ancestral.stages import Loss, Phase, Progress, Stage
 
@@ -183,7 +183,7 @@ class Adversarial(Renders):
             penalty = self._penalty(real, fake, labels)
             # As much as in all updates of the critic since the last one.
             weight = self.config.penalty_weight * self.config.penalty_every * self.config.critic_updates
-            return Loss(weight * penalty, {"penalty": penalty.detach()})
+            return Loss(weight * penalty, {"mean": penalty.detach()})
         r, f = self.judge(real, labels), self.judge(fake, labels)
         total = self.critic_loss(r, f)
         if self.config.drift:
@@ -248,7 +248,7 @@ class Adversarial(Renders):
         x: Tensor = self.generator(z, labels)
         return x
 
-    def draw_latents(self, n: int, options: Sampling, generator: Generator | None = None) -> Tensor:
+    def draw_latents(self, n: int, options: Sampling = PLAIN, generator: Generator | None = None) -> Tensor:
         """See ``Decodes.draw_latents``; the temperature scales them."""
         return self._latents(n, generator) * single(options.temperature)
 
@@ -257,7 +257,7 @@ class Adversarial(Renders):
         generator: Generator | None, progress: Callable[[float], None],
     ) -> Tensor:  # fmt: skip
         """See ``Model.draw``: latents, through the generator."""
-        return self._to_examples(self.generate(self.draw_latents(n, options, generator), labels))
+        return self.to_examples(self.generate(self.draw_latents(n, options, generator), labels))
 
     def vectors(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """See ``Renders.vectors``: the latents."""
@@ -274,10 +274,12 @@ class Adversarial(Renders):
     @torch.no_grad()
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """The generator's examples of latents. Raises UserError for other shapes, or lacking labels."""
-        return self._to_examples(self.generate(*self._given_latents(z, labels)))
+        return self.to_examples(self.generate(*self._given_latents(z, labels)))
 
     def _given_latents(self, z: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Latents and classes, where the model is. Raises UserError for other shapes, or lacking labels."""
+        check_type(z, Tensor, "a tensor of latents", "give what draw_latents gives")
+        check_type(labels, Tensor | None, "a tensor of classes", "wrap them: torch.tensor(labels)")
         if z.dim() != 2 or z.shape[1] != self.config.latents:
             problem = f"expected latents (N, {self.config.latents}), got {tuple(z.shape)}"
             raise UserError(problem, "give what draw_latents gives")
@@ -295,7 +297,8 @@ class Adversarial(Renders):
             raise UserError("expected the classes of the latents, got none", "give labels")
         return z.to(self.device, self.dtype), labels
 
-    def _to_examples(self, y: Tensor) -> Tensor:
+    def to_examples(self, y: Tensor) -> Tensor:
+        """See ``Renders.to_examples``."""
         y, levels = self.as_large(y), self.spec.levels
         if levels is None:
             return y.float()

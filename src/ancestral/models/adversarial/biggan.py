@@ -24,7 +24,7 @@ from ancestral.nn.resampling import doubled, halved
 from ancestral.nn.self_attention import SelfAttention
 from ancestral.nn.spectral import spectral_norm
 from ancestral.recipe import Optimization, Recipe
-from ancestral.sampling import Sampling, single
+from ancestral.sampling import PLAIN, Sampling, single
 from ancestral.spec import Spec
 from ancestral.stages import Loss, Progress, Stage
 
@@ -244,9 +244,9 @@ class BigGAN(ByChoice):
         critic_scales: Depth | None = None
         """Times that they halve in the critic; None for as often."""
         level: Natural = 1
-        """Blocks of the critic after these; a deep one has a block of this kind at every scale instead."""
+        """Blocks of the critic after these, at the coarsest scale; a deep one has one at every scale."""
         attention: Natural = 1
-        """Doublings from the maps that see all of themselves to the image; 0 for no such maps."""
+        """Where maps attend to themselves: 1 at half the image's sides, 2 at a quarter; 0 nowhere."""
         embedding: Natural = 128
         """Numbers of a class's vector, which all of the generator shares; 0 for gains and biases of a
         class's own in every layer."""
@@ -368,7 +368,7 @@ class BigGAN(ByChoice):
             if isinstance(layer, nn.Conv2d | nn.Linear) and layer is not self.generator.embedding:
                 yield from (weight for weight in layer.parameters() if weight.dim() > 1)
 
-    def draw_latents(self, n: int, options: Sampling, generator: Random | None = None) -> Tensor:
+    def draw_latents(self, n: int, options: Sampling = PLAIN, generator: Random | None = None) -> Tensor:
         """See ``Decodes.draw_latents``; truncated ones are those of the normal between the thresholds."""
         limit = options.truncation
         if limit is None:

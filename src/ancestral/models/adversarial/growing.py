@@ -187,7 +187,7 @@ def grown_from(spec: Spec, base: int | None) -> tuple[int, tuple[int, int]]:
     problem = f"expected images whose sides are {start} doubled some times, got {sides[0]}x{sides[1]}"
     raise UserError(
         problem,
-        f"try {possible}resize the images to {fitting}" if possible else f"resize the images to {fitting}",
+        f"{'try ' if possible else ''}{possible}resize the images: --images.size {fitting.replace('x', ' ')}",
     )
 
 

@@ -189,9 +189,9 @@ class ProGAN(Growing):
         """Weight of the critic's squared values of real examples, which keeps values near 0 where only
         differences count."""
         channels: Width = 16384
-        """Channels of a map are so many over its sides,"""
+        """Channels of a map times its sides, until most-channels."""
         most_channels: Width = 512
-        """and at most so many."""
+        """The most channels that a map has."""
 
         @classmethod
         def tiny(cls) -> "ProGAN.Config":

@@ -121,7 +121,7 @@ class SAGAN(ByChoice):
         scales: Depth = 5
         """Times that the sides of a map double in the generator, and halve in the critic."""
         attention: Natural = 2
-        """Doublings from the maps that see all of themselves to the image; 0 for no such maps."""
+        """Where maps attend to themselves: 1 at half the image's sides, 2 at a quarter; 0 nowhere."""
 
         @classmethod
         def tiny(cls) -> "SAGAN.Config":

@@ -163,9 +163,9 @@ class StyleGAN(Growing, Styled):
         truncated: Natural = 8
         """Layers that truncation changes, the first ones."""
         channels: Width = 16384
-        """Channels of a map are so many over its sides,"""
+        """Channels of a map times its sides, until most-channels."""
         most_channels: Width = 512
-        """and at most so many."""
+        """The most channels that a map has."""
 
         @classmethod
         def tiny(cls) -> "StyleGAN.Config":
@@ -235,7 +235,7 @@ class StyleGAN(Growing, Styled):
     def render(self, v: Tensor, labels: Tensor | None = None, *, noise: bool = True) -> Tensor:
         """See ``Styled.render``."""
         level, alpha = self._now
-        self.check_vectors(v, 2 * level + 2, self.config.styles)
+        v = self.checked(v, 2 * level + 2, self.config.styles)
         planes = [plane * noise for plane in self.generator.fixed(level)]
         return self.as_large(self.generator.paint(v, planes, level, alpha))
 
@@ -248,6 +248,4 @@ class StyleGAN(Growing, Styled):
         z = self.draw_latents(n, options, generator)
         layers, first = 2 * level + 2, self.config.truncated
         w = generator_of.mapping.spread(z, labels, layers, options.truncation, first)
-        return self._to_examples(
-            generator_of.paint(w, generator_of.planes(n, level, generator), level, alpha)
-        )
+        return self.to_examples(generator_of.paint(w, generator_of.planes(n, level, generator), level, alpha))

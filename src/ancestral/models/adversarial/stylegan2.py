@@ -234,9 +234,9 @@ class StyleGAN2(ByChoice, Styled):
         truncated: Natural = 18
         """Layers that truncation changes, the first ones."""
         channels: Width = 32768
-        """Channels of a map are so many over its sides,"""
+        """Channels of a map times its sides, until most-channels."""
         most_channels: Width = 512
-        """and at most so many."""
+        """The most channels that a map has."""
 
         @classmethod
         def tiny(cls) -> "StyleGAN2.Config":
@@ -344,7 +344,7 @@ class StyleGAN2(ByChoice, Styled):
 
     def render(self, v: Tensor, labels: Tensor | None = None, *, noise: bool = True) -> Tensor:
         """See ``Styled.render``."""
-        self.check_vectors(v, self.generator.count, self.config.styles)
+        v = self.checked(v, self.generator.count, self.config.styles)
         return self.generator.paint(v, [plane * noise for plane in self.generator.fixed()])
 
     def draw(
@@ -355,4 +355,4 @@ class StyleGAN2(ByChoice, Styled):
         network, first = self.generator, self.config.truncated
         z = self.draw_latents(n, options, generator)
         w = network.mapping.spread(z, labels, network.count, options.truncation, first)
-        return self._to_examples(network.paint(w, network.planes(n, generator)))
+        return self.to_examples(network.paint(w, network.planes(n, generator)))

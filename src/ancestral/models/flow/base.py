@@ -20,7 +20,7 @@ from ancestral.capabilities import ContinuousLatents
 from ancestral.errors import UserError
 from ancestral.model import LikelihoodKind, Model
 from ancestral.models.flow.dequantizers import NOISES, UniformNoise, VariationalNoise
-from ancestral.sampling import Sampling, single
+from ancestral.sampling import PLAIN, Sampling, single
 from ancestral.spec import Spec
 from ancestral.stages import Loss, Phase, Progress, Stage
 from ancestral.units import bits_per_dim
@@ -169,7 +169,7 @@ class Flow(ContinuousLatents):
             y[beyond] = self.flow.inverse(self.draw_latents(len(beyond), options, generator), given)[0]
         return self._to_examples(y)
 
-    def draw_latents(self, n: int, options: Sampling, generator: Generator | None = None) -> Tensor:
+    def draw_latents(self, n: int, options: Sampling = PLAIN, generator: Generator | None = None) -> Tensor:
         """See ``Decodes.draw_latents``."""
         places: dict[str, Any] = {"device": self.device, "dtype": self.dtype, "generator": generator}
         if self.config.base == "logistic":

@@ -19,7 +19,7 @@ from ancestral.model import LikelihoodKind, Model
 from ancestral.nn.convolutional import Decoder, Encoder, check_stride
 from ancestral.nn.normalization import BatchNorm
 from ancestral.recipe import Optimization, Recipe
-from ancestral.sampling import Sampling, single
+from ancestral.sampling import PLAIN, Sampling, single
 from ancestral.spec import Spec
 from ancestral.stages import Loss, Progress
 from ancestral.units import bits_per_dim
@@ -244,7 +244,7 @@ class VAE(ContinuousLatents, Reconstructs):
         """
         return self.decode(self.draw_latents(n, options, generator))
 
-    def draw_latents(self, n: int, options: Sampling, generator: Generator | None = None) -> Tensor:
+    def draw_latents(self, n: int, options: Sampling = PLAIN, generator: Generator | None = None) -> Tensor:
         """See ``Decodes.draw_latents``."""
         z = torch.randn(n, self.config.latents, device=self.device, dtype=self.dtype, generator=generator)
         return z * single(options.temperature)
