@@ -699,5 +699,5 @@ def test_a_training_that_a_command_needs_can_be_interrupted(run, monkeypatch, ca
     monkeypatch.setattr(begin, "train", stopped)
     monkeypatch.setenv("ANCESTRAL_CACHE", str(run.path / "other-cache"))
     assert commands.run(["evaluate", str(run.path), "--measures", "samples", "--samples", "40"]) == 143
-    said = "ancestral: stopped in stage classifier after step 40; saved; give the same command again to go on\n"
-    assert capsys.readouterr().err.endswith(said)
+    said = "ancestral: stopped in stage classifier after step 40; saved; give the same command again to go on"
+    assert capsys.readouterr().err.endswith(f"{said}\n")
