@@ -189,9 +189,9 @@ class StyleGAN(Growing, Styled):
                 fade=60_000,
             ),
             stages={
-                "level1": small(1500, 64),
-                "level2": small(2500, 64),
-                "level3": small(4500, 64),
+                "level1": small(1000, 64),
+                "level2": small(2000, 64),
+                "level3": small(6000, 64),
                 "level4": small(3000, 32),
             },
         ),
