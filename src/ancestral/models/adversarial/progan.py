@@ -214,7 +214,7 @@ class ProGAN(Growing):
                 most_channels=64,
                 loss="non-saturating",
                 penalty="r1",
-                penalty_weight=0.1,
+                penalty_weight=4.0,
                 penalty_every=4,
                 drift=0.0,
                 fade=60_000,

@@ -184,7 +184,7 @@ class StyleGAN(Growing, Styled):
                 depth=4,
                 channels=1024,
                 most_channels=64,
-                penalty_weight=0.1,
+                penalty_weight=4.0,
                 penalty_every=4,
                 fade=60_000,
             ),
