@@ -253,13 +253,13 @@ class StyleGAN2(ByChoice, Styled):
             source="the paper's networks, of fewer channels and layers, for two CPU cores",
             model=Config(
                 latents=64, styles=64, depth=2, critic_depth=2, channels=1024, most_channels=64,
-                penalty_weight=0.1, path_weight=0.0, mixing=0.0,
+                penalty_weight=10.0, penalty_every=8, path_weight=0.0, mixing=0.0,
             ),
             stages={
                 "training": Optimization(
                     steps=7000, batch_size=64, ema=20_000,
                     phases=both(
-                        learning_rate=2e-3, betas=(0.0, 0.99), schedule="linear", decay_from=0.5,
+                        learning_rate=8e-3, betas=(0.0, 0.99), schedule="linear", decay_from=0.5,
                         decay_to=1e-5,
                     ),
                 )
