@@ -419,11 +419,10 @@ def test_folders_without_images_and_models_that_cannot_be_measured_so(digits, tm
 
 
 def test_a_classifier_is_trained_once_for_each_data_set_and_role(digits, monkeypatch, capsys):
-    first = classifier_of(digits, "gate")
+    first, other = classifier_of(digits, "gate"), classifier_of(digits, "features")
     monkeypatch.setattr(begin, "train", lambda *_, **__: pytest.fail("it is there"))
     again = classifier_of(digits, "gate")
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
-    other = classifier_of(digits, "features")
     assert not torch.equal(next(first.parameters()), next(other.parameters()))
     with pytest.raises(pytest.fail.Exception):
         classifier_of(digits, "gate", seed=1)

@@ -59,9 +59,8 @@ def main(arguments: list[str]) -> None:
         problem = "expected images to project, got none"
         raise UserError(problem, "name them before the options: ancestral project RUN a.png --labels 1")
     subject = Subject.find(options.run, device(options.device))
-    repeated(
-        as_renderer(subject.model), options.labels, len(options.images)
-    )  # refused before a long training
+    # What cannot be is refused before a classifier is trained.
+    repeated(as_renderer(subject.model), options.labels, len(options.images))
     spec = subject.model.spec
     found = [load_image(path, spec) for path in options.images]
     for path, (_, note) in zip(options.images, found, strict=True):

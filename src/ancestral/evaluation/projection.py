@@ -14,7 +14,6 @@ from ancestral.evaluation.sampling import check_seed, repeated
 from ancestral.evaluation.subject import Subject, Trained, undisturbed
 from ancestral.model import Model
 from ancestral.progress import watched
-from ancestral.sampling import Sampling
 
 _FRAMES, _RATE, _DRAWN = 8, 0.1, 1000
 """Pictures of the way, the learning rate, and the draws that styles have their mean of."""
@@ -152,7 +151,7 @@ class _Search:
         self.energy = (self.original + 1).square().flatten(1).mean(1).clamp(min=1e-3)
         self.features = None if extractor is None else extractor.of_scaled(self.original).detach()
         rows = len(x) * self.tries
-        z = model.draw_latents(rows, Sampling(), generator)
+        z = model.draw_latents(rows, generator=generator)
         self.spread = torch.zeros(())
         start = z
         if isinstance(model, Styled):
@@ -164,7 +163,7 @@ class _Search:
     @torch.no_grad()
     def _means(self, model: Styled) -> tuple[Tensor, Tensor]:
         """Mean styles of each row's class, and how far styles are from their mean."""
-        z = model.draw_latents(_DRAWN, Sampling(), self.generator)
+        z = model.draw_latents(_DRAWN, generator=self.generator)
         if self.labels is None:
             v = model.vectors(z)
             mean = v.mean(0)

@@ -125,7 +125,9 @@ def train(
         manifest["only"] = list(chosen)
     monitor = None
     if Monitor.is_wanted(dataset, [part for part in parts if part.name in chosen], plan.options):
-        classifier = classifier_of(dataset, "features", progress=True)
+        classifier = classifier_of(
+            dataset, "features", progress=True, instead="; --measure-every 0 does without"
+        )
         monitor = Monitor(classifier, dataset.validation, plan.options.seed)
     trainer = Trainer(
         network,
@@ -203,6 +205,7 @@ def classifier_of(
     seed: int = 0,
     device: str | torch.device | None = None,
     progress: bool = False,
+    instead: str = "",
 ) -> Classifier:
     """The classifier of a data set for a role, in evaluation mode, on the CPU.
 
@@ -216,6 +219,7 @@ def classifier_of(
         seed: adds to the role's own, for several trainings of one role.
         device: where it is trained; on a GPU where there is one if None.
         progress: show the training, on the standard error.
+        instead: what is said after its place: how to do without.
 
     Raises:
         UserError: the data are no images with classes, or there is no folder to keep it in.
@@ -241,8 +245,7 @@ def classifier_of(
         if not Classifier.is_saved(path / "model"):
             if progress:
                 print(
-                    f"training a classifier of {dataset.source} first ({role}), kept in {path}"
-                    + ("; --measure-every 0 does without" if role == "features" else ""),
+                    f"training a classifier of {dataset.source} first ({role}), kept in {path}{instead}",
                     file=sys.stderr,
                 )
             said = _Indented(sys.stderr) if progress else io.StringIO()

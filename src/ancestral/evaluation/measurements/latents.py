@@ -14,7 +14,6 @@ from ancestral.evaluation.film import circle, mixed
 from ancestral.evaluation.measurement import MOST_CLASSES, Examined, Result
 from ancestral.media import Pixels, grid, picture, to_pixels
 from ancestral.model import Model
-from ancestral.sampling import Sampling
 
 _STEPS, _ROWS = 10, 10
 _TRUNCATIONS, _MIXED = (0.1, 0.3, 0.5, 0.7, 0.85, None), 9
@@ -52,7 +51,7 @@ def measure(examined: Examined) -> Result:
 @torch.no_grad()
 def _of_samples(model: Decodes) -> dict[str, Callable[[], Pixels]]:
     """Between drawn latents; and where the model draws by class, a row of the same latents in each class."""
-    z, classes = model.draw_latents(2 * _ROWS, Sampling()), min(model.sample_classes, MOST_CLASSES)
+    z, classes = model.draw_latents(2 * _ROWS), min(model.sample_classes, MOST_CLASSES)
     labels = torch.arange(_ROWS, device=z.device) % model.sample_classes if classes else None
     pictures = {"interpolations": lambda: _between(model, z, labels)}
     if classes:

@@ -30,12 +30,10 @@ from ancestral.nn.conditioning import Conditioner
 from ancestral.nn.convolutional import ResidualBlock
 from ancestral.nn.embedding import Embedding
 from ancestral.nn.streaming import Cursor, shift_down
-from ancestral.sampling import Sampling, single
+from ancestral.sampling import PLAIN, Sampling, single
 from ancestral.spec import Spec
 from ancestral.stages import Loss, Progress
 from ancestral.units import bits_per_dim
-
-_PLAIN = Sampling()
 
 
 class Autoregressive(Completes):
@@ -269,7 +267,7 @@ class Autoregressive(Completes):
     @torch.no_grad()
     def quantile(
         self, uniforms: Tensor, labels: Tensor | None = None, *, contexts: Sequence[Tensor] = (),
-        options: Sampling = _PLAIN, x: Tensor | None = None, known: Tensor | None = None,
+        options: Sampling = PLAIN, x: Tensor | None = None, known: Tensor | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> Tensor:  # fmt: skip
         """The integers at which each conditional's cumulative distribution passes the uniforms.
