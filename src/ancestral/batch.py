@@ -25,6 +25,9 @@ class Batch:
     contexts: tuple[Tensor, ...] = ()
     """What a conditional model is conditioned on besides the class: ``(N, *context.shape)`` for each of
     ``spec.contexts``."""
+    lengths: Tensor | None = None
+    """Of sounds that were padded to be of one length: how many values each has of its own, along its last
+    dimension, ``(N,)`` int64, at least 1; None where there is no padding. What is padded counts in nothing."""
 
     def __len__(self) -> int:
         return len(self.x)

@@ -23,7 +23,8 @@ class Spec:
     """The type of the data that a model is built for.
 
     An example is an array of integers: an image ``(C, H, W)``, a sound ``(1, T)`` or a map of codes
-    ``(M, h, w)``; or a row of a table, ``(D,)`` real numbers.
+    ``(M, h, w)``; or a row of a table, ``(D,)`` real numbers. Sounds are of any length: T is how long those
+    are that a training sees.
 
     >>> Spec(shape=(1, 28, 28)).domain, Spec(shape=(1, 16000), rate=16000, encoding="mu-law").domain
     ('image', 'sound')
@@ -111,8 +112,8 @@ class Spec:
         Reads the extreme values, so that it synchronizes: call it where data come in, never inside a step.
         """
         check_type(x, Tensor, "a tensor of examples", "wrap it: torch.as_tensor(x)")
-        if x.dim() != 1 + len(self.shape) or tuple(x.shape[1:]) != self.shape:
-            if tuple(x.shape) == self.shape:
+        if not self.fits(x.shape):
+            if self.fits((1, *x.shape)):
                 problem = f"expected examples (N, {', '.join(map(str, self.shape))}), got one of them"
                 raise UserError(problem, "add a dimension: x[None]")
             problem = f"expected examples of shape {self.shape}, got {tuple(x.shape[1:])}"
@@ -125,6 +126,16 @@ class Spec:
             self.check_labels(labels, len(x))
         if contexts is not None:
             self.check_contexts(contexts, len(x))
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether ``(N, ...)`` is a shape of examples of this spec: of sounds, whatever their length.
+
+        >>> Spec(shape=(1, 4096)).fits((2, 1, 70000)), Spec(shape=(1, 28, 28)).fits((2, 1, 28, 29))
+        (True, False)
+        """
+        free = self.domain == "sound" or (self.domain == "codes" and len(self.shape) == 2)
+        mine, its = (self.shape[:-1], tuple(shape[1:-1])) if free else (self.shape, tuple(shape[1:]))
+        return len(shape) == 1 + len(self.shape) and mine == its and shape[-1] > 0
 
     def check_labels(self, labels: Tensor, n: int) -> None:
         """Raise UserError unless ``labels`` are ``n`` classes of this spec."""
