@@ -5,17 +5,19 @@ import torch
 from ancestral import media
 from ancestral.capabilities import Reconstructs
 from ancestral.data import Dataset
-from ancestral.media import Pixels
+from ancestral.media import Sheet
 from ancestral.model import Model
 from ancestral.training.randomness import derive
 
 _SAMPLES, _ROWS, _RECONSTRUCTIONS = 64, 2000, 32
 """Examples on a sheet; of tables, points of a panel."""
+_SOUNDS = 4
+"""Sounds on a sheet: they are drawn value by value, and seen and heard one by one."""
 _MOST_COLUMNS = 16
 
 
 @torch.no_grad()
-def samples(model: Model, data: Dataset, seed: int) -> Pixels:
+def samples(model: Model, data: Dataset, seed: int) -> Sheet:
     """Samples, those of a class in a column of its own; of a table, validation rows and as many drawn ones.
 
     Raises UserError if none can be drawn.
@@ -27,23 +29,37 @@ def samples(model: Model, data: Dataset, seed: int) -> Pixels:
         drawn = model.sample(len(rows), generator=generator)
         real, drawn = (data.columns.restored(x) for x in (rows, drawn))
         series = ("validation rows", "samples")
-        return media.comparison(spec, real, drawn, names=data.columns.names, series=series)
+        pixels = media.comparison(spec, real, drawn, names=data.columns.names, series=series)
+        return Sheet(pixels, spec, {"": drawn})
     classes = model.sample_classes
     columns = classes * max(1, round(8 / classes)) if 1 < classes <= _MOST_COLUMNS else 8
     n = _SAMPLES // columns * columns
+    if spec.domain == "sound":
+        columns = 1 if classes < 2 else _SOUNDS // classes * classes or _SOUNDS
+        n = _SOUNDS // columns * columns
     n = min(n, len(data.validation)) if spec.contexts else n
     labels = torch.arange(n, device=device) % min(classes, columns) if classes > 1 else None
     contexts = data.validation[:n].contexts
     drawn = model.sample(n, labels, contexts=contexts, generator=generator)
     heads = [*data.classes][:columns] * max(1, columns // max(classes, 1)) if labels is not None else []
-    return media.picture(spec, drawn, columns=columns, heads=heads)
+    return Sheet(media.picture(spec, drawn, columns=columns, heads=heads), spec, {"": drawn})
 
 
 @torch.no_grad()
-def reconstructions(model: Reconstructs, data: Dataset) -> Pixels:
-    """Validation examples above their reconstructions; of a table, both in the file's units."""
-    originals = data.validation.some(_RECONSTRUCTIONS).x.to(model.device)
+def reconstructions(model: Reconstructs, data: Dataset) -> Sheet:
+    """Validation examples above their reconstructions; of a table, both in the file's units.
+
+    Of sounds the beginning is shown, as long as an example of the training.
+    """
+    spec, sound = model.spec, model.spec.domain == "sound"
+    batch = data.validation.some(_SOUNDS if sound else _RECONSTRUCTIONS)
+    originals, lengths = batch.x.to(model.device), batch.lengths
+    if sound:
+        originals = originals[..., : spec.shape[-1]]
+        lengths = None if lengths is None else lengths.clamp(max=spec.shape[-1])
     shown, names = [originals, model.reconstruct(originals)], []
     if data.columns is not None:
         shown, names = [data.columns.restored(x) for x in shown], [*data.columns.names]
-    return media.comparison(model.spec, *shown, names=names)
+    series = ("original", "reconstruction")
+    pixels = media.comparison(spec, *shown, names=names, series=series if sound else (), lengths=lengths)
+    return Sheet(pixels, spec, dict(zip(series, shown, strict=True)), lengths)
