@@ -1,5 +1,6 @@
 """Examples and what is known about them: what data, training, evaluation and models hand to each other."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 
@@ -27,10 +28,34 @@ class Batch:
     ``spec.contexts``."""
     lengths: Tensor | None = None
     """Of sounds that were padded to be of one length: how many values each has of its own, along its last
-    dimension, ``(N,)`` int64, at least 1; None where there is no padding. What is padded counts in nothing."""
+    dimension, ``(N,)`` int64, at least 1; None where there is no padding. Padding counts in nothing."""
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @property
+    def counts(self) -> Tensor:
+        """How many values of each example are its own, ``(N,)`` int64.
+
+        >>> Batch(torch.zeros(2, 1, 5), lengths=torch.tensor([5, 3])).counts
+        tensor([5, 3])
+        """
+        if self.lengths is None:
+            return torch.full((len(self),), self.x[:1].numel(), device=self.x.device)
+        return self.lengths * math.prod(self.x.shape[1:-1])
+
+    def without_padding(self, values: Tensor) -> Tensor:
+        """``values`` of each of the examples' values, ``(N, ..., T)``, with zeros where these are padding.
+
+        >>> Batch(torch.zeros(2, 1, 3), lengths=torch.tensor([3, 1])).without_padding(torch.ones(2, 1, 3))
+        tensor([[[1., 1., 1.]],
+        <BLANKLINE>
+                [[1., 0., 0.]]])
+        """
+        if self.lengths is None:
+            return values
+        own = torch.arange(values.shape[-1], device=values.device) < self.lengths[:, None]
+        return values.where(own.view(len(own), *[1] * (values.dim() - 2), -1), 0)
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors that are there, by name: ``x``, ``labels``, ``contexts.0``, ..."""

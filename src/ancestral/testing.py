@@ -595,7 +595,7 @@ def check_tokenizer(model: Model) -> None:
     model.spec.check(model.detokenize(codes))
     if model.likelihood != "none":
         with torch.no_grad():
-            cost = model.distortion(x, codes) + torch.stack(model.rates(codes)).sum(0)
+            cost = model.distortion(Batch(x), codes) + torch.stack(model.rates(codes)).sum(0)
             bound = model.log_likelihood(Batch(x))
         torch.testing.assert_close(cost, -bound, msg="distortion + rates is not the negative bound")
 

@@ -51,7 +51,8 @@ class Conditioner(nn.Module):
     """Labels and contexts to one map ``(N, width, H, W)``; sizes of 1 stand for the same features everywhere.
 
     Each context is encoded at its own resolution, then repeated up to the grid (van den Oord et al., 2016,
-    https://arxiv.org/abs/1606.05328, equation 5); the features of all add up.
+    https://arxiv.org/abs/1606.05328, equation 5); the features of all add up. Of sounds they come at the
+    rate of the finest context, and layers repeat what they make of them: a tenth of the work or less.
 
     Args:
         spec: the data, with ``classes`` and ``contexts``.
@@ -62,8 +63,8 @@ class Conditioner(nn.Module):
 
     def __init__(self, spec: Spec, width: int, *, class_conditional: bool, blocks: int) -> None:
         super().__init__()
-        self.grid = (1, *spec.shape[1:]) if len(spec.shape) == 2 else spec.shape[1:]
-        self.shapes = [context.shape for context in spec.contexts]
+        self.grid = None if spec.sequential else (1, *spec.shape[1:])[-2:]
+        self.contexts = spec.contexts
         self.classes = nn.Embedding(spec.classes, width) if spec.classes and class_conditional else None
         self.encoders = nn.ModuleList(ContextEncoder(context, width, blocks) for context in spec.contexts)
 
@@ -73,16 +74,18 @@ class Conditioner(nn.Module):
         Raises:
             UserError: contexts that are missing, that the model does not have, or of another shape.
         """
-        got = [tuple(context.shape[1:]) for context in contexts]
-        if got != self.shapes:
-            problem = f"expected {_listed(self.shapes)}, got {_listed(got)}"
+        shapes, got = [c.shape for c in self.contexts], [tuple(context.shape[1:]) for context in contexts]
+        fitting = [spec.fits((1, *shape)) for spec, shape in zip(self.contexts, got, strict=False)]
+        if len(got) != len(shapes) or not all(fitting):
+            problem = f"expected {_listed(shapes)}, got {_listed(got)}"
             raise UserError(problem, "give the model what it was trained on")
+        size = self.grid or (1, max((shape[-1] for shape in got), default=1))
         parts = []
         if self.classes is not None:
             assert labels is not None
             parts.append(self.classes(labels.long())[:, :, None, None])
         for encoder, context in zip(self.encoders, contexts, strict=True):
-            parts.append(interpolate(encoder(context, dtype), size=self.grid, mode="nearest"))
+            parts.append(interpolate(encoder(context, dtype), size=size, mode="nearest"))
         return sum(parts[1:], parts[0]) if parts else None
 
 

@@ -17,11 +17,12 @@ class Streamable(Protocol):
     """What a stream asks of a model. ``Autoregressive`` says what each of these is."""
 
     spec: Spec
-    grid: tuple[int, int]
     groups: int
     likelihood_of: Likelihood
     training: bool
 
+    @property
+    def grid(self) -> tuple[int, int]: ...  # noqa: D102
     @property
     def device(self) -> torch.device: ...  # noqa: D102
     @property

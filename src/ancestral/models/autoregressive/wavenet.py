@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from ancestral.batch import Batch
+from ancestral.capabilities import Lengthens
 from ancestral.configuration import Depth, Range, Width
 from ancestral.models.autoregressive.base import Autoregressive, Shifted
 from ancestral.nn.causal import RasterConv2d
@@ -14,6 +17,9 @@ from ancestral.nn.receptive_field import shifted_right, through
 from ancestral.nn.streaming import Cursor, Injection, InputShift, Pointwise
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
+
+WINDOW = 2**15
+"""Values of a long sound whose log-probabilities are computed at once."""
 
 
 class DilatedLayer(nn.Module):
@@ -37,16 +43,24 @@ class DilatedLayer(nn.Module):
         """``(N, width, 1, T)`` to the same shape, and the skip connection ``(N, skip_width, 1, T)``."""
         gates = self.gates(self.dropout(x), cursor)
         if self.condition is not None:
-            gates = gates + self.condition(condition, cursor)
+            gates = gates + repeated(self.condition(condition, cursor), gates)
         outputs = self.outputs(gated_unit(gates))
         return x + outputs[:, : self.width], outputs[:, self.width :]
 
 
-class WaveNet(Shifted):
+def repeated(condition: Tensor, like: Tensor) -> Tensor:
+    """A condition ``(N, E, 1, L)`` as long as ``like``, ``(N, E, 1, T)``; T is a multiple of L."""
+    if condition.dim() == 2 or condition.shape[3] in (1, like.shape[3]):
+        return condition
+    return condition.repeat_interleave(like.shape[3] // condition.shape[3], 3)
+
+
+class WaveNet(Shifted, Lengthens):
     """A stack of dilated causal convolutions over a sequence ``(N, C, T)``.
 
     Images and code maps are read as sequences, in raster order. Global conditioning is by class, local
-    conditioning by a context ``(N, C', T')`` (for images a map) that is repeated up to the data's size.
+    conditioning by a context ``(N, C', T')`` (for images a map) that is repeated up to the data's size, of
+    sounds layer by layer. Sounds may be of any length.
     """
 
     dims = 1
@@ -113,6 +127,36 @@ class WaveNet(Shifted):
         )
         self.merge = Pointwise(config.skip_width, config.skip_width)
         self.head = self.channel_head(config.skip_width, relu)
+
+    @property
+    def reach(self) -> int:
+        """How many values back a value depends on."""
+        past = self.config.kernel - 1
+        return 1 + past + past * self.config.cycles * (2**self.config.layers - 1)
+
+    def log_probs(self, batch: Batch) -> Tensor:
+        """See ``Autoregressive.log_probs``.
+
+        Without gradients, long sounds are seen in windows that begin as far before their values as these
+        depend on, so that the memory need not hold the features of all; the sums are the same.
+        """
+        length = batch.x.shape[-1]
+        if torch.is_grad_enabled() or not self.spec.sequential or length <= WINDOW + self.reach:
+            return super().log_probs(batch)
+        condition = self.condition(batch.labels, batch.contexts)
+        # A window begins where a place of the condition does.
+        step = length // condition.shape[3] if condition is not None and condition.shape[3] > 1 else 1
+        window, before = -(-WINDOW // step) * step, -(-self.reach // step) * step
+        parts = []
+        for start in range(0, length, window):
+            begin, end = max(0, start - before), min(length, start + window)
+            x, here = batch.x[..., begin:end], condition
+            if step > 1:
+                here = condition[..., begin // step : end // step]
+            output = self.positions(self.features(self.on_grid(x)), None, here)
+            likelihood = self.likelihood_of(output.reshape(*output.shape[:2], *x.shape[2:]), x)
+            parts.append(likelihood.log_prob(x)[..., start - begin :])
+        return torch.cat(parts, -1)
 
     def receptive_field(self, *, own: bool) -> Tensor:
         """See ``Autoregressive.receptive_field``: as many steps back as kernels and dilations add up to."""
