@@ -55,8 +55,8 @@ class Batches:
         resident = (
             device.type != "cpu" and sum(t.numel() * t.element_size() for t in stored) <= _RESIDENT_BYTES
         )
-        self._data = data.to(device) if resident else data
-        self._home = next(iter(self._data.tensors().values())).device
+        self.data = data.to(device) if resident else data
+        self._home = next(iter(self.data.tensors().values())).device
         self._size, self._seed, self._stage, self._device = size, seed, stage, device
         self._part = slice(rank * size // processes, (rank + 1) * size // processes)
         self._augment = augment
@@ -67,7 +67,7 @@ class Batches:
 
     def indices(self, k: int) -> Tensor:
         """The examples of batch k over all processes, ``(size,)``."""
-        n = len(self._data)
+        n = len(self.data)
         start, parts, wanted = k * self._size, [], self._size
         while wanted:
             epoch, offset = divmod(start, n)
@@ -91,10 +91,10 @@ class Batches:
 
     def _load(self, k: int) -> Batch:
         indices = self.indices(k)[self._part]
-        if isinstance(self._data, Crops):
-            batch = self._data.drawn(indices, self._generator("crop", k))
+        if isinstance(self.data, Crops):
+            batch = self.data.drawn(indices, self._generator("crop", k))
         else:
-            batch = self._data[indices]
+            batch = self.data[indices]
         if self._augment is not None:
             batch = replace(batch, x=self._augment(batch.x, self._generator("augment", k)))
         if self._device.type == "cuda" and self._home.type == "cpu":
@@ -112,6 +112,6 @@ class Batches:
             latest = {e: order for e, order in self._orders.items() if e == epoch - 1}
             # Beside the data: an index sent from the host in every step would make it wait for the device.
             self._orders = latest | {
-                epoch: torch.randperm(len(self._data), generator=generator).to(self._home)
+                epoch: torch.randperm(len(self.data), generator=generator).to(self._home)
             }
         return self._orders[epoch]
