@@ -3,9 +3,31 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+class Examples(Protocol):
+    """What a stage is trained and validated on: a ``Batch``, or what hands out batches and is none itself."""
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Classes ``(N,)``; None where there are no labels."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: slice | Tensor) -> "Batch": ...
+
+    def some(self, n: int) -> "Batch":
+        """At most ``n`` examples, evenly from all of them."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is stored, by name."""
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Examples":
+        """The same on a device."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +119,7 @@ class Batch:
         >>> Batch(torch.arange(100)).some(4).x.tolist()
         [0, 25, 50, 75]
         """
-        n = min(n, len(self))
-        return self[torch.arange(n) * len(self) // max(n, 1)]
+        return self[evenly(n, len(self))]
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
         """The batch on a device."""
@@ -110,3 +131,13 @@ class Batch:
         parts = [batch.tensors() for batch in batches]
         names = [name for name in parts[0] if all(name in part for part in parts)]
         return cls.of({name: torch.cat([part[name] for part in parts]) for name in names})
+
+
+def evenly(n: int, of: int) -> Tensor:
+    """The places of at most ``n`` examples, evenly from all.
+
+    >>> evenly(3, of=10).tolist()
+    [0, 3, 6]
+    """
+    n = min(n, of)
+    return torch.arange(n) * of // max(n, 1)

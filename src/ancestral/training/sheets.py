@@ -1,10 +1,12 @@
 """Pictures that a training draws of what its model can do."""
 
+from typing import Any
+
 import torch
 
 from ancestral import media
 from ancestral.capabilities import Reconstructs
-from ancestral.data import Dataset
+from ancestral.data import Dataset, Sounds
 from ancestral.media import Pixels
 from ancestral.model import Model
 from ancestral.training.randomness import derive
@@ -15,7 +17,7 @@ _MOST_COLUMNS = 16
 
 
 @torch.no_grad()
-def samples(model: Model, data: Dataset, seed: int) -> Pixels:
+def samples(model: Model, data: Dataset[Any], seed: int) -> Pixels:
     """Samples, those of a class in a column of its own; of a table, validation rows and as many drawn ones.
 
     Raises UserError if none can be drawn.
@@ -33,16 +35,18 @@ def samples(model: Model, data: Dataset, seed: int) -> Pixels:
     n = _SAMPLES // columns * columns
     n = min(n, len(data.validation)) if spec.contexts else n
     labels = torch.arange(n, device=device) % min(classes, columns) if classes > 1 else None
-    contexts = data.validation[:n].contexts
+    contexts = data.validation[:n].contexts if spec.contexts else ()
     drawn = model.sample(n, labels, contexts=contexts, generator=generator)
     heads = [*data.classes][:columns] * max(1, columns // max(classes, 1)) if labels is not None else []
     return media.picture(spec, drawn, columns=columns, heads=heads)
 
 
 @torch.no_grad()
-def reconstructions(model: Reconstructs, data: Dataset) -> Pixels:
+def reconstructions(model: Reconstructs, data: Dataset[Any]) -> Pixels:
     """Validation examples above their reconstructions; of a table, both in the file's units."""
-    originals = data.validation.some(_RECONSTRUCTIONS).x.to(model.device)
+    whole = data.validation
+    examples = whole.crops(model.spec.shape[-1]) if isinstance(whole, Sounds) else whole
+    originals = examples.some(_RECONSTRUCTIONS).x.to(model.device)
     shown, names = [originals, model.reconstruct(originals)], []
     if data.columns is not None:
         shown, names = [data.columns.restored(x) for x in shown], [*data.columns.names]
