@@ -125,7 +125,7 @@ def test_conditions_are_projected_at_their_own_rate():
         before, after = (
             model.log_probs(Batch(batch.x, batch.labels, (c,))) for c in (batch.contexts[0], changed)
         )
-    # A context of two convolutions and two blocks sees six codes to each side; far from the end nothing moves.
+    # Two convolutions and two blocks see some codes to each side: far from the end nothing moves.
     assert not torch.equal(before[..., -4:], after[..., -4:])
     assert torch.equal(before[..., :16], after[..., :16])
 

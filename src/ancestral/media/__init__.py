@@ -3,9 +3,12 @@
 from ancestral.media.examples import comparison, frames, marginals, picture, to_pixels, write_examples
 from ancestral.media.film import write_film
 from ancestral.media.pixels import Pixels, grid, with_key, write_png
+from ancestral.media.sheet import Sheet, write_sheet
+from ancestral.media.wav import write_sounds, write_wav
 
 __all__ = [
     "Pixels",
+    "Sheet",
     "comparison",
     "frames",
     "grid",
@@ -16,4 +19,7 @@ __all__ = [
     "write_examples",
     "write_film",
     "write_png",
+    "write_sheet",
+    "write_sounds",
+    "write_wav",
 ]

@@ -14,6 +14,8 @@ from ancestral.files import replacing
 from ancestral.media import codes, images, sound, table
 from ancestral.media.heads import with_heads
 from ancestral.media.pixels import Pixels, grid, gutter, write_png
+from ancestral.media.sheet import Sheet, write_sheet
+from ancestral.media.wav import write_sounds
 from ancestral.spec import Spec
 
 
@@ -24,18 +26,20 @@ def picture(
     columns: int | None = None,
     names: Sequence[str] = (),
     heads: Sequence[str] = (),
+    lengths: Tensor | None = None,
 ) -> Pixels:
     """Examples ``(N, *spec.shape)``, at least one, in one picture.
 
-    Images and code maps stand side by side, sounds are waveforms, and a table is a histogram of each column
-    and the points of each pair.
+    Images and code maps stand side by side, sounds are waveforms above spectrograms (many are spectrograms
+    alone), and a table is a histogram of each column and the points of each pair.
 
     Args:
         spec: what an example is.
         x: the examples, on any device.
         columns: how many stand in a row; about as many as there are rows if None. A table has no use for it.
         names: of a table's columns.
-        heads: what stands above the columns of images and code maps, one each: names of classes.
+        heads: what stands above the columns of all but a table, one each: names of classes.
+        lengths: how many values of each sound are its own, ``(N,)``; all if None.
 
     >>> import torch
     >>> picture(Spec(shape=(1, 2, 2), levels=2), torch.tensor([[[[0, 1], [1, 0]]]]))[2:4, 2:4].tolist()
@@ -44,7 +48,7 @@ def picture(
     if spec.domain == "table":
         return table.picture(spec, x, names)
     if spec.domain == "sound":
-        return sound.picture(spec, x, columns)
+        return sound.picture(spec, x, columns, lengths=lengths, heads=heads)
     tiles = to_pixels(x, spec)
     if spec.domain == "codes":
         columns = columns or math.ceil(math.sqrt(len(x) * tiles.shape[1] / tiles.shape[2]))
@@ -68,6 +72,7 @@ def comparison(
     columns: int = 8,
     names: Sequence[str] = (),
     series: Sequence[str] = (),
+    lengths: Tensor | None = None,
 ) -> Pixels:
     """Rows of originals, each above the rows of their versions; of a table, all of them over each other.
 
@@ -77,12 +82,13 @@ def comparison(
         versions: as many examples each (of a table, any number): reconstructions, completions, samples.
         columns: how many originals stand in a row.
         names: of a table's columns.
-        series: of a table, what originals and versions are called.
+        series: of tables and sounds, what originals and versions are called.
+        lengths: how many values of each sound and of its versions are their own, ``(N,)``; all if None.
     """
     if spec.domain == "table":
         return table.comparison(spec, originals, versions, names, series)
     if spec.domain == "sound":
-        return sound.comparison(spec, originals, versions, columns)
+        return sound.comparison(spec, originals, versions, columns, lengths=lengths, series=series)
     extremes = _extremes(originals)
     tiles = [_tiles(spec, x, extremes) for x in (originals, *versions)]
     if spec.domain == "codes":
@@ -141,25 +147,31 @@ def write_examples(
     names: Sequence[str] = (),
     columns: int | None = None,
     heads: Sequence[str] = (),
+    lengths: Tensor | None = None,
 ) -> Path:
     """Write examples as one picture, as files, or as one ``.npz`` with ``x`` and ``labels``; where they are.
 
-    Of files there is a PNG for each image or its code maps, and a ``.npy`` for each sound; the rows of a
-    table go into one ``.csv``. Names, columns and heads are those of ``picture``.
+    Of files there is a PNG for each image or its code maps, and a ``.wav`` for each sound (a ``.npy`` if the
+    spec has no rate); the rows of a table go into one ``.csv``. Sounds lie beside their picture, too, in a
+    folder of its name. Names, columns, heads and lengths are those of ``picture``; an ``.npz`` has
+    ``lengths`` if they are given.
     """
     folder = Path(folder)
     if kind == "npz":
         path = folder / f"{name}.npz"
-        arrays = {"x": x.cpu().numpy()} | ({"labels": labels.cpu().numpy()} if labels is not None else {})
+        known = {"x": x, "labels": labels, "lengths": lengths}
+        arrays = {name: tensor.cpu().numpy() for name, tensor in known.items() if tensor is not None}
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
         return path
     if kind == "sheet":
-        sheet = picture(spec, x, columns=columns, names=names, heads=heads)
-        write_png(folder / f"{name}.png", sheet)
+        pixels = picture(spec, x, columns=columns, names=names, heads=heads, lengths=lengths)
+        write_sheet(folder / f"{name}.png", Sheet(pixels, spec, {"": x}, lengths))
         return folder / f"{name}.png"
     if spec.domain == "table":
         return _write_csv(folder / f"{name}.csv", x, names)
+    if spec.domain == "sound" and spec.rate is not None:
+        return write_sounds(folder / name, spec, {"": x}, lengths)
     digits = len(str(len(x) - 1))
     paths = [folder / name / f"{name}-{i:0{digits}d}" for i in range(len(x))]
     if spec.domain == "sound":
