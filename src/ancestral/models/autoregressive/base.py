@@ -321,12 +321,24 @@ class Autoregressive(Completes):
             known = broadcast_known(known, shape).to(self.device)
             x = x.to(self.device).long()
         uniforms = uniforms.to(self.device)
-        temperature, top_k, top_p = single(options.temperature), single(options.top_k), single(options.top_p)
         stream = self.stream(len(uniforms), labels, contexts)
         last = self.spec.dims  # values until none is left to draw
         if known is not None:
             unknown = (~known).any(0).movedim(0, -1).flatten().nonzero()
             last = int(unknown[-1]) + 1 if len(unknown) else 0
+        values = self.run(stream, uniforms, options, x=x, known=known, last=last, progress=progress)
+        drawn = values if x is None or known is None else torch.where(known, x, values)
+        return drawn.to(self.spec.dtype, copy=True)
+
+    def run(
+        self, stream: Stream, uniforms: Tensor, options: Sampling, *, x: Tensor | None, known: Tensor | None,
+        last: int, progress: Callable[[float], None] | None,
+    ) -> Tensor:  # fmt: skip
+        """Let a new stream draw its first ``last`` values: ``quantile``, whose arguments are checked by now.
+
+        Returns integers ``(n, *spec.shape)``, of which those that are not drawn may be any.
+        """
+        temperature, top_k, top_p = single(options.temperature), single(options.top_k), single(options.top_p)
         # Inference mode saves a tenth of the time of small operations; what comes out of it is copied below.
         with parametrize.cached(), torch.inference_mode():
             while stream.done < last:
@@ -340,8 +352,7 @@ class Autoregressive(Completes):
                 stream.push(values, check=False)
                 if progress and 100 * stream.done // last > 100 * (stream.done - 1) // last:
                     progress(stream.done / last)
-        drawn = stream.x if x is None or known is None else torch.where(known, x, stream.x)
-        return drawn.to(self.spec.dtype, copy=True)
+        return stream.x
 
 
 class Shifted(Autoregressive):

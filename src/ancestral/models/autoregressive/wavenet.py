@@ -1,25 +1,31 @@
 """WaveNet (van den Oord et al., A Generative Model for Raw Audio, 2016), https://arxiv.org/abs/1609.03499."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import pad, relu
 
 from ancestral.batch import Batch
 from ancestral.capabilities import Lengthens
 from ancestral.configuration import Depth, Range, Width
 from ancestral.models.autoregressive.base import Autoregressive, Shifted
+from ancestral.models.autoregressive.stream import Stream
+from ancestral.models.autoregressive.wavenet_stream import compiles, generate
 from ancestral.nn.causal import RasterConv2d
 from ancestral.nn.gated_unit import gated_unit
 from ancestral.nn.receptive_field import shifted_right, through
 from ancestral.nn.streaming import Cursor, Injection, InputShift, Pointwise
 from ancestral.recipe import Optimization, Recipe
+from ancestral.sampling import Sampling
 from ancestral.spec import Spec
 
 WINDOW = 2**15
 """Values of a long sound whose log-probabilities are computed at once."""
+_WORTH_COMPILING = 1000
+"""Fewest steps that take the stream as long as it takes to load what was compiled once."""
 
 
 class DilatedLayer(nn.Module):
@@ -175,3 +181,18 @@ class WaveNet(Shifted, Lengthens):
             skips = skip if skips is None else skips + skip
         assert skips is not None
         return self.merge(relu(skips))
+
+    def run(
+        self, stream: Stream, uniforms: Tensor, options: Sampling, *, x: Tensor | None, known: Tensor | None,
+        last: int, progress: Callable[[float], None] | None,
+    ) -> Tensor:  # fmt: skip
+        """See ``Autoregressive.run``; ``generate`` draws long sequences where it can."""
+        given: dict[str, Any] = {"x": x, "known": known}
+        usual = type(self).trunk is WaveNet.trunk
+        if last < _WORTH_COMPILING or not (usual and compiles(self)):
+            return super().run(stream, uniforms, options, **given, last=last, progress=progress)
+        first = {name: tensor.flatten(2)[..., :last] for name, tensor in given.items() if tensor is not None}
+        noise, condition = uniforms.flatten(2)[..., :last], stream.condition
+        repeat = 1 if condition is None else self.grid[1] // condition.shape[3]
+        drawn = generate(self, noise, condition, options, repeat=repeat, **first, progress=progress)
+        return pad(drawn, (0, uniforms[0].numel() - last)).view(uniforms.shape)
