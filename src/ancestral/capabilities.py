@@ -341,3 +341,14 @@ class Tokenizer(Reconstructs):
     @abstractmethod
     def code_vectors(self, codes: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The features ``(N, D, h, w)`` that the codes of each level stand for."""
+
+
+class Converts(Tokenizer):
+    """A tokenizer whose decoder is told the class, so that codes of one may be decoded as another."""
+
+    @abstractmethod
+    def convert(self, x: Tensor, labels: Tensor | None, generator: Generator | None = None) -> Tensor:
+        """Examples with the codes of ``x`` and other classes ``(N,)``; None: of no class in particular.
+
+        Without a generator, the noise of a decoder that draws is always the same.
+        """

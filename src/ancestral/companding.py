@@ -3,7 +3,9 @@
 import math
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ancestral.spec import Spec
 
@@ -42,3 +44,28 @@ def to_amplitudes(levels: NDArray[np.integer], spec: Spec) -> NDArray[np.float64
     if spec.encoding != "mu-law":
         return scaled
     return np.sign(scaled) * np.expm1(np.abs(scaled) * math.log1p(most)) / most
+
+
+def expanded(x: Tensor, spec: Spec) -> Tensor:
+    """``to_amplitudes`` of a tensor, where it is, as floats."""
+    scaled = spec.scale(x, torch.float32)
+    if spec.encoding != "mu-law":
+        return scaled
+    most = spec.discrete_levels - 1
+    return scaled.sign() * (scaled.abs() * math.log1p(most)).expm1() / most
+
+
+def compressed(y: Tensor, spec: Spec) -> Tensor:
+    """``to_levels`` of a tensor of amplitudes, where it is.
+
+    >>> spec = Spec(shape=(1, 3), rate=8000, encoding="mu-law")
+    >>> bool((compressed(expanded(torch.arange(256), spec), spec) == torch.arange(256)).all())
+    True
+    """
+    y, levels = y.float().clamp(-1, 1), spec.discrete_levels
+    if spec.encoding == "mu-law":
+        y = y.sign() * (y.abs() * (levels - 1)).log1p() / math.log(levels)
+        places = (y + 1) / 2 * (levels - 1) + 0.5
+    else:
+        places = (y + 1) / 2 * levels
+    return places.floor().clamp(0, levels - 1).to(spec.dtype)
