@@ -38,7 +38,7 @@ class Downsampling(nn.Module):
     ``(N, in, T)`` to ``(N, width, T / factor)``, factor a power of 2 that divides T.
     """
 
-    def __init__(self, inputs: int, width: int, factor: int, blocks: int, hidden: int) -> None:
+    def __init__(self, inputs: int, *, width: int, factor: int, blocks: int, hidden: int) -> None:
         super().__init__()
         halvings = factor.bit_length() - 1
         channels = [inputs, *[width] * halvings]
@@ -65,7 +65,9 @@ class Upsampling(nn.Module):
     ``(N, width, L)`` to ``(N, out, L * factor)``.
     """
 
-    def __init__(self, width: int, outputs: int, factor: int, blocks: int, hidden: int, least: int) -> None:
+    def __init__(
+        self, outputs: int, *, width: int, factor: int, blocks: int, hidden: int, least: int
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(ResidualSequence(width, hidden) for _ in range(blocks))
         doublings = factor.bit_length() - 1

@@ -19,7 +19,6 @@ from ancestral.companding import compressed, expanded
 from ancestral.configuration import Blocks, Configuration, NonNegative, Range, Share, Width
 from ancestral.errors import UserError
 from ancestral.model import LikelihoodKind, Model, unwatched
-from ancestral.models.autoregressive.base import Autoregressive
 from ancestral.models.autoregressive.wavenet import WaveNet
 from ancestral.models.latent.quantized import CODES, Codes, TwoStage
 from ancestral.models.latent.quantizers import FiniteScalar, Vector
@@ -54,7 +53,7 @@ class FeedForward(Configuration):
 
 
 _HEARD = (-8.0, 4.0)
-"""Middle and spread of the logarithms of a mel band's power in speech, which the encoder is given around 0."""
+"""Middle and spread of the logarithm of a mel band's power in speech: the encoder is given it around 0."""
 
 
 class Given(nn.Module):
@@ -213,7 +212,6 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
     }  # fmt: skip
 
     decoder: WaveNet | Upsampling
-    prior: WaveNet
 
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__(config, spec)
@@ -243,10 +241,8 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
         else:
             features = config.width
             self.given = Given(speakers, features)
-            self.decoder = Upsampling(
-                features, 1, config.strides[-1], config.blocks, config.residual_width,
-                config.decoder.least_width,
-            )  # fmt: skip
+            least = config.decoder.least_width
+            self.decoder = Upsampling(1, factor=config.strides[-1], least=least, **sizes)
         self.condition = Condition(sum(dims), features, config)
         self.priors = nn.ModuleList(config.prior.build(of) for of in self.prior_specs())
 
@@ -271,7 +267,7 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
                 problem = f"expected a stride that {config.hops} frames divide, got {finest}"
                 raise UserError(problem, "change --model.hops or --model.strides")
         for option, fits in (("input waveform", "waveform"), ("decoder feed-forward", "feed-forward")):
-            asked = config.input == fits or config.decoder.kind == fits
+            asked = fits in (config.input, config.decoder.kind)
             if asked and not _is_power(finest):
                 problem = f"expected a power of 2 as the finest stride for {option}, got {finest}"
                 raise UserError(problem, "try 64 or 256")
@@ -300,7 +296,7 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
         return tuple(self.quantizers)  # type: ignore[arg-type]
 
     @property
-    def level_priors(self) -> tuple[Autoregressive, ...]:
+    def level_priors(self) -> tuple[WaveNet, ...]:
         """See ``TwoStage.level_priors``."""
         return tuple(self.priors)  # type: ignore[arg-type]
 
@@ -333,7 +329,7 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
         other._modules = dict(self._modules)  # which the copy would share
         if isinstance(self.decoder, WaveNet):
             other.decoder = self.decoder.at_length(length)
-        pairs = zip(self.priors, self.config.strides, strict=True)
+        pairs = zip(self.level_priors, self.config.strides, strict=True)
         other.priors = nn.ModuleList(prior.at_length(length // stride) for prior, stride in pairs)
         return other
 
@@ -346,7 +342,7 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
         return replace(batch, x=pad(batch.x, (0, excess)), lengths=lengths)
 
     def heard(self, batch: Batch) -> Tensor:
-        """What the encoder sees of whole sounds: the waveform ``(N, 1, T)`` or mel bands ``(N, B, frames)``."""
+        """What the encoder sees of whole sounds: waveforms ``(N, 1, T)`` or mel bands ``(N, B, frames)``."""
         if self.config.input == "waveform":
             return own(self.scale(batch.x), batch.lengths)
         assert self.spec.rate is not None
@@ -384,9 +380,8 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
         if self.training and self.config.jitter:
             places = [self.code_lengths(lengths, i) for i in range(len(z))]
             z = [jittered(level, self.config.jitter, n) for level, n in zip(z, places, strict=True)]
-        found: Tensor = self.condition(
-            [own(level, self.code_lengths(lengths, i)) for i, level in enumerate(z)], finest
-        )
+        kept = [own(level, self.code_lengths(lengths, i)) for i, level in enumerate(z)]
+        found: Tensor = self.condition(kept, finest)
         return found
 
     def speakers(self, labels: Tensor | None, n: int) -> Tensor | None:
@@ -401,7 +396,7 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
         return labels
 
     def loss(self, batch: Batch, phase: str, progress: Progress) -> Loss:
-        """Equation 3 of the paper in bits/sample (or of a feed-forward decoder distances), or a prior's loss."""
+        """Equation 3 of the paper in bits/sample (or, of a feed-forward decoder, distances), or a prior's."""
         if phase in self.level_names:
             return self.level_priors[self.level_names.index(phase)].loss(batch, phase, progress)
         batch, levels = self.whole(batch), self.encode(batch)
