@@ -38,12 +38,16 @@ class ContextEncoder(nn.Module):
             nn.Conv2d(width, width, 3, padding=1),
         )
 
-    def forward(self, context: Tensor, dtype: torch.dtype) -> Tensor:
-        """The features, at the context's own resolution."""
+    def forward(self, context: Tensor, dtype: torch.dtype, lengths: Tensor | None = None) -> Tensor:
+        """The features, at the context's own resolution; ``lengths`` are what sequences have of their own."""
         context = context.unsqueeze(2) if context.dim() == 3 else context  # a sequence is a map of one row
-        features: Tensor = self.network(
-            context.to(dtype) if self.embed is None else self.embed(context, dtype)
-        )
+        features = context.to(dtype) if self.embed is None else self.embed(context, dtype)
+        if lengths is None:
+            whole: Tensor = self.network(features)
+            return whole
+        padded = (torch.arange(features.shape[3], device=features.device) >= lengths[:, None])[:, None, None]
+        for layer in self.network:  # each sees zeros where there is nothing, as beside the map
+            features = layer(features.masked_fill(padded, 0))
         return features
 
 
@@ -68,8 +72,20 @@ class Conditioner(nn.Module):
         self.classes = nn.Embedding(spec.classes, width) if spec.classes and class_conditional else None
         self.encoders = nn.ModuleList(ContextEncoder(context, width, blocks) for context in spec.contexts)
 
-    def forward(self, labels: Tensor | None, contexts: Sequence[Tensor], dtype: torch.dtype) -> Tensor | None:
+    def forward(
+        self,
+        labels: Tensor | None,
+        contexts: Sequence[Tensor],
+        dtype: torch.dtype,
+        own: tuple[Tensor, int] | None = None,
+    ) -> Tensor | None:
         """The condition's map; None for a model without conditions.
+
+        Args:
+            labels: classes ``(N,)``.
+            contexts: ``(N, *context.shape)`` each.
+            dtype: of the map.
+            own: of padded sounds, how many values of how many are their own.
 
         Raises:
             UserError: contexts that are missing, that the model does not have, or of another shape.
@@ -85,7 +101,10 @@ class Conditioner(nn.Module):
             assert labels is not None
             parts.append(self.classes(labels.long())[:, :, None, None])
         for encoder, context in zip(self.encoders, contexts, strict=True):
-            parts.append(interpolate(encoder(context, dtype), size=size, mode="nearest"))
+            lengths = None
+            if own is not None:
+                lengths = (own[0] * context.shape[-1] + own[1] - 1) // own[1]
+            parts.append(interpolate(encoder(context, dtype, lengths), size=size, mode="nearest"))
         return sum(parts[1:], parts[0]) if parts else None
 
 

@@ -147,13 +147,15 @@ class Autoregressive(Completes):
         """Integers ``(N, C, H, W)`` as the network's input, ``(N, F, H, W)``."""
         return self.embedding(x, self.dtype)
 
-    def condition(self, labels: Tensor | None, contexts: Sequence[Tensor]) -> Any:
+    def condition(
+        self, labels: Tensor | None, contexts: Sequence[Tensor], own: tuple[Tensor, int] | None = None
+    ) -> Any:
         """What the network is conditioned on: a map ``(N, condition_width, H, W)`` or None.
 
         A size of 1 stands for the same everywhere. Of sequences, W divides that of the data: a place of the
-        map stands for several.
+        map stands for several; ``own`` says of padded ones how many values of how many are theirs.
         """
-        condition = self.conditioner(labels if self.sample_classes else None, contexts, self.dtype)
+        condition = self.conditioner(labels if self.sample_classes else None, contexts, self.dtype, own)
         return self.on_grid(condition) if self.spec.contexts else condition
 
     def on_grid(self, x: Tensor) -> Tensor:
@@ -161,9 +163,15 @@ class Autoregressive(Completes):
         return x.flatten(2)[:, :, None] if self.dims == 1 else x
 
     def conditionals(
-        self, x: Tensor, labels: Tensor | None = None, contexts: Sequence[Tensor] = ()
+        self,
+        x: Tensor,
+        labels: Tensor | None = None,
+        contexts: Sequence[Tensor] = (),
+        lengths: Tensor | None = None,
     ) -> Discrete:
         """p(x_i | x_<i, c) at every position at once, batch shape that of ``x``.
+
+        Lengths are those of padded sounds, as in ``Batch``: nothing is seen of their contexts beyond.
 
         Raises:
             UserError: examples or contexts of another shape, or no labels for a model with classes.
@@ -179,7 +187,7 @@ class Autoregressive(Completes):
                 "log_likelihood alone averages over the classes",
             )
         features = self.features(self.on_grid(x))
-        condition = self.condition(labels, contexts)
+        condition = self.condition(labels, contexts, None if lengths is None else (lengths, x.shape[-1]))
         rows = self.rows(shift_down(features), condition)
         output = self.positions(features, rows, condition)
         return self.likelihood_of(output.reshape(*output.shape[:2], *x.shape[2:]), x)
@@ -202,7 +210,8 @@ class Autoregressive(Completes):
 
     def log_probs(self, batch: Batch) -> Tensor:
         """Log p(x_i | x_<i, c) of each value, ``(N, *shape)`` nats."""
-        return self.conditionals(batch.x, batch.labels, batch.contexts).log_prob(batch.x)
+        given = (batch.labels, batch.contexts, batch.lengths)
+        return self.conditionals(batch.x, *given).log_prob(batch.x)
 
     def loss(self, batch: Batch, phase: str, progress: Progress) -> Loss:
         """Negative log-likelihood, in bits for each value: bits/dim of data, bits/code of a map of codes.

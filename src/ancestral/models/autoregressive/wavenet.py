@@ -149,7 +149,8 @@ class WaveNet(Shifted, Lengthens):
         length = batch.x.shape[-1]
         if torch.is_grad_enabled() or not self.spec.sequential or length <= WINDOW + self.reach:
             return super().log_probs(batch)
-        condition = self.condition(batch.labels, batch.contexts)
+        own = None if batch.lengths is None else (batch.lengths, length)
+        condition = self.condition(batch.labels, batch.contexts, own)
         # A window begins where a place of the condition does.
         step = length // condition.shape[3] if condition is not None and condition.shape[3] > 1 else 1
         window, before = -(-WINDOW // step) * step, -(-self.reach // step) * step

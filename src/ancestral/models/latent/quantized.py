@@ -389,4 +389,6 @@ class QuantizedAutoencoder(TwoStage):
 
 def _of_level(i: int, batch: Batch, progress: Progress) -> Batch:
     """Level ``i`` and what it is conditioned on, of the codes of all levels."""
-    return Batch(batch.contexts[i], batch.labels, batch.contexts[:i])
+    x, lengths = batch.contexts[i], batch.lengths
+    lengths = None if lengths is None else lengths * x.shape[-1] // batch.x.shape[-1]
+    return Batch(x, batch.labels, batch.contexts[:i], lengths)

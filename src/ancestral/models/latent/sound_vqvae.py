@@ -63,7 +63,13 @@ class Given(nn.Module):
         super().__init__()
         self.classes = nn.Embedding(classes, width) if classes else None
 
-    def forward(self, labels: Tensor | None, contexts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    def forward(
+        self,
+        labels: Tensor | None,
+        contexts: Sequence[Tensor],
+        dtype: torch.dtype,
+        own: tuple[Tensor, int] | None = None,
+    ) -> Tensor:
         """Features ``(N, E, L)`` as a map ``(N, E, 1, L)``."""
         (features,) = contexts
         condition = features[:, :, None].to(dtype)
