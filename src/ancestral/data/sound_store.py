@@ -213,13 +213,13 @@ def _splits(
     samples: Tensor, found: Found, recordings: Recordings, options: SoundOptions
 ) -> dict[str, Sounds]:
     """The splits, which share the samples of all recordings, ``(total,)``."""
-    lengths = torch.from_numpy(found.lengths)
+    lengths, store = torch.from_numpy(found.lengths), samples[:, None]
     starts = lengths.cumsum(0) - lengths
     splits = {}
     for name, rows in found.rows.items():
         labels, at = recordings.labels_of(rows), torch.from_numpy(rows)
         splits[name] = Sounds(
-            samples[:, None],
+            store,
             lengths[at],
             None if labels is None else torch.from_numpy(labels),
             silence=options.levels // 2,
