@@ -22,8 +22,8 @@ class Options:
     codes: Annotated[Path, tyro.conf.Positional, shown_as("CODES")]
     """Folder or file of codes that tokenize wrote, or a file of the same form."""
     format: Literal["sheet", "files", "npz", "shards"] = "npz"
-    """One PNG sheet, a PNG file each, one .npz with x and labels if they are there, or a folder of .npz with
-    1000 examples each, one after another, for more than the memory holds."""
+    """One PNG sheet, a PNG or .wav file each, one .npz with x and labels if they are there, or a folder of
+    .npz with 1000 examples each, one after another, for more than the memory holds."""
     n: Annotated[int | None, shown_as("INT")] = None
     """Decode the first so many only; all if left out."""
     out: Annotated[Path, shown_as("FOLDER")] = Path()

@@ -39,8 +39,9 @@ class Options:
     through: Literal["latents", "classes"] = "latents"
     """Or classes, those of --labels or all in turn, with the same latents."""
     format: Literal["auto", "sheet", "files", "npz", "shards", "webp", "gif"] = "auto"
-    """One PNG sheet, a PNG file each, one .npz with x and labels, or a folder of .npz with 1000 samples each;
-    auto: a sheet, and of more than 1024 samples shards. A film is a .webp or a .gif."""
+    """One PNG sheet (sounds as .wav files beside it), a PNG or .wav file each, one .npz with x and labels, or
+    a folder of .npz with 1000 samples each; auto: a sheet, and of more than 1024 samples shards. A film is a
+    .webp or a .gif."""
     out: Folder = None
     device: Device = "auto"
 

@@ -25,7 +25,7 @@ from ancestral.evaluation.sampling import check_seed
 from ancestral.evaluation.subject import Subject, Trained, undisturbed
 from ancestral.figures import Evaluation
 from ancestral.files import Damaged, write_json
-from ancestral.media import write_png
+from ancestral.media import write_sheet
 from ancestral.model import Model
 from ancestral.runs import command
 from ancestral.sampling import Sampling
@@ -223,8 +223,8 @@ def _write(evaluation: Evaluation, results: Sequence[Result], place: Path | None
     write_json(place / "evaluation.json", evaluation.to_json())
     for name, draw in [item for result in results for item in result.pictures.items()]:
         try:
-            pixels = draw()
+            sheet = draw()
         except UserError as error:  # latents that lead beyond all floats take no figure away
             print(f"no picture of {name}: {error.problem}", file=sys.stderr, flush=True)
         else:
-            write_png(place / "samples" / f"{name}.png", pixels)
+            write_sheet(place / "samples" / f"{name}.png", sheet)

@@ -14,7 +14,7 @@ from ancestral.data import Dataset
 from ancestral.evaluation.batches import batches
 from ancestral.evaluation.tokens import encode
 from ancestral.figures import Codebook, Figure
-from ancestral.media import Pixels
+from ancestral.media import Pixels, Sheet
 from ancestral.model import Model
 
 MOST_CLASSES = 20
@@ -104,7 +104,7 @@ class Result:
     codebooks: list[Codebook] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     """What could not be measured, and why: a sentence each."""
-    pictures: Mapping[str, Callable[[], Pixels]] = field(default_factory=dict)
+    pictures: Mapping[str, Callable[[], Pixels | Sheet]] = field(default_factory=dict)
     """By name; drawn when they are called."""
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ancestral.clips import clips
 from ancestral.media.pixels import Pixels, write_png
-from ancestral.media.wav import read_names, write_sounds
+from ancestral.media.wav import write_sounds
 from ancestral.spec import Spec
 
 
@@ -23,16 +24,16 @@ class Sheet:
     """How many values of each sound are its own, ``(N,)``; all if None."""
 
 
-def write_sheet(path: Path, sheet: Sheet | Pixels) -> None:
+def write_sheet(place: Path, sheet: Sheet | Pixels) -> None:
     """Write a sheet as a PNG, and its sounds as .wav files into a folder of the same name beside it.
 
     Sounds of another sheet of that name are removed.
     """
     pixels = sheet.pixels if isinstance(sheet, Sheet) else sheet
-    write_png(path, pixels)
-    folder = path.with_suffix("")
+    write_png(place, pixels)
+    folder = place.with_suffix("")
     if isinstance(sheet, Sheet) and sheet.spec.domain == "sound" and sheet.spec.rate is not None:
         write_sounds(folder, sheet.spec, sheet.shown, sheet.lengths)
         return
-    for sound, _, _ in read_names(folder):
-        sound.unlink()
+    for path in clips(folder).values():
+        path.unlink()

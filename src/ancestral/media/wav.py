@@ -1,6 +1,5 @@
 """Sounds as .wav files, which everything plays."""
 
-import re
 import wave
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from ancestral.clips import Clip, clips
 from ancestral.errors import UserError
 from ancestral.files import replacing
 from ancestral.media.sound import Wave, waves
@@ -52,22 +52,12 @@ def write_sounds(
     check_playable(spec)
     folder, written = Path(folder), set()
     for name, x in sounds.items():
-        ending = f"-{re.sub(r'[^a-z0-9]+', '-', name.lower())}" if name else ""
         for i, sound in enumerate(waves(spec, x, lengths)):
-            number = f"{i:0{len(str(len(x) - 1))}d}"
-            written.add(_write(folder / f"{folder.name}-{number}{ending}.wav", spec, sound))
-    for path, _, _ in read_names(folder):
+            written.add(_write(Clip(i, name).path(folder, len(x)), spec, sound))
+    for path in clips(folder).values():
         if path not in written:  # of a larger set, or of another version of the model
             path.unlink()
     return folder
-
-
-def read_names(folder: Path) -> list[tuple[Path, int, str]]:
-    """What ``write_sounds`` wrote into a folder: (path, number, what it is), number by number."""
-    pattern = re.compile(rf"{re.escape(folder.name)}-(?P<number>\d+)(?:-(?P<name>[a-z0-9-]+))?\.wav")
-    names = ((path, pattern.fullmatch(path.name)) for path in folder.glob("*.wav"))
-    found = [(path, int(match["number"]), match["name"] or "") for path, match in names if match]
-    return sorted(found, key=lambda item: item[1:])
 
 
 def check_playable(spec: Spec) -> None:

@@ -174,7 +174,6 @@ def _context(run: Path) -> dict[str, Any]:
     lines = metrics.read_lines(run / "metrics.jsonl")
     stages = _stages(run, about.stages, lines)
     order = [stage.name for stage in stages]
-    final, sheets = drawn(run / "samples"), [s.sheets[-1] for s in stages if s.sheets]
     figures = [_figure(figure) for figure in evaluation.figures] if evaluation else []
     strips, taken = _strips(evaluation.figures) if evaluation else ([], "")
     shown = vars(about.data).keys()
@@ -196,8 +195,8 @@ def _context(run: Path) -> dict[str, Any]:
         "evaluation": evaluation,
         "evaluation_time": notation.duration(evaluation.seconds) if evaluation and evaluation.seconds else "",
         "raw_bits": _raw_bits(about.spec.levels, figures),
-        "samples": final or (sheets[-1] if sheets else None),
-        "reconstructions": picture(run / "samples" / "reconstructions.png")
+        "samples": drawn(run / "samples") or latest(run / "samples", "step", order),
+        "reconstructions": picture(run / "samples" / "reconstructions.png", heard=True)
         or latest(run / "samples", "reconstructions", order),
         "levels": picture(run / "samples" / "levels.png"),
         "level_rows": [

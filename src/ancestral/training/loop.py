@@ -684,17 +684,17 @@ class Trainer:
         if self.journal is None:
             return
         self.model.eval()
-        pictures = {}
+        drawn = {}
         if self.model.can_sample(self._trained(stage)):
             try:
-                pictures["step"] = sheets.samples(self.model, self.data, self.options.seed)
+                drawn["step"] = sheets.samples(self.model, self.data, self.options.seed)
             except UserError as error:  # that samples cannot be drawn yet does not end a training
                 print(f"no samples of step {step}: {error.problem}", flush=True)
         if isinstance(self.model, Reconstructs) and stage.prepare is None:
-            pictures["reconstructions"] = sheets.reconstructions(self.model, self.data)
-        for name, picture in pictures.items():
-            media.write_png(self.path / "samples" / f"{stage.name}-{name}-{step:06d}.png", picture)
-            self.journal.picture(name, step, picture)
+            drawn["reconstructions"] = sheets.reconstructions(self.model, self.data)
+        for name, sheet in drawn.items():
+            media.write_sheet(self.path / "samples" / f"{stage.name}-{name}-{step:06d}.png", sheet)
+            self.journal.picture(name, step, sheet.pixels)
 
     def _wanted(self, done: int, last: bool) -> tuple[bool, bool]:
         """Whether all processes are to stop after this step, and whether a checkpoint is due by the clock."""
