@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ancestral.batch import Batch
-    from ancestral.data import Dataset, ImageOptions, Preparation, TableOptions, load_data
+    from ancestral.data import Dataset, ImageOptions, Preparation, SoundOptions, TableOptions, load_data
     from ancestral.errors import UserError
     from ancestral.evaluation import (
         complete,
@@ -39,6 +39,7 @@ _NAMES = {
         "Dataset",
         "ImageOptions",
         "Preparation",
+        "SoundOptions",
         "TableOptions",
         "load_data",
     ),
@@ -110,6 +111,7 @@ __all__ = [
     "ResidualQuantizer",
     "Run",
     "Sampling",
+    "SoundOptions",
     "Spec",
     "Stage",
     "TableOptions",

@@ -1,10 +1,33 @@
 """Examples and what is known about them: what data, training, evaluation and models hand to each other."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+class Examples(Protocol):
+    """What a stage is trained and validated on: a ``Batch``, or what hands out batches and is none itself."""
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Classes ``(N,)``; None where there are no labels."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: slice | Tensor) -> "Batch": ...
+
+    def some(self, n: int) -> "Batch":
+        """At most ``n`` examples, evenly from all of them."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is stored, by name."""
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Examples":
+        """The same on a device."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +50,34 @@ class Batch:
     ``spec.contexts``."""
     lengths: Tensor | None = None
     """Of sounds that were padded to be of one length: how many values each has of its own, along its last
-    dimension, ``(N,)`` int64, at least 1; None where there is no padding. What is padded counts in nothing."""
+    dimension, ``(N,)`` int64, at least 1; None where there is no padding. Padding counts in nothing."""
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @property
+    def counts(self) -> Tensor:
+        """How many values of each example are its own, ``(N,)`` int64.
+
+        >>> Batch(torch.zeros(2, 1, 5), lengths=torch.tensor([5, 3])).counts
+        tensor([5, 3])
+        """
+        if self.lengths is None:
+            return torch.full((len(self),), self.x[:1].numel(), device=self.x.device)
+        return self.lengths * math.prod(self.x.shape[1:-1])
+
+    def without_padding(self, values: Tensor) -> Tensor:
+        """``values`` of each of the examples' values, ``(N, ..., T)``, with zeros where these are padding.
+
+        >>> Batch(torch.zeros(2, 1, 3), lengths=torch.tensor([3, 1])).without_padding(torch.ones(2, 1, 3))
+        tensor([[[1., 1., 1.]],
+        <BLANKLINE>
+                [[1., 0., 0.]]])
+        """
+        if self.lengths is None:
+            return values
+        own = torch.arange(values.shape[-1], device=values.device) < self.lengths[:, None]
+        return values.where(own.view(len(own), *[1] * (values.dim() - 2), -1), 0)
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors that are there, by name: ``x``, ``labels``, ``contexts.0``, ..."""
@@ -72,8 +119,7 @@ class Batch:
         >>> Batch(torch.arange(100)).some(4).x.tolist()
         [0, 25, 50, 75]
         """
-        n = min(n, len(self))
-        return self[torch.arange(n) * len(self) // max(n, 1)]
+        return self[evenly(n, len(self))]
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
         """The batch on a device."""
@@ -85,3 +131,13 @@ class Batch:
         parts = [batch.tensors() for batch in batches]
         names = [name for name in parts[0] if all(name in part for part in parts)]
         return cls.of({name: torch.cat([part[name] for part in parts]) for name in names})
+
+
+def evenly(n: int, of: int) -> Tensor:
+    """The places of at most ``n`` examples, evenly from all.
+
+    >>> evenly(3, of=10).tolist()
+    [0, 3, 6]
+    """
+    n = min(n, of)
+    return torch.arange(n) * of // max(n, 1)

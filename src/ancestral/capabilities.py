@@ -5,11 +5,13 @@ Commands ask ``isinstance``; none knows a model by name.
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from copy import copy
+from typing import ClassVar, Self
 
 import torch
 from torch import Generator, Tensor
 
+from ancestral.batch import Batch
 from ancestral.errors import UserError, check_type
 from ancestral.model import Model, unwatched
 from ancestral.sampling import PLAIN, Sampling
@@ -94,6 +96,20 @@ def broadcast_known(known: Tensor, shape: tuple[int, ...]) -> Tensor:
         raise UserError(
             f"expected a mask of shape {shape}, got {tuple(known.shape)}", "give one value for each of x's"
         ) from error
+
+
+class Lengthens(Model):
+    """A model of sounds, or of codes of them, that takes and makes examples of any length."""
+
+    def at_length(self, length: int) -> Self:
+        """The model, by the same weights, of examples of another length.
+
+        Raises:
+            UserError: the data are of another kind, or the length is no whole number of codes.
+        """
+        other = copy(self)
+        other.spec = self.spec.at_length(length)
+        return other
 
 
 class Reconstructs(Model):
@@ -309,16 +325,30 @@ class Tokenizer(Reconstructs):
         )
 
     @abstractmethod
-    def rates(self, codes: tuple[Tensor, ...], labels: Tensor | None = None) -> tuple[Tensor, ...]:
+    def rates(
+        self, codes: tuple[Tensor, ...], labels: Tensor | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """-log p(codes) of each level under its learned prior, given the coarser ones, ``(N,)`` nats each.
 
-        The codes may be those of the first levels alone, as for the two functions below.
+        The codes may be those of the first levels alone, as for the two functions below. Lengths are those
+        of padded sounds, as in ``Batch``.
         """
 
     @abstractmethod
-    def distortion(self, x: Tensor, codes: tuple[Tensor, ...]) -> Tensor:
-        """-log p(x|codes), ``(N,)`` nats."""
+    def distortion(self, batch: Batch, codes: tuple[Tensor, ...]) -> Tensor:
+        """-log p(x|codes) of a batch's examples, ``(N,)`` nats."""
 
     @abstractmethod
     def code_vectors(self, codes: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The features ``(N, D, h, w)`` that the codes of each level stand for."""
+
+
+class Converts(Tokenizer):
+    """A tokenizer whose decoder is told the class, so that codes of one may be decoded as another."""
+
+    @abstractmethod
+    def convert(self, x: Tensor, labels: Tensor | None, generator: Generator | None = None) -> Tensor:
+        """Examples with the codes of ``x`` and other classes ``(N,)``; None: of no class in particular.
+
+        Without a generator, the noise of a decoder that draws is always the same.
+        """

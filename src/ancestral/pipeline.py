@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from ancestral.batch import Batch
+from ancestral.batch import Batch, Examples
 
 _VALUES = 2**24
 """Of x, on which a network computes at once: at 64 channels 4 GB of features, if it keeps the size."""
@@ -25,7 +25,7 @@ def part_size(dims: int, most: int) -> int:
 
 
 def computed(
-    examples: Batch,
+    examples: Examples,
     parts: Iterable[slice],
     function: Callable[[Batch], Mapping[str, Tensor]],
     device: torch.device,
@@ -65,7 +65,7 @@ def computed(
             yield before()
 
 
-def _read(examples: Batch, rows: slice, *, pinned: bool) -> Batch:
+def _read(examples: Examples, rows: slice, *, pinned: bool) -> Batch:
     """Some examples, read into memory: pinned, where a GPU copies from it by itself."""
 
     def copied(tensor: Tensor) -> Tensor:

@@ -123,7 +123,7 @@ class Run:
             raise UserError(problem, f"choose from {', '.join(PREPARATIONS)}")
         return from_json(PREPARATIONS[kind], there, where=kind)
 
-    def load_data(self) -> Dataset:
+    def load_data(self) -> Dataset[Any]:
         """The data that the run was trained on.
 
         Raises:
@@ -215,7 +215,7 @@ def manifest(
     config: Any,
     spec: Any,
     stages: Any,
-    data: Dataset,
+    data: Dataset[Any],
     options: Any,
     result_options: Any,
     recipe: str,

@@ -3,7 +3,7 @@
 import math
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -133,9 +133,35 @@ class Spec:
         >>> Spec(shape=(1, 4096)).fits((2, 1, 70000)), Spec(shape=(1, 28, 28)).fits((2, 1, 28, 29))
         (True, False)
         """
-        free = self.domain == "sound" or (self.domain == "codes" and len(self.shape) == 2)
-        mine, its = (self.shape[:-1], tuple(shape[1:-1])) if free else (self.shape, tuple(shape[1:]))
-        return len(shape) == 1 + len(self.shape) and mine == its and shape[-1] > 0
+        if len(shape) != 1 + len(self.shape) or not shape[-1]:
+            return False
+        return self.shape == tuple(shape[1:]) or (self.sequential and self.shape[:-1] == tuple(shape[1:-1]))
+
+    @property
+    def sequential(self) -> bool:
+        """Whether examples, sounds or their codes ``(M, t)``, may be of any length."""
+        return self.domain == "sound" or (self.domain == "codes" and len(self.shape) == 2)
+
+    def at_length(self, length: int) -> "Spec":
+        """The spec of sounds of another length; their contexts grow with them.
+
+        Raises:
+            UserError: the examples are no sounds, nor codes of them, or contexts would have no whole length.
+
+        >>> Spec(shape=(1, 4096)).at_length(70000).shape
+        (1, 70000)
+        """
+        if not self.sequential or length < 1:
+            got = f"{length} of {self.domain} {self.shape}"
+            raise UserError(f"expected a length of at least 1 of sounds, got {got}", "leave it out")
+        old, contexts = self.shape[-1], []
+        for context in self.contexts:
+            if context.shape[-1] * length % old:
+                factor = old // context.shape[-1]
+                problem = f"expected a length in steps of {factor}, as the codes are, got {length}"
+                raise UserError(problem, f"give {-(-length // factor) * factor}")
+            contexts.append(context.at_length(context.shape[-1] * length // old))
+        return replace(self, shape=(*self.shape[:-1], length), contexts=tuple(contexts))
 
     def check_labels(self, labels: Tensor, n: int) -> None:
         """Raise UserError unless ``labels`` are ``n`` classes of this spec."""

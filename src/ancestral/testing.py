@@ -34,6 +34,7 @@ from ancestral.stages import Loss, Phase, Progress, Stage, initialize, owned
 
 __all__ = [
     "CONTINUOUS",
+    "SOUNDS",
     "SPECS",
     "Certificate",
     "certify",
@@ -55,6 +56,11 @@ SPECS = (
 )
 """Small enough that every possible example can be enumerated; the one with contexts is for models that take
 them."""
+SOUNDS = (
+    Spec(shape=(1, 4), levels=3, rate=8000),
+    Spec(shape=(1, 4), levels=3, classes=2, rate=8000, encoding="mu-law"),
+)
+"""Small enough likewise: for models of sounds alone."""
 CONTINUOUS = (Spec(shape=(2,), levels=None), Spec(shape=(1,), levels=None, classes=2))
 """Small enough that a density can be integrated: for models of tables."""
 
@@ -595,7 +601,7 @@ def check_tokenizer(model: Model) -> None:
     model.spec.check(model.detokenize(codes))
     if model.likelihood != "none":
         with torch.no_grad():
-            cost = model.distortion(x, codes) + torch.stack(model.rates(codes)).sum(0)
+            cost = model.distortion(Batch(x), codes) + torch.stack(model.rates(codes)).sum(0)
             bound = model.log_likelihood(Batch(x))
         torch.testing.assert_close(cost, -bound, msg="distortion + rates is not the negative bound")
 

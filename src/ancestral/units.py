@@ -10,9 +10,22 @@ Number = TypeVar("Number", float, "Tensor")
 
 NATS_PER_BIT = math.log(2.0)
 
-RATES = {"bits_per_dim": "bits/dim", "bits_per_code": "bits/code"}
+RATES = {
+    "bits_per_dim": "bits/dim",
+    "bits_per_code": "bits/code",
+    "bits_per_sample": "bits/sample",
+}
 """Endings of the names of terms that are rates, and how people read them: bits for each value of an example,
-and for each code of a map of codes."""
+for each code of a map of codes, and for each value in time of a sound."""
+
+
+def rate_of(domain: str | None) -> str:
+    """What the rate of examples of a domain is called, of ``RATES``.
+
+    >>> rate_of("sound"), rate_of("image")
+    ('bits_per_sample', 'bits_per_dim')
+    """
+    return {"codes": "bits_per_code", "sound": "bits_per_sample"}.get(domain or "", "bits_per_dim")
 
 
 def bits(nats: Number) -> Number:

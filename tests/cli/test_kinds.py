@@ -1,4 +1,4 @@
-"""Kinds of a model's parts on the command line: they decide which options there are."""
+"""Kinds of a model's parts and of data on the command line: they decide which options there are."""
 
 import json
 
@@ -50,3 +50,31 @@ def test_a_kind_that_options_do_not_follow_is_an_error(call):
     assert (status, output, errors.count("\n")) == (2, "", 1)
     status, _, errors = call("train vqvae2 --model.top-prior transfomer --print-config")
     assert (status, errors.partition("; ")[2]) == (2, "did you mean transformer?\n")
+
+
+@pytest.mark.parametrize("source", ["asterisk", "asterisk:en", "gcin-voice", "tones"])
+def test_a_source_of_sounds_has_the_options_of_sounds(call, source):
+    line = f"train wavenet --data {source} --sound.rate 16000 --sound.trim --print-config"
+    status, output, errors = call(line)
+    assert (status, errors) == (0, "")
+    found = json.loads(output)["sound"]
+    assert (found["rate"], found["trim"], found["encoding"], found["levels"]) == (16000, True, "mu-law", 256)
+    status, _, errors = call(f"train wavenet --data {source} --images.size 8 8 --print-config")
+    assert (status, errors.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("rate 0", "expected rate of at least 1000, got 0"),
+        ("rate 192001", "expected rate in [1000, 192000], got 192001"),
+        ("levels 1", "expected levels of at least 2, got 1"),
+        ("levels 65537", "expected levels in [2, 65536], got 65537"),
+        ("length 0", "expected length of at least 1, got 0"),
+        ("encoding a-law", "expected --sound.encoding to be one of mu-law, linear, got a-law"),
+    ],
+)
+def test_options_of_sounds_out_of_their_range_are_one_line(call, option, expected):
+    status, output, errors = call(f"train wavenet --data tones --sound.{option} --print-config")
+    assert (status, output, errors.count("\n")) == (2, "", 1)
+    assert expected in errors

@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
+from ancestral.capabilities import Converts
 from ancestral.spec import Spec
 from ancestral.taxonomy import FAMILIES, TAXONOMY, model_class, name_of
-from ancestral.testing import SPECS, check_model
+from ancestral.testing import SOUNDS, SPECS, check_model
 
 NAMES = [row.name for row in TAXONOMY]
 SEQUENCES = (
@@ -18,10 +19,16 @@ SEQUENCES = (
 )
 
 
+def specs_of(cls):
+    if issubclass(cls, Converts):
+        return SOUNDS
+    return (*SEQUENCES, *SPECS) if getattr(cls, "dims", 2) == 1 else SPECS
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_model_keeps_the_contract(name):
     cls = model_class(name)
-    specs = (*SEQUENCES, *SPECS) if getattr(cls, "dims", 2) == 1 else SPECS
+    specs = specs_of(cls)
     check_model(cls, tuple(spec for spec in specs if spec.classes or not cls.needs_classes))
 
 
@@ -30,7 +37,7 @@ def test_row_agrees_with_the_class(name):
     cls = model_class(name)
     row = next(row for row in TAXONOMY if row.name == name)
     assert name_of(cls) == name
-    assert cls(cls.Config.tiny(), SPECS[1]).likelihood == row.likelihood
+    assert cls(cls.Config.tiny(), specs_of(cls)[1]).likelihood == row.likelihood
     assert f"models.{row.representation}." in cls.__module__
     assert row.paper.rsplit("/", 1)[1] in inspect.getmodule(cls).__doc__, (
         "the file names another paper than the taxonomy"
@@ -39,7 +46,7 @@ def test_row_agrees_with_the_class(name):
 
 def test_taxonomy_has_every_system_of_the_design_once():
     names = [row.name for row in TAXONOMY]
-    assert len(names) == len(set(names)) == 26
+    assert len(names) == len(set(names)) == 27
     assert {row.representation for row in TAXONOMY} == set(FAMILIES)
 
 

@@ -97,9 +97,9 @@ def test_bound_is_one_term_of_the_sum(name):
     with torch.no_grad():
         codes = model.tokenize(x)
         (rate,) = model.rates(codes)
-        distortion = model.distortion(x, codes)
+        distortion = model.distortion(Batch(x), codes)
         torch.testing.assert_close(model.log_likelihood(Batch(x)), -(distortion + rate))
-        decoded = model.likelihood_of(model.decoder(model.encode(x)[0].z))
+        decoded = model.likelihood_of(model.decoder(model.encode(Batch(x))[0].z))
         torch.testing.assert_close(distortion, -decoded.log_prob(x).flatten(1).sum(1))
         torch.testing.assert_close(rate, -model.prior.log_likelihood(Batch(codes[0])))
     assert bool((distortion >= 0).all())
@@ -115,7 +115,7 @@ def test_without_labels_the_prior_is_the_even_mixture(name):
         given = torch.stack([-model.rates(codes, torch.full((len(x),), c))[0] for c in range(3)])
         torch.testing.assert_close(-model.rates(codes)[0], given.logsumexp(0) - math.log(3))
         labels = torch.arange(len(x)) % 3
-        expected = given.gather(0, labels[None])[0] - model.distortion(x, codes)
+        expected = given.gather(0, labels[None])[0] - model.distortion(Batch(x), codes)
         torch.testing.assert_close(model.log_likelihood(Batch(x, labels)), expected)
         for c in range(3):
             everything = enumerate_examples(model.spec)
@@ -207,8 +207,8 @@ def test_tokens(name):
     assert len(codes.flatten(1).unique(dim=0)) > 1, "all pictures have one code"
     assert torch.equal(model.detokenize((codes,)), model.reconstruct(x))
     with torch.no_grad():
-        torch.testing.assert_close(model.code_vectors((codes,))[0], model.encode(x)[0].z)
-        pmf = model.observation([model.encode(x)[0].z]).log_pmf().exp()
+        torch.testing.assert_close(model.code_vectors((codes,))[0], model.encode(Batch(x))[0].z)
+        pmf = model.observation([model.encode(Batch(x))[0].z]).log_pmf().exp()
         mean = (pmf * torch.arange(model.spec.levels)).sum(-1)
     clear = (mean - mean.floor() - 0.5).abs() > 1e-5  # float32 sums of the mean
     assert torch.equal(model.reconstruct(x).float()[clear], mean.round()[clear])
@@ -265,7 +265,7 @@ def test_loss_does_not_depend_on_the_batch_size():
     torch.testing.assert_close(once.total, twice.total)
     for term, value in once.terms.items():
         torch.testing.assert_close(value, twice.terms[term])
-    distortion = model.distortion(x, model.tokenize(x)).mean() / (GREY.dims * math.log(2))
+    distortion = model.distortion(Batch(x), model.tokenize(x)).mean() / (GREY.dims * math.log(2))
     torch.testing.assert_close(once.terms["decoder_bits_per_dim"], distortion.detach())
     torch.testing.assert_close(once.total, distortion + once.terms["commitment"])
 
@@ -278,14 +278,14 @@ def test_squared_error_has_no_likelihood_and_says_so():
     message = "got one trained on squared error; train with --model.likelihood"
     for figure in (
         lambda: model.log_likelihood(Batch(x)),
-        lambda: model.distortion(x, model.tokenize(x)),
+        lambda: model.distortion(Batch(x), model.tokenize(x)),
     ):
         with pytest.raises(UserError, match=f"expected a decoder with a likelihood, {message}"):
             figure()
     with pytest.raises(UserError, match="importance samples from, got VQVAE, which has no likelihood"):
         model.log_likelihood(Batch(x), 2)
     with torch.no_grad():
-        output = model.decoder(model.encode(x)[0].z)
+        output = model.decoder(model.encode(Batch(x))[0].z)
         loss = model.loss(Batch(x), "tokenizer", START)
     error = (output - (2.0 * x - 1.0)).square().mean()
     torch.testing.assert_close(loss.terms["mse"], error)
@@ -409,7 +409,7 @@ def test_every_prior_bounds_and_draws(prior, tmp_path):
     x = enumerate_examples(GREY)[::9]
     with torch.no_grad():
         codes = model.tokenize(x)
-        expected = model.prior.log_likelihood(Batch(codes[0])) - model.distortion(x, codes)
+        expected = model.prior.log_likelihood(Batch(codes[0])) - model.distortion(Batch(x), codes)
         torch.testing.assert_close(loaded.log_likelihood(Batch(x)), expected)
     options = {"top_k": 2, "temperature": 0.7}
     draw = lambda m: m.sample(3, generator=torch.Generator().manual_seed(1), **options)  # noqa: E731

@@ -136,7 +136,7 @@ def test_each_level_sees_its_own_features_and_what_coarser_codes_decode_to():
         e.register_forward_hook(lambda e, inputs, output, i=i: features.__setitem__(i, output))
         for i, e in enumerate(model.encoders)
     ]
-    levels = model.encode(x)
+    levels = model.encode(Batch(x))
     for hook in hooks:
         hook.remove()
 

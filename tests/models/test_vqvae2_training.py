@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import ancestral
+from ancestral.batch import Batch
 from ancestral.errors import UserError
 from ancestral.models.latent.vqvae2 import VQVAE2
 from ancestral.training import TrainingOptions, train
@@ -121,7 +122,7 @@ def test_evaluation_says_what_each_level_adds(whole):
         error = ((model.detokenize(codes[:known]).double() - x.double()) / 16).square().mean()
         assert figures[f"levels_mse_{known}_alone"].value == pytest.approx(float(error))
         with torch.no_grad():
-            cost = model.distortion(x, codes[:known]).double().mean() / (64 * math.log(2))
+            cost = model.distortion(Batch(x), codes[:known]).double().mean() / (64 * math.log(2))
         assert figures[f"decoder_levels_{known}"].value == pytest.approx(float(cost))
     assert figures["levels_mse_2_alone"].name == "MSE of top + middle, alone"
     assert not any(id.endswith("_drawn") for id in figures), "plain evaluations draw nothing"

@@ -30,6 +30,7 @@ from ancestral.data import (
     Dataset,
     ImageOptions,
     Preparation,
+    SoundOptions,
     TableOptions,
     augment,
     fashion_mnist,
@@ -916,7 +917,8 @@ def test_a_data_set_built_by_hand_may_have_contexts(tmp_path):
 
 
 def test_the_source_says_which_preparation_it_takes():
-    assert {"images": ImageOptions, "table": TableOptions, "own": Preparation} == PREPARATIONS
+    kinds = {"images": ImageOptions, "sound": SoundOptions, "table": TableOptions, "own": Preparation}
+    assert kinds == PREPARATIONS
     assert preparation_of("table:a.csv") is TableOptions
     assert preparation_of("digits") is preparation_of("photos/") is preparation_of("hub:a/b") is ImageOptions
     assert load_data("digits").preparation == ImageOptions()
@@ -1274,7 +1276,7 @@ def test_unknown_sources(tmp_path, monkeypatch):
         UserError, match=r"no data set 'fashion_mnist', nor such a folder in .*; did you mean fashion-mnist\?"
     ):
         load_data("fashion_mnist", OPTIONS)
-    with pytest.raises(UserError, match="choose from digits, fashion-mnist, hub:OWNER/NAME"):
+    with pytest.raises(UserError, match="choose from asterisk, digits, fashion-mnist, gcin-voice, hub"):
         load_data("xyzzy", OPTIONS)
     with pytest.raises(
         UserError,
@@ -1284,7 +1286,7 @@ def test_unknown_sources(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no data set ''"):
         load_data("", OPTIONS)
     save(tmp_path / "cat.png", noise(4, 4))
-    with pytest.raises(UserError, match=r"expected a folder of images, got the file cat\.png"):
+    with pytest.raises(UserError, match=r"expected a folder of images or sounds, got the file cat\.png"):
         load_data("cat.png", OPTIONS)
 
 

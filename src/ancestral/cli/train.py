@@ -146,7 +146,8 @@ def options_of(plan: Plan) -> Any:
         return Annotated[kind, shown_as(metavar), tyro.conf.arg(help=text, name=name)]
 
     recipes = f"Named defaults, one of {', '.join(plan.cls.recipes)}; now {plan.recipe}: {plan.source}."
-    source = "digits, fashion-mnist, a folder of images, hub:OWNER/NAME or table:FILE."
+    source = "digits, fashion-mnist, a folder of images or of sounds, hub:OWNER/NAME, tones, asterisk, "
+    source += "gcin-voice or table:FILE."
     folder = "Run directory; if it holds this run, the training goes on."
     only = "Stages to train, which need those that they build on; if left out all, or with --from those that "
     only += "none of its runs has."

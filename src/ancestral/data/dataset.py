@@ -5,13 +5,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
+
+from typing_extensions import TypeVar
 
 from ancestral.batch import Batch
 from ancestral.columns import Columns
 from ancestral.configuration import to_json
 from ancestral.data.pictures import SPLITS
 from ancestral.data.preparation import Preparation
+from ancestral.data.sounds import Sounds
 from ancestral.errors import UserError
 from ancestral.files import write_json
 from ancestral.spec import Spec
@@ -20,9 +23,16 @@ CHUNK = 2**24
 """Bytes that are hashed at once."""
 
 
+Split = TypeVar("Split", bound=Batch | Sounds, default=Batch)
+"""What a split is: ``Batch`` unless the data are sounds."""
+
+
 @dataclass(frozen=True, repr=False)
-class Dataset:
+class Dataset(Generic[Split]):
     """The three splits of a source. One that is built by hand may have contexts in its batches.
+
+    Those of sounds are ``Sounds``, whole recordings of differing length; ``spec.shape`` is that of the crops
+    which a training sees.
 
     >>> import torch
     >>> part = Batch(torch.zeros(4, 1, 2, 2, dtype=torch.uint8))
@@ -32,10 +42,10 @@ class Dataset:
 
     source: str
     spec: Spec
-    train: Batch
+    train: Split
     """In memory or mapped from a file, as the other splits; never write to it."""
-    validation: Batch
-    test: Batch
+    validation: Split
+    test: Split
     classes: tuple[str, ...] = ()
     """Name of each class; none for unlabeled data."""
     fingerprint: str = ""
@@ -62,12 +72,31 @@ class Dataset:
             object.__setattr__(self, "fingerprint", fingerprint(splits, self.spec.levels, self.classes))
 
     def __repr__(self) -> str:
-        values = "real numbers" if self.spec.levels is None else f"{self.spec.levels} levels"
         classes = f", {self.spec.classes} classes" if self.spec.classes else ""
-        sizes = ", ".join(f"{len(self.split(name)):,} {name}" for name in SPLITS)
-        return f"Dataset({self.source!r}: {self.spec.domain} {self.spec.shape}, {values}{classes}; {sizes})"
+        what = f"{self.spec.domain} {self.spec.shape}{self.values}{classes}"
+        return f"Dataset({self.source!r}: {what}; {self.sizes})"
 
-    def split(self, name: str, limit: int | None = None) -> Batch:
+    @property
+    def values(self) -> str:
+        """What the values of an example are, in words that follow its shape."""
+        spec = self.spec
+        rate = f" at {spec.rate:,} Hz" if spec.rate is not None else ""
+        encoding = f", {spec.encoding}" if spec.encoding is not None else ""
+        levels = "real numbers" if spec.levels is None else f"{spec.levels} levels"
+        return f"{rate}{encoding}, {levels}"
+
+    @property
+    def sizes(self) -> str:
+        """How many examples each split has, and how long its sounds are together, in words."""
+        return ", ".join(f"{len(self.split(name)):,} {name}{self._minutes(name)}" for name in SPLITS)
+
+    def _minutes(self, name: str) -> str:
+        split = self.split(name)
+        if not isinstance(split, Sounds) or self.spec.rate is None:
+            return ""
+        return f" ({split.total / self.spec.rate / 60:,.1f} min)"
+
+    def split(self, name: str, limit: int | None = None) -> Split:
         """A split (``all``: one after another), or its first ``limit`` examples.
 
         Raises:
@@ -83,11 +112,14 @@ class Dataset:
                 if left != 0:
                     parts.append(self.split(part, left))
                     left = None if left is None else left - len(parts[-1])
-            return Batch.cat(parts)
+            joined: Split = type(parts[0]).cat(parts)  # type: ignore[arg-type,assignment]
+            return joined
         if name not in SPLITS:
             raise UserError(f"expected a split, got {name}", f"choose from {', '.join(SPLITS)}, all")
-        split: Batch = getattr(self, name)
-        return split if limit is None else split[:limit]
+        split: Split = getattr(self, name)
+        if limit is None:
+            return split
+        return split.only(slice(limit)) if isinstance(split, Sounds) else split[:limit]  # type: ignore[return-value]
 
     @property
     def log_determinant(self) -> float:
@@ -104,13 +136,14 @@ class Dataset:
         assert own is not None
         columns.check_same(own)
         if (own.means, own.scales) == (columns.means, columns.scales):
-            return self
+            return self  # type: ignore[return-value]
 
         def changed(batch: Batch) -> Batch:
             return replace(batch, x=columns.standardized(own.restored(batch.x)))
 
-        train, validation, test = (changed(self.split(name)) for name in SPLITS)
-        return replace(self, train=train, validation=validation, test=test, columns=columns, fingerprint="")
+        table: Dataset[Any] = self
+        train, validation, test = (changed(table.split(name)) for name in SPLITS)
+        return replace(table, train=train, validation=validation, test=test, columns=columns, fingerprint="")
 
     def describe(self) -> dict[str, Any]:
         """What a run writes down about its data, as JSON."""
@@ -138,13 +171,17 @@ class Dataset:
         return list(self.names.get(split, map(str, range(len(self.split(split))))))
 
 
-def fingerprint(splits: Mapping[str, Batch], levels: int | None, classes: tuple[str, ...]) -> str:
+def fingerprint(splits: Mapping[str, Batch | Sounds], levels: int | None, classes: tuple[str, ...]) -> str:
     """SHA-256 (hex) over shapes, levels, classes, and the values, labels and contexts of each split."""
     digest = hashlib.sha256(json.dumps([levels, classes]).encode())
     for name in SPLITS:
         split = splits[name]
-        digest.update(json.dumps([name, list(split.x.shape), split.labels is not None]).encode())
-        for values in (split.x, *split.contexts):
+        if isinstance(split, Sounds):
+            shape, parts = [len(split), split.total], [split.lengths, *split.recordings()]
+        else:
+            shape, parts = list(split.x.shape), [split.x, *split.contexts]
+        digest.update(json.dumps([name, shape, split.labels is not None]).encode())
+        for values in parts:
             rows = max(1, CHUNK // max(1, values[:1].numel()))
             for first in range(0, len(values), rows):
                 digest.update(values[first : first + rows].contiguous().numpy().data)

@@ -4,8 +4,9 @@ import numpy as np
 from PIL import Image
 
 from ancestral.data.pictures import Pictures
-from ancestral.data.pixels import Target, UnusableError, decode, opened
+from ancestral.data.pixels import Target, decode, opened
 from ancestral.data.progress import in_chunks
+from ancestral.data.source import UnusableError
 
 
 class Decoded:

@@ -6,6 +6,7 @@ import math
 import warnings
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +21,12 @@ from ancestral.data.digits import digits
 from ancestral.data.fashion_mnist import fashion_mnist
 from ancestral.data.folder import folder
 from ancestral.data.hub import hub
+from ancestral.data.kinds import preparation_of
+from ancestral.data.load_sounds import NAMED_SOUNDS, load_sounds
 from ancestral.data.pictures import FORMATS, SPLITS, TEST, VALIDATION, Pictures
-from ancestral.data.pixels import Target, UnusableError, decode, header, opened
-from ancestral.data.preparation import TABLE, ImageOptions, Preparation, TableOptions, preparation_of
+from ancestral.data.pixels import Target, decode, header, opened
+from ancestral.data.preparation import TABLE, ImageOptions, Preparation, SoundOptions, TableOptions
+from ancestral.data.source import UnusableError
 from ancestral.data.survey import survey
 from ancestral.data.table import load_table
 from ancestral.errors import UserError, check_type, nearest
@@ -31,7 +35,7 @@ from ancestral.memory import check_room
 from ancestral.spec import Spec
 
 MEMORY_LIMIT = 2 * 2**30
-"""Bytes of images up to which a data set is held in memory."""
+"""Bytes of images or sounds up to which a data set is held in memory."""
 LAYOUT = 1
 """Changes when what a cache holds would no longer be what is built today."""
 
@@ -39,15 +43,16 @@ NAMED = {"digits": digits, "fashion-mnist": fashion_mnist}
 """Sources that have a name; ./digits is a folder."""
 
 
-def load_data(source: str, preparation: Preparation | None = None, cache: Path | None = None) -> Dataset:
+def load_data(source: str, preparation: Preparation | None = None, cache: Path | None = None) -> Dataset[Any]:
     """Load a data set and share it out among train, validation and test, always in the same way.
 
     Args:
-        source: ``digits``, ``fashion-mnist``, the path of a folder of images, ``hub:OWNER/NAME``, or
+        source: ``digits``, ``fashion-mnist``, the path of a folder of images or of sounds,
+            ``hub:OWNER/NAME``; ``tones``, ``asterisk``, ``asterisk:VOICE`` or ``gcin-voice``; or
             ``table:FILE`` of a .csv, .parquet or .npy file, or
             ``table:patches``, ``iris``, ``wine`` or ``breast-cancer``.
         preparation: what is done to the data; None takes the defaults of the source's kind.
-        cache: folder for images that do not fit into memory, which are decoded once; None takes ``data`` in
+        cache: folder for what does not fit into memory, which is decoded once; None takes ``data`` in
             ANCESTRAL_CACHE, else in XDG_CACHE_HOME/ancestral, else in ~/.cache/ancestral.
 
     Raises:
@@ -60,16 +65,19 @@ def load_data(source: str, preparation: Preparation | None = None, cache: Path |
     >>> data.train.x.shape, data.split("test", limit=5).labels
     (torch.Size([1536, 1, 8, 8]), tensor([4, 5, 9, 4, 0]))
     """
-    check_type(source, str, "the name of a source of data", f"give {', '.join(NAMED)} or a folder's path")
+    known = ", ".join([*NAMED, *NAMED_SOUNDS])
+    check_type(source, str, "the name of a source of data", f"give {known} or a folder's path")
     kind = preparation_of(source)
     preparation = kind() if preparation is None else preparation
     if type(preparation) is not kind:
-        raise UserError(
-            f"expected {kind.__name__} for {source}, got {type(preparation).__name__}",
-            f"prepare it by --{kind.kind} options, or name other data",
-        )
+        remedy = f"prepare it by --{kind.kind} options, or name other data"
+        if isinstance(preparation, SoundOptions) and Path(source).expanduser().is_dir():
+            remedy = "give a folder of sounds alone: one that holds images too is one of images"
+        raise UserError(f"expected {kind.__name__} for {source}, got {type(preparation).__name__}", remedy)
     if isinstance(preparation, TableOptions):
         return load_table(source, preparation)
+    if isinstance(preparation, SoundOptions):
+        return load_sounds(source, preparation, _place(cache), MEMORY_LIMIT)
     assert isinstance(preparation, ImageOptions)
     with warnings.catch_warnings():  # here, since it is for all threads
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ``pixels`` has a limit of its own
@@ -77,7 +85,7 @@ def load_data(source: str, preparation: Preparation | None = None, cache: Path |
 
 
 def _load_images(pictures: Pictures, options: ImageOptions, cache: Path | None) -> Dataset:
-    place = cache_of("data") if cache is None else cache.expanduser()
+    place = _place(cache)
     home = place / _key(pictures, options) if place is not None else None
     if home is not None and store.is_built(home):
         try:
@@ -95,6 +103,11 @@ def _load_images(pictures: Pictures, options: ImageOptions, cache: Path | None) 
         )
     store.build(home, pictures, options, found.target)
     return _dataset(pictures, store.mapped(home, pictures), options)
+
+
+def _place(cache: Path | None) -> Path | None:
+    """The folder for what does not fit into memory."""
+    return cache_of("data") if cache is None else cache.expanduser()
 
 
 def load_examples(folder_: str | Path, options: ImageOptions) -> tuple[Batch, tuple[str, ...]]:
@@ -172,14 +185,14 @@ def find(source: str) -> Pictures:
                 f"write {TABLE}{source} if it is a table",
             )
         raise UserError(
-            f"expected a folder of images, got the file {source}",
+            f"expected a folder of images or sounds, got the file {source}",
             f"give the folder that it is in: {path.parent}",
         )
     if source.startswith((".", "~")) or "/" in source or "\\" in source:
         raise UserError(f"there is no folder {source} (looked for {path.absolute()})", "check the path")
     raise UserError(
         f"there is no data set {source!r}, nor such a folder in {Path.cwd()}",
-        nearest(source, [*NAMED, "hub:OWNER/NAME", f"{TABLE}FILE"]),
+        nearest(source, [*NAMED, *NAMED_SOUNDS, "hub:OWNER/NAME", f"{TABLE}FILE"]),
     )
 
 

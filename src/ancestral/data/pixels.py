@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from ancestral.data.pictures import Pictures
+from ancestral.data.source import UnusableError
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,6 @@ class Target:
     def shape(self) -> tuple[int, int, int]:
         """Channels, height, width."""
         return (self.channels, *self.size)
-
-
-class UnusableError(Exception):
-    """An image that has to be left out; the message is the reason."""
 
 
 class Room:

@@ -128,18 +128,61 @@ class TableOptions(Preparation):
         return self
 
 
+@dataclass(frozen=True, kw_only=True)
+class SoundOptions(Preparation):
+    """How recordings become integers: one channel, resampled, then encoded."""
+
+    kind: ClassVar[str] = "sound"
+    rate: Annotated[int, Range(least=1000, most=192_000)] = 8000
+    """Samples a second (Hz) that every recording is brought to."""
+    length: Annotated[int, Range(least=1, most=2**24)] = 4096
+    """Samples of a training example, a crop of a recording; recordings that are shorter are padded."""
+    encoding: Literal["mu-law", "linear"] = "mu-law"
+    """What levels stand for: mu-law (ITU-T G.711) has finer ones for soft sounds, linear even ones."""
+    levels: Annotated[int, Range(least=2, most=2**16)] = 256
+    """Levels of a sample; 65536 with the linear encoding are 16 bits."""
+    trim: bool = False
+    """Whether silence at both ends is cut off: what stays below -40 dB of the recording's peak, but .05 s."""
+
+    def fitted(self, spec: Spec) -> Self:
+        """These options with what ``spec`` says: rate, length, encoding and levels are the model's.
+
+        >>> spec = Spec(shape=(1, 1024), levels=65536, rate=16000, encoding="linear")
+        >>> options = SoundOptions(trim=True).fitted(spec)
+        >>> options.rate, options.length, options.encoding, options.levels, options.trim
+        (16000, 1024, 'linear', 65536, True)
+
+        Raises:
+            UserError: the examples of ``spec`` are no sounds, or have more than one channel.
+        """
+        if spec.domain != "sound" or spec.shape[0] != 1 or not 2 <= (spec.levels or 0) <= 2**16:
+            raise UserError(
+                "expected a model of sounds with 1 channel to name data for, "
+                f"got one of {spec.domain} {spec.shape} with {spec.levels} levels",
+                "give the data that it was trained on",
+            )
+        return replace(
+            self,
+            rate=spec.rate or self.rate,
+            length=spec.shape[-1],
+            encoding=spec.encoding or "linear",
+            levels=spec.discrete_levels,
+        )
+
+    def spec(self, classes: int = 0) -> Spec:
+        """What a training example is."""
+        return Spec(
+            shape=(1, self.length),
+            levels=self.levels,
+            classes=classes,
+            rate=self.rate,
+            encoding=self.encoding,
+        )
+
+
 PREPARATIONS: dict[str, type[Preparation]] = {
-    cls.kind: cls for cls in (ImageOptions, TableOptions, Preparation)
+    cls.kind: cls for cls in (ImageOptions, SoundOptions, TableOptions, Preparation)
 }
 """The kinds of data, by what a run and the command line call their options."""
 TABLE = "table:"
 """What the name of a source that is a table begins with."""
-
-
-def preparation_of(source: str) -> type[Preparation]:
-    """The options that a source takes, by its name alone.
-
-    >>> preparation_of("table:measurements.csv").kind, preparation_of("photos/").kind
-    ('table', 'images')
-    """
-    return TableOptions if source.startswith(TABLE) else ImageOptions

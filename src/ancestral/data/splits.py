@@ -1,7 +1,7 @@
 """Share examples out among the splits by their content alone, so that nothing leaks from one into another."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +96,25 @@ def assign(
     rows = {name: np.flatnonzero(split == code) for code, name in enumerate(SPLITS)}
     rows["train"] = _compacted(rows["train"])
     return Assignment(rows, int(leaks.sum()))
+
+
+def by_prompt(
+    prompts: Sequence[str], preparation: Preparation
+) -> tuple[NDArray[np.uint64], NDArray[np.int8]]:
+    """A hash ``(N,)`` of what is said in each recording, and the split ``(N,)`` that follows from it alone.
+
+    So a prompt is in the same split whichever voices there are.
+
+    >>> hashes, splits = by_prompt(["one", "two", "three", "one"], Preparation())
+    >>> bool(hashes[0] == hashes[3]), splits.tolist()
+    (True, [0, 0, 0, 0])
+    """
+    rows = [np.frombuffer(prompt.encode(errors="surrogateescape"), np.uint8) for prompt in prompts]
+    hashes = np.concatenate([content_hashes(row[None]) for row in rows])
+    places = hashes / 2.0**64
+    held_out = preparation.test + preparation.validation * (1 - preparation.test)
+    splits = np.where(places < preparation.test, TEST, np.where(places < held_out, VALIDATION, TRAIN))
+    return hashes, splits.astype(np.int8)
 
 
 def _hold_out(split: NDArray[np.int8], hashes: NDArray[np.uint64], code: int, share: float) -> None:

@@ -28,9 +28,10 @@ from ancestral.configuration import Configuration, Count, Natural, to_json
 from ancestral.data.dataset import fingerprint
 from ancestral.data.decoded import Decoded
 from ancestral.data.pictures import SPLITS, TEST, TRAIN, VALIDATION, Pictures
-from ancestral.data.pixels import Target, UnusableError, decode, opened, quantize
+from ancestral.data.pixels import Target, decode, opened, quantize
 from ancestral.data.preparation import ImageOptions
 from ancestral.data.progress import in_chunks
+from ancestral.data.source import UnusableError
 from ancestral.data.splits import Assignment, assign, content_hashes, united
 from ancestral.data.survey import Survey, survey, unreadable
 from ancestral.errors import UserError

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from ancestral.data.decoded import Decoded
 from ancestral.data.pictures import Pictures
-from ancestral.data.pixels import Target, UnusableError, header, opened
+from ancestral.data.pixels import Target, header, opened
 from ancestral.data.preparation import ImageOptions
 from ancestral.data.progress import in_chunks
+from ancestral.data.source import UnusableError
 from ancestral.errors import UserError
 
 

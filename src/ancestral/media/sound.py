@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from ancestral.companding import to_amplitudes
 from ancestral.media import spectrogram
 from ancestral.media.figure import SERIES, Axis, Color, Figure, names_of, shortened
 from ancestral.media.pixels import Pixels
@@ -69,14 +70,9 @@ def waves(spec: Spec, x: Tensor, lengths: Tensor | None = None) -> list[Wave]:
 
 def amplitudes(spec: Spec, x: Tensor) -> npt.NDArray[np.float64]:
     """What the values of sounds stand for: of levels, amplitudes in [-1, 1]."""
-    values = x.detach().cpu().double().numpy()
     if spec.levels is None:
-        return np.nan_to_num(values, posinf=0.0, neginf=0.0)
-    scaled = values * (2.0 / (spec.levels - 1)) - 1.0
-    if spec.encoding != "mu-law":
-        return scaled
-    mu = spec.levels - 1
-    return np.sign(scaled) * np.expm1(np.abs(scaled) * math.log1p(mu)) / mu  # ITU-T G.711, continuous
+        return np.nan_to_num(x.detach().cpu().double().numpy(), posinf=0.0, neginf=0.0)
+    return to_amplitudes(x.detach().cpu().numpy(), spec)
 
 
 @dataclass(frozen=True)

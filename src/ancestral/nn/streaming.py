@@ -214,7 +214,8 @@ def shift_down(x: Tensor) -> Tensor:
 class Injection(Streaming):
     """A linear map of what a model is conditioned on, ``(N, E, H, W)``; sizes of 1 mean the same everywhere.
 
-    In a stream the condition stays the whole map, and each row of it is projected once.
+    Rows of a condition that are shorter than those of the data, by a whole factor, are repeated. In a stream
+    the condition stays the whole map, and each row of it is projected once.
     """
 
     def __init__(self, condition_width: int, out_channels: int) -> None:
@@ -238,8 +239,6 @@ class Injection(Streaming):
                     x[:, :, cursor.row : cursor.row + 1] if x.shape[2] > 1 else x
                 )
         projected: Tensor = kept["projected"]
-        return (
-            projected
-            if cursor.column is None
-            else projected[:, :, 0, cursor.column if projected.shape[3] > 1 else 0]
-        )
+        if cursor.column is None:
+            return projected
+        return projected[:, :, 0, cursor.column * projected.shape[3] // cursor.grid[1]]

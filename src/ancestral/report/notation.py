@@ -32,6 +32,8 @@ _TERMS = {
     "bits_per_dim": ("Code length", "bits/dim"),
     "bits_per_code": ("Rate of a code", "bits/code"),
     "given_label_bits_per_dim": ("Code length given the label", "bits/dim"),
+    "bits_per_sample": ("Code length", "bits/sample"),
+    "given_label_bits_per_sample": ("Code length given the label", "bits/sample"),
     "given_label_bits_per_code": ("Rate of a code given the label", "bits/code"),
     "grad_norm": ("Gradient norm", ""),
     "frechet_distance": ("Fréchet distance of samples", ""),

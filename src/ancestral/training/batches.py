@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ancestral.batch import Batch
+from ancestral.batch import Batch, Examples
+from ancestral.data.sounds import Crops
 from ancestral.training.randomness import derive
 
 _RESIDENT_BYTES = 4 << 30
@@ -20,7 +21,8 @@ class Batches:
     Epoch follows epoch without a break, each in a new order.
 
     Args:
-        data: the examples of a stage: tensors in memory or memory maps.
+        data: the examples of a stage: tensors in memory or memory maps. Of windows of sounds, each batch has
+            what is drawn from their recordings.
         size: examples of a batch, over all processes.
         seed: what the order depends on, with ``stage``.
         stage: name of the stage.
@@ -39,7 +41,7 @@ class Batches:
 
     def __init__(
         self,
-        data: Batch,
+        data: Examples,
         size: int,
         *,
         seed: int,
@@ -49,11 +51,12 @@ class Batches:
         processes: int = 1,
         augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     ) -> None:
+        stored = data.tensors().values()
         resident = (
-            device.type != "cpu"
-            and sum(t.numel() * t.element_size() for t in data.tensors().values()) <= _RESIDENT_BYTES
+            device.type != "cpu" and sum(t.numel() * t.element_size() for t in stored) <= _RESIDENT_BYTES
         )
-        self._data = data.to(device) if resident else data
+        self.data = data.to(device) if resident else data
+        self._home = next(iter(self.data.tensors().values())).device
         self._size, self._seed, self._stage, self._device = size, seed, stage, device
         self._part = slice(rank * size // processes, (rank + 1) * size // processes)
         self._augment = augment
@@ -64,7 +67,7 @@ class Batches:
 
     def indices(self, k: int) -> Tensor:
         """The examples of batch k over all processes, ``(size,)``."""
-        n = len(self._data)
+        n = len(self.data)
         start, parts, wanted = k * self._size, [], self._size
         while wanted:
             epoch, offset = divmod(start, n)
@@ -87,14 +90,21 @@ class Batches:
             self._worker.shutdown(cancel_futures=True)
 
     def _load(self, k: int) -> Batch:
-        batch = self._data[self.indices(k)[self._part]]
+        indices = self.indices(k)[self._part]
+        if isinstance(self.data, Crops):
+            batch = self.data.drawn(indices, self._generator("crop", k))
+        else:
+            batch = self.data[indices]
         if self._augment is not None:
-            seed = derive(self._seed, self._stage, "augment", k, self._part.start)
-            generator = torch.Generator(batch.x.device).manual_seed(seed)
-            batch = replace(batch, x=self._augment(batch.x, generator))
-        if self._device.type == "cuda" and self._data.x.device.type == "cpu":
+            batch = replace(batch, x=self._augment(batch.x, self._generator("augment", k)))
+        if self._device.type == "cuda" and self._home.type == "cpu":
             batch = batch.map(lambda t: t.pin_memory())
         return batch.to(self._device, non_blocking=True)
+
+    def _generator(self, use: str, k: int) -> torch.Generator:
+        """All randomness of one kind in this process's part of batch k, beside the data."""
+        seed = derive(self._seed, self._stage, use, k, self._part.start)
+        return torch.Generator(self._home).manual_seed(seed)
 
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self._orders:
@@ -102,6 +112,6 @@ class Batches:
             latest = {e: order for e, order in self._orders.items() if e == epoch - 1}
             # Beside the data: an index sent from the host in every step would make it wait for the device.
             self._orders = latest | {
-                epoch: torch.randperm(len(self._data), generator=generator).to(self._data.x.device)
+                epoch: torch.randperm(len(self.data), generator=generator).to(self._home)
             }
         return self._orders[epoch]

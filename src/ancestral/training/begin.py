@@ -51,7 +51,7 @@ _VERSION = 1
 def train(
     model: str | type[Model],
     *,
-    data: str | Dataset,
+    data: str | Dataset[Any],
     out: str | Path,
     recipe: str | None = None,
     config: Any = None,
@@ -67,8 +67,9 @@ def train(
 
     Args:
         model: a name of the taxonomy, ``module:Class``, or a class.
-        data: ``digits``, ``fashion-mnist``, a folder of images, ``hub:OWNER/NAME`` or ``table:FILE``; or a
-            data set of your own, which the functions that use the run need again.
+        data: ``digits``, ``fashion-mnist``, a folder of images or of sounds, ``hub:OWNER/NAME``, ``tones``,
+            ``asterisk``, ``gcin-voice`` or ``table:FILE``; or a data set of your own, which the functions
+            that use the run need again.
         out: the run directory.
         recipe: name of the recipe to start from; the model's first if None.
         config: the model's Config, or a mapping of the fields to change in the recipe's.

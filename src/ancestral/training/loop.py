@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -65,7 +65,7 @@ class Trainer:
     def __init__(
         self,
         model: Model,
-        data: Dataset,
+        data: Dataset[Any],
         stages: Mapping[str, Optimization],
         *,
         options: TrainingOptions,
@@ -195,7 +195,7 @@ class Trainer:
             got = ", ".join(stage.name for stage in self.stages)
             problem = f"expected a stage that can be sharded, got {got} of {type(self.model).__name__}"
             raise UserError(problem, "choose --strategy ddp")
-        examples, processes = len(self.data.train), self.fabric.world_size
+        examples, processes = len(prepared.seen(self.data, "train", self.model)), self.fabric.world_size
         if large := {name: o.batch_size for name, o in self.optimizations.items() if o.batch_size > examples}:
             sizes = " and ".join(map(str, large.values()))
             problem = f"expected a batch no larger than the {examples} training examples, got {sizes}"
@@ -387,7 +387,7 @@ class Trainer:
         seed_step(self.fabric.device, self.options.seed, stage.name, "initialize", self.fabric.global_rank)
         self._train_mode(stage)
         whole = self.optimizations[stage.name].batch_size
-        wanted = whole // parts if stage.initial is None else min(stage.initial, len(self.data.train))
+        wanted = whole // parts if stage.initial is None else min(stage.initial, len(batches.data))
         count = -(-wanted // whole)
         batch = Batch.cat([self._transformed(stage, batches[i], progress) for i in range(count)])
         with self.fabric.autocast():

@@ -15,15 +15,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ancestral.batch import Batch
+from ancestral.batch import Batch, Examples
 from ancestral.configuration import Configuration, Natural, to_json
-from ancestral.data import Dataset
+from ancestral.data import Dataset, Sounds
 from ancestral.errors import UserError
 from ancestral.files import Damaged, check_readable, replacing, write_json
 from ancestral.model import Model
@@ -66,9 +66,9 @@ class _About(Configuration):
 
 
 def examples(
-    run: Path, stage: Stage, model: Model, data: Dataset, fabric: "Fabric", *, bases: Sequence[Path] = ()
-) -> tuple[Batch, Batch]:
-    """Training and validation examples of a stage.
+    run: Path, stage: Stage, model: Model, data: Dataset[Any], fabric: "Fabric", *, bases: Sequence[Path] = ()
+) -> tuple[Examples, Examples]:
+    """Training and validation examples of a stage: of sounds, windows as long as the model's spec says.
 
     What it prepares is made by the first process while the others wait. It is made again if its files are
     damaged, or were made with other weights or of other data.
@@ -82,7 +82,7 @@ def examples(
         bases: other runs, whose files are taken if they are the same.
     """
     if stage.prepare is None:
-        return data.train, data.validation
+        return seen(data, "train", model), seen(data, "validation", model)
     folder = place(run, model, stage)
     if fabric.is_global_zero:
         weights = state_checksum(model, _makers(model, stage))
@@ -95,7 +95,7 @@ def examples(
                     _take(same, temporary)
                 else:
                     model.eval()
-                    files = _write(temporary, stage, data, fabric.device)
+                    files = _write(temporary, stage, model, data, fabric.device)
                     about = _About(weights=weights, data=data.fingerprint, files=files)
                     write_json(temporary / _ABOUT, to_json(about))
     fabric.barrier()
@@ -106,6 +106,12 @@ def examples(
         for split in _SPLITS
     )
     return train, validation
+
+
+def seen(data: Dataset[Any], split: str, model: Model) -> Examples:
+    """A split as a stage sees it that prepares nothing: of sounds, their windows."""
+    whole = data.split(split)
+    return whole.crops(model.spec.shape[-1]) if isinstance(whole, Sounds) else whole
 
 
 def place(run: Path, model: Model, stage: Stage) -> Path:
@@ -141,15 +147,18 @@ def _makers(model: Model, stage: Stage) -> set[str]:
 
 
 @torch.no_grad()
-def _write(folder: Path, stage: Stage, data: Dataset, device: torch.device) -> dict[str, _File]:
+def _write(
+    folder: Path, stage: Stage, model: Model, data: Dataset[Any], device: torch.device
+) -> dict[str, _File]:
     """Write what a stage prepares of both splits, a part at a time."""
     assert stage.prepare is not None
     print(f"preparing the data of stage {stage.name}", flush=True)
     columns: dict[str, _Column] = {}
-    done, total = 0, sum(len(data.split(name)) for name in _SPLITS)
+    examples = {name: seen(data, name, model) for name in _SPLITS}
+    done, total = 0, sum(map(len, examples.values()))
     with ExitStack() as open_files, bar(f"preparing, {stage.name}", total=total) as tell:
         for split in _SPLITS:
-            for rows, part in _parts(data.split(split), data.train, stage.prepare, device):
+            for rows, part in _parts(examples[split], examples["train"], stage.prepare, device):
                 for name, tensor in part.tensors().items():
                     key = f"{split}.{name}"
                     if key not in columns:
@@ -162,12 +171,12 @@ def _write(folder: Path, stage: Stage, data: Dataset, device: torch.device) -> d
 
 
 def _parts(
-    split: Batch, train: Batch, function: Callable[[Batch], Batch], device: torch.device
+    split: Examples, train: Examples, function: Callable[[Batch], Batch], device: torch.device
 ) -> Iterator[tuple[int, Batch]]:
     """What ``function`` makes of a split, part after part, on the CPU, and how many examples each was."""
     if not len(split):  # it has the tensors that other examples have, without a row
         yield 0, function(train[:1].to(device)).to("cpu")[:0]
-    size = part_size(split.x[:1].numel(), _BATCH) if len(split) else _BATCH
+    size = part_size(split[:1].x.numel(), _BATCH) if len(split) else _BATCH
     places = [slice(start, min(start + size, len(split))) for start in range(0, len(split), size)]
     parts = computed(split, places, lambda part: function(part).tensors(), device)
     for place, part in zip(places, parts, strict=True):

@@ -1,10 +1,12 @@
 """Pictures that a training draws of what its model can do."""
 
+from typing import Any
+
 import torch
 
 from ancestral import media
-from ancestral.capabilities import Reconstructs
-from ancestral.data import Dataset
+from ancestral.capabilities import Converts, Reconstructs
+from ancestral.data import Dataset, Sounds
 from ancestral.media import Sheet
 from ancestral.model import Model
 from ancestral.training.randomness import derive
@@ -17,7 +19,7 @@ _MOST_COLUMNS = 16
 
 
 @torch.no_grad()
-def samples(model: Model, data: Dataset, seed: int) -> Sheet:
+def samples(model: Model, data: Dataset[Any], seed: int) -> Sheet:
     """Samples, those of a class in a column of its own; of a table, validation rows and as many drawn ones.
 
     Raises UserError if none can be drawn.
@@ -39,25 +41,27 @@ def samples(model: Model, data: Dataset, seed: int) -> Sheet:
         n = _SOUNDS // columns * columns
     n = min(n, len(data.validation)) if spec.contexts else n
     labels = torch.arange(n, device=device) % min(classes, columns) if classes > 1 else None
-    contexts = data.validation[:n].contexts
+    contexts = data.validation[:n].contexts if spec.contexts else ()
     drawn = model.sample(n, labels, contexts=contexts, generator=generator)
     heads = [*data.classes][:columns] * max(1, columns // max(classes, 1)) if labels is not None else []
     return Sheet(media.picture(spec, drawn, columns=columns, heads=heads), spec, {"": drawn})
 
 
 @torch.no_grad()
-def reconstructions(model: Reconstructs, data: Dataset) -> Sheet:
+def reconstructions(model: Reconstructs, data: Dataset[Any]) -> Sheet:
     """Validation examples above their reconstructions; of a table, both in the file's units.
 
-    Of sounds the beginning is shown, as long as an example of the training.
+    Of sounds windows are shown, as long as an example of the training.
     """
-    spec, sound = model.spec, model.spec.domain == "sound"
-    batch = data.validation.some(_SOUNDS if sound else _RECONSTRUCTIONS)
-    originals, lengths = batch.x.to(model.device), batch.lengths
-    if sound:
-        originals = originals[..., : spec.shape[-1]]
-        lengths = None if lengths is None else lengths.clamp(max=spec.shape[-1])
-    shown, names = [originals, model.reconstruct(originals)], []
+    spec, sound, whole = model.spec, model.spec.domain == "sound", data.validation
+    examples = whole.crops(spec.shape[-1]) if isinstance(whole, Sounds) else whole
+    batch = examples.some(_SOUNDS if sound else _RECONSTRUCTIONS).to(model.device)
+    originals, lengths = batch.x, batch.lengths
+    if isinstance(model, Converts):  # its decoder is told whose voice it is
+        versions = model.convert(originals, batch.labels)
+    else:
+        versions = model.reconstruct(originals)
+    shown, names = [originals, versions], []
     if data.columns is not None:
         shown, names = [data.columns.restored(x) for x in shown], [*data.columns.names]
     series = ("original", "reconstruction")

@@ -1,12 +1,11 @@
 """What a training is about to do, as lines on the terminal."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ancestral.data import Dataset
-from ancestral.data.pictures import SPLITS
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -16,7 +15,11 @@ _CLASSES, _REASONS = 10, 3
 
 
 def summary(
-    data: Dataset, parameters: Mapping[str, int], memory: Sequence[str], fabric: "Fabric", precision: str
+    data: Dataset[Any],
+    parameters: Mapping[str, int],
+    memory: Sequence[str],
+    fabric: "Fabric",
+    precision: str,
 ) -> str:
     """The data, what was left out of them, the size of each stage's networks, and where they are trained.
 
@@ -28,11 +31,10 @@ def summary(
         precision: of the arithmetic.
     """
     spec = data.spec
-    values = "real numbers" if spec.levels is None else f"{spec.levels} levels"
     shape = "x".join(map(str, spec.shape))
     lines = {
-        "data": f"{data.source}: {spec.domain} {shape}, {values}",
-        "examples": ", ".join(f"{len(data.split(name)):,} {name}" for name in SPLITS),
+        "data": f"{data.source}: {spec.domain} {shape}{data.values}",
+        "examples": data.sizes,
     }
     if spec.classes:
         lines["classes"] = f"{spec.classes}: {_first(data.classes, _CLASSES, ', ')}".rstrip(": ")

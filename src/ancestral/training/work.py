@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ancestral.batch import Batch
+from ancestral.batch import Batch, Examples
 from ancestral.errors import UserError
 from ancestral.model import Model
 from ancestral.recipe import Optimization, Updates
@@ -58,7 +58,7 @@ class Work:
     run: Path
     device: torch.device
     batches: Batches
-    validation: Batch
+    validation: Examples
     module: Any
     optimizers: Mapping[str, Any]
     """By the name of the phase that owns it."""

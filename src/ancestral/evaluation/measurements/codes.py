@@ -76,11 +76,12 @@ def _left_out(tokenizer: Tokenizer, levels: Mapping[Condition, list[bool]]) -> l
 
 def _rates(tokenizer: Tokenizer, condition: Condition, batch: Batch, *codes: Tensor) -> Tensor:
     """Nats of each level's codes, ``(N, levels)``."""
-    return torch.stack(tokenizer.rates(tuple(level.long() for level in codes), condition(batch).labels), 1)
+    given = condition(batch)
+    return torch.stack(tokenizer.rates(tuple(map(Tensor.long, codes)), given.labels, given.lengths), 1)
 
 
 def _distortion(tokenizer: Tokenizer, batch: Batch, *codes: Tensor) -> Tensor:
-    return tokenizer.distortion(batch.x, tuple(level.long() for level in codes))
+    return tokenizer.distortion(batch, tuple(map(Tensor.long, codes)))
 
 
 def _costs(tokenizer: Tokenizer, rates: dict[Condition, Tensor], distortion: Tensor | None) -> list[Figure]:

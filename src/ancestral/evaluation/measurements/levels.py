@@ -108,7 +108,7 @@ def _cost(examined: Examined, model: Tokenizer, known: int) -> Figure:
     codes = examined.codes[:known]
 
     def cost(batch: Batch, *levels: Tensor) -> Tensor:
-        return model.distortion(batch.x, tuple(level.long() for level in levels))
+        return model.distortion(batch, tuple(level.long() for level in levels))
 
     nats = examined.each(f"decoder, {first}", cost, *codes).double()
     return Figure.of_nats(

@@ -33,7 +33,7 @@ from ancestral.nn.streaming import Cursor, shift_down
 from ancestral.sampling import PLAIN, Sampling, single
 from ancestral.spec import Spec
 from ancestral.stages import Loss, Progress
-from ancestral.units import bits_per_dim
+from ancestral.units import bits, bits_per_dim, rate_of
 
 
 class Autoregressive(Completes):
@@ -90,10 +90,6 @@ class Autoregressive(Completes):
                 f"expected images or code maps (C, H, W){sequences}, got shape {spec.shape}",
                 "use wavenet for sequences (C, T)",
             )
-        self.grid: tuple[int, int] = (
-            (1, math.prod(spec.shape[1:])) if self.dims == 1 else (spec.shape[1], spec.shape[2])
-        )
-        """Height and width of what the network runs over."""
         self.embedding = Embedding(spec, embedding_width, table=table)
         self.groups = 1 if self.likelihood_of.coupled else spec.shape[0]
         """Channels that the network keeps in order; a coupled likelihood does that itself, and the network
@@ -107,6 +103,12 @@ class Autoregressive(Completes):
             class_conditional=config.class_conditional,
             blocks=config.context_blocks,
         )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of what the network runs over."""
+        shape = self.spec.shape
+        return (1, math.prod(shape[1:])) if self.dims == 1 else (shape[1], shape[2])
 
     @property
     def condition_width(self) -> int:
@@ -145,24 +147,36 @@ class Autoregressive(Completes):
         """Integers ``(N, C, H, W)`` as the network's input, ``(N, F, H, W)``."""
         return self.embedding(x, self.dtype)
 
-    def condition(self, labels: Tensor | None, contexts: Sequence[Tensor]) -> Any:
-        """What the network is conditioned on: a map ``(N, condition_width, H, W)`` or None."""
-        condition = self.conditioner(labels if self.sample_classes else None, contexts, self.dtype)
+    def condition(
+        self, labels: Tensor | None, contexts: Sequence[Tensor], own: tuple[Tensor, int] | None = None
+    ) -> Any:
+        """What the network is conditioned on: a map ``(N, condition_width, H, W)`` or None.
+
+        A size of 1 stands for the same everywhere. Of sequences, W divides that of the data: a place of the
+        map stands for several; ``own`` says of padded ones how many values of how many are theirs.
+        """
+        condition = self.conditioner(labels if self.sample_classes else None, contexts, self.dtype, own)
         return self.on_grid(condition) if self.spec.contexts else condition
 
     def on_grid(self, x: Tensor) -> Tensor:
         """``(N, C, ...)`` of the data's shape as what the network runs over, ``(N, C, H, W)``."""
-        return x.reshape(*x.shape[:2], *self.grid)
+        return x.flatten(2)[:, :, None] if self.dims == 1 else x
 
     def conditionals(
-        self, x: Tensor, labels: Tensor | None = None, contexts: Sequence[Tensor] = ()
+        self,
+        x: Tensor,
+        labels: Tensor | None = None,
+        contexts: Sequence[Tensor] = (),
+        lengths: Tensor | None = None,
     ) -> Discrete:
         """p(x_i | x_<i, c) at every position at once, batch shape that of ``x``.
+
+        Lengths are those of padded sounds, as in ``Batch``: nothing is seen of their contexts beyond.
 
         Raises:
             UserError: examples or contexts of another shape, or no labels for a model with classes.
         """
-        if tuple(x.shape[1:]) != self.spec.shape:
+        if not self.spec.fits(x.shape):
             raise UserError(
                 f"expected examples of shape {self.spec.shape}, got {tuple(x.shape[1:])}",
                 "use data of the model's own shape",
@@ -173,7 +187,7 @@ class Autoregressive(Completes):
                 "log_likelihood alone averages over the classes",
             )
         features = self.features(self.on_grid(x))
-        condition = self.condition(labels, contexts)
+        condition = self.condition(labels, contexts, None if lengths is None else (lengths, x.shape[-1]))
         rows = self.rows(shift_down(features), condition)
         output = self.positions(features, rows, condition)
         return self.likelihood_of(output.reshape(*output.shape[:2], *x.shape[2:]), x)
@@ -192,18 +206,23 @@ class Autoregressive(Completes):
                 labels = torch.full((batch.x.shape[0],), c, device=batch.x.device)
                 by_class.append(self.log_likelihood(replace(batch, labels=labels)))
             return torch.stack(by_class).logsumexp(0) - math.log(self.sample_classes)
-        return self.conditionals(batch.x, batch.labels, batch.contexts).log_prob(batch.x).flatten(1).sum(1)
+        return batch.without_padding(self.log_probs(batch)).flatten(1).sum(1)
+
+    def log_probs(self, batch: Batch) -> Tensor:
+        """Log p(x_i | x_<i, c) of each value, ``(N, *shape)`` nats."""
+        given = (batch.labels, batch.contexts, batch.lengths)
+        return self.conditionals(batch.x, *given).log_prob(batch.x)
 
     def loss(self, batch: Batch, phase: str, progress: Progress) -> Loss:
         """Negative log-likelihood, in bits for each value: bits/dim of data, bits/code of a map of codes.
 
-        The term says whether it is given the label.
+        The term says whether it is given the label. Values of short sounds weigh as those of long ones.
         """
-        nats = -self.log_likelihood(batch).mean()
-        loss = bits_per_dim(nats, self.spec.dims)
+        nats = -self.log_likelihood(batch)
+        loss = bits_per_dim(nats.mean(), batch.x[:1].numel())
         given = "given_label_" if self.sample_classes and batch.labels is not None else ""
-        unit = "bits_per_code" if self.spec.domain == "codes" else "bits_per_dim"
-        return Loss(loss, {given + unit: loss.detach()})
+        shown = loss if batch.lengths is None else bits(nats.sum() / batch.counts.sum())
+        return Loss(loss, {given + rate_of(self.spec.domain): shown.detach()})
 
     def declared_past(self) -> Tensor:
         """Whether output i may depend on input j, ``(D, D)`` boolean on the CPU, for ``certify``.
@@ -311,12 +330,24 @@ class Autoregressive(Completes):
             known = broadcast_known(known, shape).to(self.device)
             x = x.to(self.device).long()
         uniforms = uniforms.to(self.device)
-        temperature, top_k, top_p = single(options.temperature), single(options.top_k), single(options.top_p)
         stream = self.stream(len(uniforms), labels, contexts)
         last = self.spec.dims  # values until none is left to draw
         if known is not None:
             unknown = (~known).any(0).movedim(0, -1).flatten().nonzero()
             last = int(unknown[-1]) + 1 if len(unknown) else 0
+        values = self.run(stream, uniforms, options, x=x, known=known, last=last, progress=progress)
+        drawn = values if x is None or known is None else torch.where(known, x, values)
+        return drawn.to(self.spec.dtype, copy=True)
+
+    def run(
+        self, stream: Stream, uniforms: Tensor, options: Sampling, *, x: Tensor | None, known: Tensor | None,
+        last: int, progress: Callable[[float], None] | None,
+    ) -> Tensor:  # fmt: skip
+        """Let a new stream draw its first ``last`` values: ``quantile``, whose arguments are checked by now.
+
+        Returns integers ``(n, *spec.shape)``, of which those that are not drawn may be any.
+        """
+        temperature, top_k, top_p = single(options.temperature), single(options.top_k), single(options.top_p)
         # Inference mode saves a tenth of the time of small operations; what comes out of it is copied below.
         with parametrize.cached(), torch.inference_mode():
             while stream.done < last:
@@ -330,8 +361,7 @@ class Autoregressive(Completes):
                 stream.push(values, check=False)
                 if progress and 100 * stream.done // last > 100 * (stream.done - 1) // last:
                     progress(stream.done / last)
-        drawn = stream.x if x is None or known is None else torch.where(known, x, stream.x)
-        return drawn.to(self.spec.dtype, copy=True)
+        return stream.x
 
 
 class Shifted(Autoregressive):

@@ -206,9 +206,11 @@ class PixelCNNpp(WeightNormalized):
         if config.weight_norm:
             normalize_weights((self.first_u, self.first_above, self.first_left, self.level))
 
-    def condition(self, labels: Tensor | None, contexts: Sequence[Tensor]) -> Conditions:
+    def condition(
+        self, labels: Tensor | None, contexts: Sequence[Tensor], own: tuple[Tensor, int] | None = None
+    ) -> Conditions:
         """See ``Autoregressive.condition``: a map for each resolution."""
-        condition = super().condition(labels, contexts)
+        condition = super().condition(labels, contexts, own)
         conditions = [condition]
         for _ in range(self.config.levels - 1):
             spatial = condition is not None and condition.shape[2:] != (1, 1)

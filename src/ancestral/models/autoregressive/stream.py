@@ -17,11 +17,12 @@ class Streamable(Protocol):
     """What a stream asks of a model. ``Autoregressive`` says what each of these is."""
 
     spec: Spec
-    grid: tuple[int, int]
     groups: int
     likelihood_of: Likelihood
     training: bool
 
+    @property
+    def grid(self) -> tuple[int, int]: ...  # noqa: D102
     @property
     def device(self) -> torch.device: ...  # noqa: D102
     @property
@@ -75,7 +76,8 @@ class Stream:
         self._map = model.on_grid(self.x)
         self._cursor = Cursor(n, model.grid, model.device, model.dtype)
         with torch.no_grad():
-            self._condition = model.condition(labels, [context.to(model.device) for context in contexts])
+            self.condition: Any = model.condition(labels, [context.to(model.device) for context in contexts])
+            """What the network is conditioned on, in all steps."""
         self._rows: Any = None
         self._here: Tensor | None = None
         self._output: Tensor | None = None
@@ -110,7 +112,7 @@ class Stream:
                 model.groups > 1 or self._here is None
             ):  # else the network sees none of the position: any features will do
                 self._here = model.features(self._map[place])[:, :, 0, 0]
-            self._output = model.positions(self._here, self._rows, self._condition, cursor)
+            self._output = model.positions(self._here, self._rows, self.condition, cursor)
         assert self._output is not None
         here = model.likelihood_of(self._output[:, :, None, None], self._map[place])
         self._conditional = here[:, channel, 0, 0]
@@ -129,7 +131,7 @@ class Stream:
             above = model.features(self._map[:, :, max(row - 1, 0)][:, :, None])
             # Channels last, a column of a row is one piece of memory for each example.
             above = above.contiguous(memory_format=torch.channels_last)
-            self._rows = model.rows(above if row else torch.zeros_like(above), self._condition, cursor)
+            self._rows = model.rows(above if row else torch.zeros_like(above), self.condition, cursor)
             cursor.column = 0
 
     def push(self, values: Tensor, *, check: bool = True) -> None:

@@ -1,19 +1,31 @@
 """WaveNet (van den Oord et al., A Generative Model for Raw Audio, 2016), https://arxiv.org/abs/1609.03499."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
+import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import pad, relu
 
+from ancestral.batch import Batch
+from ancestral.capabilities import Lengthens
 from ancestral.configuration import Depth, Range, Width
 from ancestral.models.autoregressive.base import Autoregressive, Shifted
+from ancestral.models.autoregressive.stream import Stream
+from ancestral.models.autoregressive.wavenet_stream import compiles, generate
 from ancestral.nn.causal import RasterConv2d
 from ancestral.nn.gated_unit import gated_unit
 from ancestral.nn.receptive_field import shifted_right, through
 from ancestral.nn.streaming import Cursor, Injection, InputShift, Pointwise
 from ancestral.recipe import Optimization, Recipe
+from ancestral.sampling import Sampling
 from ancestral.spec import Spec
+
+WINDOW = 2**15
+"""Values of a long sound whose log-probabilities are computed at once."""
+_WORTH_COMPILING = 1000
+"""Fewest steps that take the stream as long as it takes to load what was compiled once."""
 
 
 class DilatedLayer(nn.Module):
@@ -37,16 +49,24 @@ class DilatedLayer(nn.Module):
         """``(N, width, 1, T)`` to the same shape, and the skip connection ``(N, skip_width, 1, T)``."""
         gates = self.gates(self.dropout(x), cursor)
         if self.condition is not None:
-            gates = gates + self.condition(condition, cursor)
+            gates = gates + repeated(self.condition(condition, cursor), gates)
         outputs = self.outputs(gated_unit(gates))
         return x + outputs[:, : self.width], outputs[:, self.width :]
 
 
-class WaveNet(Shifted):
+def repeated(condition: Tensor, like: Tensor) -> Tensor:
+    """A condition ``(N, E, 1, L)`` as long as ``like``, ``(N, E, 1, T)``; T is a multiple of L."""
+    if condition.dim() == 2 or condition.shape[3] in (1, like.shape[3]):
+        return condition
+    return condition.repeat_interleave(like.shape[3] // condition.shape[3], 3)
+
+
+class WaveNet(Shifted, Lengthens):
     """A stack of dilated causal convolutions over a sequence ``(N, C, T)``.
 
     Images and code maps are read as sequences, in raster order. Global conditioning is by class, local
-    conditioning by a context ``(N, C', T')`` (for images a map) that is repeated up to the data's size.
+    conditioning by a context ``(N, C', T')`` (for images a map) that is repeated up to the data's size, of
+    sounds layer by layer. Sounds may be of any length.
     """
 
     dims = 1
@@ -114,6 +134,37 @@ class WaveNet(Shifted):
         self.merge = Pointwise(config.skip_width, config.skip_width)
         self.head = self.channel_head(config.skip_width, relu)
 
+    @property
+    def reach(self) -> int:
+        """How many values back a value depends on."""
+        past = self.config.kernel - 1
+        return 1 + past + past * self.config.cycles * (2**self.config.layers - 1)
+
+    def log_probs(self, batch: Batch) -> Tensor:
+        """See ``Autoregressive.log_probs``.
+
+        Without gradients, long sounds are seen in windows that begin as far before their values as these
+        depend on, so that the memory need not hold the features of all; the sums are the same.
+        """
+        length = batch.x.shape[-1]
+        if torch.is_grad_enabled() or not self.spec.sequential or length <= WINDOW + self.reach:
+            return super().log_probs(batch)
+        own = None if batch.lengths is None else (batch.lengths, length)
+        condition = self.condition(batch.labels, batch.contexts, own)
+        # A window begins where a place of the condition does.
+        step = length // condition.shape[3] if condition is not None and condition.shape[3] > 1 else 1
+        window, before = -(-WINDOW // step) * step, -(-self.reach // step) * step
+        parts = []
+        for start in range(0, length, window):
+            begin, end = max(0, start - before), min(length, start + window)
+            x, here = batch.x[..., begin:end], condition
+            if step > 1:
+                here = condition[..., begin // step : end // step]
+            output = self.positions(self.features(self.on_grid(x)), None, here)
+            likelihood = self.likelihood_of(output.reshape(*output.shape[:2], *x.shape[2:]), x)
+            parts.append(likelihood.log_prob(x)[..., start - begin :])
+        return torch.cat(parts, -1)
+
     def receptive_field(self, *, own: bool) -> Tensor:
         """See ``Autoregressive.receptive_field``: as many steps back as kernels and dilations add up to."""
         field = through(self.first.receptive_field(self.grid), shifted_right(self.grid))
@@ -131,3 +182,18 @@ class WaveNet(Shifted):
             skips = skip if skips is None else skips + skip
         assert skips is not None
         return self.merge(relu(skips))
+
+    def run(
+        self, stream: Stream, uniforms: Tensor, options: Sampling, *, x: Tensor | None, known: Tensor | None,
+        last: int, progress: Callable[[float], None] | None,
+    ) -> Tensor:  # fmt: skip
+        """See ``Autoregressive.run``; ``generate`` draws long sequences where it can."""
+        given: dict[str, Any] = {"x": x, "known": known}
+        usual = type(self).trunk is WaveNet.trunk
+        if last < _WORTH_COMPILING or not (usual and compiles(self)):
+            return super().run(stream, uniforms, options, **given, last=last, progress=progress)
+        first = {name: tensor.flatten(2)[..., :last] for name, tensor in given.items() if tensor is not None}
+        noise, condition = uniforms.flatten(2)[..., :last], stream.condition
+        repeat = 1 if condition is None else self.grid[1] // condition.shape[3]
+        drawn = generate(self, noise, condition, options, repeat=repeat, **first, progress=progress)
+        return pad(drawn, (0, uniforms[0].numel() - last)).view(uniforms.shape)

@@ -50,59 +50,23 @@ PRIORS = (
 """The choices of both, as the command line starts from them."""
 
 
-class QuantizedAutoencoder(Tokenizer):
-    r"""Base of the models whose encoder puts out codes.
+class TwoStage(Tokenizer):
+    r"""Base of the models whose encoder puts out codes, which priors learn.
 
     The bound is the one term of the sum over all codes that the encoder's own :math:`c(x)` make:
     :math:`p(x) \ge p(x \mid c(x)) \prod_i p(c_i(x) \mid c_{<i}(x))`. Stages: ``tokenizer`` learns encoder,
     codebooks and decoder; then one for each prior on the codes of the data, which are computed once.
 
-    Shapes: x ``(N, C, H, W)`` integers, codes ``(N, M, H/stride, W/stride)`` of each level, coarse to fine.
-    Likelihoods are lower bounds, in nats for each example.
+    Codes are ``(N, M, *grid)`` of each level, coarse to fine. Likelihoods are lower bounds, in nats for each
+    example.
     """
 
     sampling_options: ClassVar = Autoregressive.sampling_options
-
-    @dataclass(frozen=True, kw_only=True)
-    class Config(Model.Config):
-        """Options of encoder and decoder."""
-
-        width: Annotated[int, Range(least=2, most=2**20)] = 128
-        """Channels of encoder and decoder at the coarsest resolution."""
-        blocks: Blocks = 2
-        """Residual blocks of encoder and decoder."""
-        residual_width: Width = 64
-        """Hidden channels of a residual block."""
-        fine_blocks: Blocks = 0
-        """Residual blocks at each finer resolution of the decoder."""
-        batch_norm: bool = True
-        """Batch normalization, of the features too: faster, and they cannot drift away from their codes."""
-        likelihood: Literal["mse"] | IndependentKind = "logistic-mixture"
-        """Distribution of a value given the codes; mse trains on squared error and gives no likelihood."""
-        components: Width = 5
-        """Components of the logistic mixture."""
-
-    decoder: nn.Module
-
-    def __init__(self, config: Config, spec: Spec) -> None:
-        super().__init__(config, spec)
-        if len(spec.shape) != 3:
-            raise UserError(f"expected images (C, H, W), got shape {spec.shape}", "give images")
-        self.likelihood_of = (
-            None if config.likelihood == "mse" else Likelihood(config.likelihood, spec, config.components)
-        )
-        self.outputs = self.likelihood_of.channels if self.likelihood_of else spec.shape[0]
-        """Channels that the decoder puts out."""
 
     @property
     @abstractmethod
     def level_names(self) -> tuple[str, ...]:
         """What the levels are called, coarse to fine: the stages of their priors."""
-
-    @property
-    @abstractmethod
-    def strides(self) -> tuple[int, ...]:
-        """Pixels that a code of each level covers, each way."""
 
     @property
     @abstractmethod
@@ -114,36 +78,20 @@ class QuantizedAutoencoder(Tokenizer):
     def level_priors(self) -> tuple[Autoregressive, ...]:
         """The prior of each level, whose contexts are the codes of all coarser ones."""
 
+    @abstractmethod
+    def encode(self, batch: Batch) -> tuple[Quantized, ...]:
+        """Quantized features of each level of a batch's examples: equation 2 of the VQ-VAE paper."""
+
+    @abstractmethod
+    def from_codes(self, codes: Sequence[Tensor]) -> Tensor:
+        """``detokenize`` without a look at the values of the codes: what ``torch.export`` takes."""
+
     @property
     def autoencoder(self) -> tuple[nn.Module, ...]:
         """What the first stage trains: all but the priors."""
         priors = {module for prior in self.level_priors for module in prior.modules()}
         return tuple(
             child for child in self.children() if not any(part in priors for part in child.modules())
-        )
-
-    @abstractmethod
-    def encode(self, x: Tensor) -> tuple[Quantized, ...]:
-        """Quantized features of each level of ``x``: equation 2 of the VQ-VAE paper."""
-
-    @abstractmethod
-    def decode(self, z: Sequence[Tensor]) -> Tensor:
-        """The decoder's output ``(N, outputs, H, W)`` from quantized features ``(N, D, h, w)`` of each level.
-
-        Of a ``progressive`` model, the finer ones may be missing.
-        """
-
-    def code_specs(self) -> tuple[Spec, ...]:
-        """See ``Tokenizer.code_specs``."""
-        _, height, width = self.spec.shape
-        return tuple(
-            Spec(
-                shape=(quantizer.num_codebooks, height // stride, width // stride),
-                levels=quantizer.codebook_size,
-                classes=self.spec.classes,
-                domain="codes",
-            )
-            for quantizer, stride in zip(self.level_quantizers, self.strides, strict=True)
         )
 
     def prior_specs(self) -> tuple[Spec, ...]:
@@ -178,7 +126,7 @@ class QuantizedAutoencoder(Tokenizer):
         """Start each codebook from the first features that come to it, a level after the coarser ones."""
         quantizers = self.level_quantizers
         handles = [q.register_forward_pre_hook(lambda q, inputs: q.start(*inputs)) for q in quantizers]
-        self.encode(batch.x)
+        self.encode(batch)
         for handle in handles:
             handle.remove()
 
@@ -187,39 +135,10 @@ class QuantizedAutoencoder(Tokenizer):
 
         So the finest prior learns them; each coarser one takes its part of them.
         """
-        codes = self.tokenize(batch.x)
-        levels = [c.to(spec.dtype) for c, spec in zip(codes, self.code_specs(), strict=True)]
-        return Batch(levels[-1], batch.labels, tuple(levels[:-1]))
-
-    def observation(self, z: Sequence[Tensor]) -> Discrete:
-        """p(x|c) given quantized features of each level, batch shape ``(N, *spec.shape)``."""
-        if self.likelihood_of is None:
-            raise UserError(
-                "expected a decoder with a likelihood, got one trained on squared error",
-                "train with --model.likelihood logistic-mixture",
-            )
-        return self.likelihood_of(self.decode(z))
-
-    def loss(self, batch: Batch, phase: str, progress: Progress) -> Loss:
-        """Equation 3 of the VQ-VAE paper in bits/dim (or squared error on [-1, 1]), or a prior's loss."""
-        if phase in self.level_names:
-            return self.level_priors[self.level_names.index(phase)].loss(batch, phase, progress)
-        levels = self.encode(batch.x)
-        z, commitment = [q.z for q in levels], torch.stack([q.loss for q in levels]).sum()
-        terms = {"commitment": commitment.detach()}
-        for name, quantized in zip(self.level_names, levels, strict=True):
-            terms["perplexity" if len(levels) == 1 else f"{name}_perplexity"] = quantized.perplexity
-        if self.likelihood_of is None:
-            error = mse_loss(self.decode(z), self.scale(batch.x))
-            return Loss(error + commitment, {"mse": error.detach()} | terms)
-        distortion = -self.observation(z).log_prob(batch.x).flatten(1).sum(1).mean()
-        distortion = bits_per_dim(distortion, self.spec.dims)
-        return Loss(distortion + commitment, {"decoder_bits_per_dim": distortion.detach()} | terms)
-
-    @property
-    def likelihood(self) -> LikelihoodKind:
-        """See ``Model.likelihood``: a decoder trained on squared error gives none."""
-        return "bound" if self.likelihood_of is not None else "none"
+        pairs = zip(self.encode(batch), self.code_specs(), strict=True)
+        levels = [quantized.codes.to(spec.dtype) for quantized, spec in pairs]
+        lengths = self.code_lengths(batch.lengths, len(levels) - 1)
+        return Batch(levels[-1], batch.labels, tuple(levels[:-1]), lengths)
 
     @property
     def sampling_levels(self) -> int:
@@ -241,37 +160,43 @@ class QuantizedAutoencoder(Tokenizer):
         """See ``Model.sample_classes``: the priors draw the codes."""
         return max(prior.sample_classes for prior in self.level_priors)
 
-    def rates(self, codes: Sequence[Tensor], labels: Tensor | None = None) -> tuple[Tensor, ...]:
+    def rates(
+        self, codes: Sequence[Tensor], labels: Tensor | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """See ``Tokenizer.rates``. Without labels one class, unknown, is behind all levels of an example.
 
         p(c_i | c_<i) is then the mixture over the classes by how likely the coarser levels make each.
         """
         if labels is not None or not self.sample_classes:
-            return tuple(-self._log_prior(i, codes, labels) for i in range(len(codes)))
-        joint = self._log_joint(codes).logsumexp(1)  # of the levels up to each, over the classes
+            return tuple(-self._log_prior(i, codes, labels, lengths) for i in range(len(codes)))
+        joint = self._log_joint(codes, lengths).logsumexp(1)  # of the levels up to each, over the classes
         before = torch.cat([torch.zeros_like(joint[:1]), joint[:-1]])
         return tuple(before - joint)
 
-    def _log_prior(self, i: int, codes: Sequence[Tensor], labels: Tensor | None) -> Tensor:
+    def code_lengths(self, lengths: Tensor | None, i: int) -> Tensor | None:
+        """How many codes of level ``i`` sounds of so many values have, ``(N,)``; None of images."""
+        return None
+
+    def _log_prior(
+        self, i: int, codes: Sequence[Tensor], labels: Tensor | None, lengths: Tensor | None
+    ) -> Tensor:
         """Log p of level ``i`` given the coarser ones, ``(N,)`` nats."""
         prior = self.level_priors[i]
-        return prior.log_likelihood(
-            Batch(codes[i], labels if prior.sample_classes else None, tuple(codes[:i]))
-        )
+        given = labels if prior.sample_classes else None
+        batch = Batch(codes[i], given, tuple(codes[:i]), self.code_lengths(lengths, i))
+        return prior.log_likelihood(batch)
 
-    def _log_joint(self, codes: Sequence[Tensor]) -> Tensor:
+    def _log_joint(self, codes: Sequence[Tensor], lengths: Tensor | None = None) -> Tensor:
         """Log p(class, levels up to each) for each class, ``(levels, classes, N)`` nats."""
         classes, levels = self.sample_classes, []
         for i, prior in enumerate(self.level_priors[: len(codes)]):
             known: list[Tensor | None] = [None]
             if prior.sample_classes:
                 known = [torch.full((len(codes[0]),), c, device=codes[0].device) for c in range(classes)]
-            levels.append(torch.stack([self._log_prior(i, codes, c) for c in known]).expand(classes, -1))
+            levels.append(
+                torch.stack([self._log_prior(i, codes, c, lengths) for c in known]).expand(classes, -1)
+            )
         return torch.stack(levels).cumsum(0) - math.log(classes)
-
-    def distortion(self, x: Tensor, codes: Sequence[Tensor]) -> Tensor:
-        """See ``Tokenizer.distortion``."""
-        return -self.observation(self.code_vectors(codes)).log_prob(x).flatten(1).sum(1)
 
     def code_vectors(self, codes: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """See ``Tokenizer.code_vectors``."""
@@ -281,8 +206,11 @@ class QuantizedAutoencoder(Tokenizer):
     def log_likelihood(self, batch: Batch, k: int = 1) -> Tensor:
         """Log p(x|c(x)) + log p(c(x)), a bound: q(c|x) is deterministic and has no entropy; ``(N,)`` nats."""
         self.check_importance_samples(k)
-        codes = self.tokenize(batch.x)
-        return -self.distortion(batch.x, codes) - torch.stack(self.rates(codes, batch.labels)).sum(0)
+        self.spec.check(batch.x)
+        with torch.no_grad():
+            codes = tuple(quantized.codes for quantized in self.encode(batch))
+        rates = self.rates(codes, batch.labels, batch.lengths)
+        return -self.distortion(batch, codes) - torch.stack(rates).sum(0)
 
     @torch.no_grad()
     def tokenize(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -293,21 +221,13 @@ class QuantizedAutoencoder(Tokenizer):
     @torch.no_grad()
     def to_codes(self, x: Tensor) -> tuple[Tensor, ...]:
         """``tokenize`` without a look at the values of ``x``: what ``torch.export`` takes."""
-        return tuple(quantized.codes for quantized in self.encode(x))
+        return tuple(quantized.codes for quantized in self.encode(Batch(x)))
 
     @torch.no_grad()
     def detokenize(self, codes: Sequence[Tensor]) -> Tensor:
         """The mean of p(x|c), rounded to integers. Raises UserError for codes of another shape or range."""
         self.check_codes(codes)
         return self.from_codes(codes)
-
-    @torch.no_grad()
-    def from_codes(self, codes: Sequence[Tensor]) -> Tensor:
-        """``detokenize`` without a look at the values of the codes: what ``torch.export`` takes."""
-        z = self.code_vectors(codes)
-        if self.likelihood_of is None:
-            return self.spec.unscale(self.decode(z))
-        return self.observation(z).mean.round().to(self.spec.dtype)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -362,6 +282,113 @@ class QuantizedAutoencoder(Tokenizer):
         return tuple(levels)
 
 
+class QuantizedAutoencoder(TwoStage):
+    """Base of the models of images: ``(N, C, H, W)`` integers.
+
+    Codes are ``(N, M, H/stride, W/stride)``.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Model.Config):
+        """Options of encoder and decoder."""
+
+        width: Annotated[int, Range(least=2, most=2**20)] = 128
+        """Channels of encoder and decoder at the coarsest resolution."""
+        blocks: Blocks = 2
+        """Residual blocks of encoder and decoder."""
+        residual_width: Width = 64
+        """Hidden channels of a residual block."""
+        fine_blocks: Blocks = 0
+        """Residual blocks at each finer resolution of the decoder."""
+        batch_norm: bool = True
+        """Batch normalization, of the features too: faster, and they cannot drift away from their codes."""
+        likelihood: Literal["mse"] | IndependentKind = "logistic-mixture"
+        """Distribution of a value given the codes; mse trains on squared error and gives no likelihood."""
+        components: Width = 5
+        """Components of the logistic mixture."""
+
+    decoder: nn.Module
+
+    def __init__(self, config: Config, spec: Spec) -> None:
+        super().__init__(config, spec)
+        if len(spec.shape) != 3:
+            raise UserError(f"expected images (C, H, W), got shape {spec.shape}", "give images")
+        self.likelihood_of = (
+            None if config.likelihood == "mse" else Likelihood(config.likelihood, spec, config.components)
+        )
+        self.outputs = self.likelihood_of.channels if self.likelihood_of else spec.shape[0]
+        """Channels that the decoder puts out."""
+
+    @property
+    @abstractmethod
+    def strides(self) -> tuple[int, ...]:
+        """Pixels that a code of each level covers, each way."""
+
+    @abstractmethod
+    def decode(self, z: Sequence[Tensor]) -> Tensor:
+        """The decoder's output ``(N, outputs, H, W)`` from quantized features ``(N, D, h, w)`` of each level.
+
+        Of a ``progressive`` model, the finer ones may be missing.
+        """
+
+    def code_specs(self) -> tuple[Spec, ...]:
+        """See ``Tokenizer.code_specs``."""
+        _, height, width = self.spec.shape
+        return tuple(
+            Spec(
+                shape=(quantizer.num_codebooks, height // stride, width // stride),
+                levels=quantizer.codebook_size,
+                classes=self.spec.classes,
+                domain="codes",
+            )
+            for quantizer, stride in zip(self.level_quantizers, self.strides, strict=True)
+        )
+
+    def observation(self, z: Sequence[Tensor]) -> Discrete:
+        """p(x|c) given quantized features of each level, batch shape ``(N, *spec.shape)``."""
+        if self.likelihood_of is None:
+            raise UserError(
+                "expected a decoder with a likelihood, got one trained on squared error",
+                "train with --model.likelihood logistic-mixture",
+            )
+        return self.likelihood_of(self.decode(z))
+
+    def loss(self, batch: Batch, phase: str, progress: Progress) -> Loss:
+        """Equation 3 of the VQ-VAE paper in bits/dim (or squared error on [-1, 1]), or a prior's loss."""
+        if phase in self.level_names:
+            return self.level_priors[self.level_names.index(phase)].loss(batch, phase, progress)
+        levels = self.encode(batch)
+        z, commitment = [q.z for q in levels], torch.stack([q.loss for q in levels]).sum()
+        terms = {"commitment": commitment.detach()}
+        for name, quantized in zip(self.level_names, levels, strict=True):
+            terms["perplexity" if len(levels) == 1 else f"{name}_perplexity"] = quantized.perplexity
+        if self.likelihood_of is None:
+            error = mse_loss(self.decode(z), self.scale(batch.x))
+            return Loss(error + commitment, {"mse": error.detach()} | terms)
+        distortion = -self.observation(z).log_prob(batch.x).flatten(1).sum(1).mean()
+        distortion = bits_per_dim(distortion, self.spec.dims)
+        return Loss(distortion + commitment, {"decoder_bits_per_dim": distortion.detach()} | terms)
+
+    @property
+    def likelihood(self) -> LikelihoodKind:
+        """See ``Model.likelihood``: a decoder trained on squared error gives none."""
+        return "bound" if self.likelihood_of is not None else "none"
+
+    def distortion(self, batch: Batch, codes: Sequence[Tensor]) -> Tensor:
+        """See ``Tokenizer.distortion``."""
+        return -self.observation(self.code_vectors(codes)).log_prob(batch.x).flatten(1).sum(1)
+
+    @torch.no_grad()
+    def from_codes(self, codes: Sequence[Tensor]) -> Tensor:
+        """``detokenize`` without a look at the values of the codes: what ``torch.export`` takes."""
+        z = self.code_vectors(codes)
+        if self.likelihood_of is None:
+            return self.spec.unscale(self.decode(z))
+        return self.observation(z).mean.round().to(self.spec.dtype)
+
+
 def _of_level(i: int, batch: Batch, progress: Progress) -> Batch:
     """Level ``i`` and what it is conditioned on, of the codes of all levels."""
-    return Batch(batch.contexts[i], batch.labels, batch.contexts[:i])
+    x, lengths = batch.contexts[i], batch.lengths
+    lengths = None if lengths is None else lengths * x.shape[-1] // batch.x.shape[-1]
+    return Batch(x, batch.labels, batch.contexts[:i], lengths)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from ancestral.batch import Batch
 from ancestral.configuration import Width
 from ancestral.models.autoregressive.base import Autoregressive
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
@@ -141,7 +142,7 @@ class VQVAE(QuantizedAutoencoder):
 
     @property
     def level_names(self) -> tuple[str, ...]:
-        """See ``QuantizedAutoencoder.level_names``."""
+        """See ``TwoStage.level_names``."""
         return ("prior",)
 
     @property
@@ -151,17 +152,17 @@ class VQVAE(QuantizedAutoencoder):
 
     @property
     def level_quantizers(self) -> tuple[Quantizer, ...]:
-        """See ``QuantizedAutoencoder.level_quantizers``."""
+        """See ``TwoStage.level_quantizers``."""
         return (self.quantizer,)
 
     @property
     def level_priors(self) -> tuple[Autoregressive, ...]:
-        """See ``QuantizedAutoencoder.level_priors``."""
+        """See ``TwoStage.level_priors``."""
         return (self.prior,)
 
-    def encode(self, x: Tensor) -> tuple[Quantized, ...]:
-        """See ``QuantizedAutoencoder.encode``."""
-        return (self.quantizer(self.encoder(self.scale(x))),)
+    def encode(self, batch: Batch) -> tuple[Quantized, ...]:
+        """See ``TwoStage.encode``."""
+        return (self.quantizer(self.encoder(self.scale(batch.x))),)
 
     def decode(self, z: Sequence[Tensor]) -> Tensor:
         """See ``QuantizedAutoencoder.decode``."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ancestral.batch import Batch
 from ancestral.configuration import Share, Width
 from ancestral.errors import UserError
 from ancestral.models.autoregressive.base import Autoregressive
@@ -280,12 +281,12 @@ class VQVAE2(QuantizedAutoencoder):
 
     @property
     def level_quantizers(self) -> tuple[Quantizer, ...]:
-        """See ``QuantizedAutoencoder.level_quantizers``."""
+        """See ``TwoStage.level_quantizers``."""
         return tuple(self.quantizers)  # type: ignore[arg-type]
 
     @property
     def level_priors(self) -> tuple[Autoregressive, ...]:
-        """See ``QuantizedAutoencoder.level_priors``."""
+        """See ``TwoStage.level_priors``."""
         return tuple(self.priors)  # type: ignore[arg-type]
 
     @property
@@ -293,9 +294,9 @@ class VQVAE2(QuantizedAutoencoder):
         """See ``Tokenizer.progressive``: the decoder knows missing levels from level dropout."""
         return self.config.level_dropout > 0
 
-    def encode(self, x: Tensor) -> tuple[Quantized, ...]:
-        """See ``QuantizedAutoencoder.encode``: features fine to coarse, then codes coarse to fine."""
-        features = [self.encoders[-1](self.scale(x))]
+    def encode(self, batch: Batch) -> tuple[Quantized, ...]:
+        """See ``TwoStage.encode``: features fine to coarse, then codes coarse to fine."""
+        features = [self.encoders[-1](self.scale(batch.x))]
         for encoder in reversed(self.encoders[:-1]):
             features.insert(0, encoder(features[0]))
         levels: list[Quantized] = [self.quantizers[0](self.projections[0](features[0]))]
