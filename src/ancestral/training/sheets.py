@@ -57,6 +57,9 @@ def reconstructions(model: Reconstructs, data: Dataset[Any]) -> Sheet:
     examples = whole.crops(spec.shape[-1]) if isinstance(whole, Sounds) else whole
     batch = examples.some(_SOUNDS if sound else _RECONSTRUCTIONS).to(model.device)
     originals, lengths = batch.x, batch.lengths
+    if sound:  # of whole sounds in memory the beginnings
+        originals = originals[..., : spec.shape[-1]]
+        lengths = None if lengths is None else lengths.clamp(max=spec.shape[-1])
     if isinstance(model, Converts):  # its decoder is told whose voice it is
         versions = model.convert(originals, batch.labels)
     else:
