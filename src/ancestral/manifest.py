@@ -15,6 +15,8 @@ class Example(Configuration):
     shape: tuple[Count, ...] = ()
     levels: Annotated[int | None, Range(least=2)] = None
     classes: Natural = 0
+    rate: Count | None = None
+    """Of sound: samples a second."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -130,6 +130,7 @@ def test_the_report_has_players_for_what_lies_beside_its_sheets(run):
     assert [name for name, _ in players] == ["1", "2", "3", "4", *names]
     assert {samples(source) for _, source in players[:4]} == {64}
     assert "media-src data:" in text
+    assert "0.008 s at 8,000 Hz, 256 levels, 2 classes" in text
 
 
 def test_a_sheet_brings_whole_pairs_as_far_as_there_is_room(tmp_path):

@@ -247,7 +247,9 @@ def _facts(
     if about.spec.shape:
         levels = f"{about.spec.levels:,} levels" if about.spec.levels else "continuous"
         classes = f", {about.spec.classes} classes" if about.spec.classes else ""
-        facts.append(("Example", " × ".join(map(str, about.spec.shape)), levels + classes))
+        rate = about.spec.rate
+        long = f"{about.spec.shape[-1] / rate:.3g} s at {rate:,} Hz, " if rate else ""
+        facts.append(("Example", " × ".join(map(str, about.spec.shape)), long + levels + classes))
     if about.data.sizes:
         split, count = next(iter(about.data.sizes.items()))
         facts.append(("Data", f"{count:,}", f"{split} examples"))
