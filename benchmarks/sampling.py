@@ -6,7 +6,8 @@
 whole map for each position: the median of a few passes, timed in turns with the streams, times the positions
 (every position's pass costs the same). Both run in inference mode, with normalized weights computed once.
 ``bound`` is the time of the network's multiplications at the speed of a large matrix product of this run: 2
-FLOPs for each weight and position.
+FLOPs for each weight and position. A WaveNet's long sequences are drawn by its compiled loop, where Numba is
+installed (``sound.py`` has its stream).
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 import torch
@@ -78,6 +78,10 @@ class Batch:
             return values
         own = torch.arange(values.shape[-1], device=values.device) < self.lengths[:, None]
         return values.where(own.view(len(own), *[1] * (values.dim() - 2), -1), 0)
+
+    def without_labels(self) -> "Batch":
+        """The same examples of no class."""
+        return replace(self, labels=None)
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors that are there, by name: ``x``, ``labels``, ``contexts.0``, ..."""

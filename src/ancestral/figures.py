@@ -126,9 +126,13 @@ class Figure:
 
     @classmethod
     def of_nats(
-        cls, id: str, name: str, nats: "Tensor", spec: "Spec", *, quantity: str, kind: Kind, note: str = ""
-    ) -> "Figure":
+        cls, id: str, name: str, nats: "Tensor", spec: "Spec", *, quantity: str, kind: Kind, note: str = "",
+        counts: "Tensor | None" = None,
+    ) -> "Figure":  # fmt: skip
         """The mean of costs ``(N,)`` nats of examples, in bits/dim; of continuous data in nats.
+
+        With ``counts`` ``(N,)``, how many values each of some sounds has, it is their sum over the values of
+        all, in bits/sample: a long sound weighs more.
 
         >>> import torch
         >>> from ancestral.spec import Spec
@@ -139,13 +143,17 @@ class Figure:
         (1.0, 'bits/dim', 0.25, 'lower')
         """
         values = nats.double() if spec.levels is None else units.bits_per_dim(nats.double(), spec.dims)
+        if counts is not None:  # the mean of these values is the ratio, and their spread that of a ratio
+            costs, mean = units.bits(nats.double()), counts.double().mean()
+            ratio = costs.mean() / mean
+            values = ratio + (costs - ratio * counts.double()) / mean
         error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
         return cls(
             id=id,
             name=name,
             value=float(values.mean()),
             quantity=quantity,
-            unit="nats" if spec.levels is None else "bits/dim",
+            unit="nats" if spec.levels is None else "bits/dim" if counts is None else "bits/sample",
             kind=kind,
             better="lower",
             note=note,

@@ -60,6 +60,15 @@ class Sounds:
         labels = None if self.labels is None else self.labels[index]
         return Sounds(self.samples, self.lengths[index], labels, self.silence, self.starts[index])
 
+    @property
+    def counts(self) -> Tensor:
+        """How many values each recording has, ``(N,)``."""
+        return self.lengths * self.samples.shape[1]
+
+    def without_labels(self) -> "Sounds":
+        """The same recordings of no class."""
+        return Sounds(self.samples, self.lengths, None, self.silence, self.starts)
+
     def some(self, n: int) -> Batch:
         """At most ``n`` recordings, evenly from all of them, padded to the longest."""
         return self[evenly(n, len(self))]

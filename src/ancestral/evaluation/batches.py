@@ -10,6 +10,8 @@ from ancestral.progress import watched
 SIZE = 50
 """Examples of a batch: more leave a CPU's caches and take it up to three times as long. Other devices have
 five times as many."""
+WHOLE = 2**24
+"""Dimensions of examples that come one by one."""
 
 
 def batches(n: int, what: str, *, device: torch.device, show: bool, dims: int = 1) -> Iterable[slice]:

@@ -3,16 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ancestral.batch import Batch
 from ancestral.capabilities import Tokenizer
-from ancestral.data import Dataset
-from ancestral.evaluation.batches import batches
-from ancestral.evaluation.tokens import encode
+from ancestral.data import Dataset, Sounds
+from ancestral.evaluation.batches import WHOLE, batches
+from ancestral.evaluation.tokens import encode, encode_sounds
 from ancestral.figures import Codebook, Figure
 from ancestral.media import Pixels, Sheet
 from ancestral.model import Model
@@ -20,6 +20,10 @@ from ancestral.model import Model
 MOST_CLASSES = 20
 """Classes up to which the likelihood without the label is computed where labels are at hand: it costs a pass
 for each."""
+
+
+Each = Tensor | list[Tensor]
+"""Something of each example: a tensor of all, or one for each where they differ in length."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Examined:
     """A model, and the examples that it is measured on."""
 
     model: Model
-    examples: Batch
+    examples: Batch | Sounds
     """As the data set holds them; labels only if they are the model's classes."""
     importance_samples: int = 0
     """k of the importance-weighted bound, for models that have one; 0 and 1 leave it out."""
@@ -57,27 +61,39 @@ class Examined:
     """Whether to show progress."""
     named: Sequence[str] = ()
     """Measures that were asked for by name; none if all are taken that draw nothing."""
-    data: Dataset | None = None
+    data: Dataset[Any] | None = None
     """The data set that they are of."""
     split: str = "test"
     """And which part of it."""
 
-    def each(self, what: str, function: Callable[..., Tensor], *more: Tensor) -> Tensor:
-        """``function`` of each batch and of the same part of ``more``, on the model's device."""
+    def each(self, what: str, function: Callable[..., Tensor], *more: Each) -> Tensor:
+        """``function`` of each batch and of the same part of ``more``, on the model's device.
+
+        Sounds come one by one, as long as they are.
+        """
         device, results = self.model.device, []
-        for part in batches(len(self.examples), what, device=device, show=self.progress):
+        dims = WHOLE if isinstance(self.examples, Sounds) else 1
+        for part in batches(len(self.examples), what, device=device, show=self.progress, dims=dims):
             batch = self.examples[part].to(device)
-            results.append(function(batch, *(tensor[part].to(device) for tensor in more)).cpu())
+            also = (many[part] if isinstance(many, Tensor) else torch.stack(many[part]) for many in more)
+            results.append(function(batch, *(tensor.to(device) for tensor in also)).cpu())
         return torch.cat(results)
+
+    @property
+    def counts(self) -> Tensor | None:
+        """Of sounds, how many values each has, ``(N,)``."""
+        return self.examples.counts if isinstance(self.examples, Sounds) else None
 
     def some(self, n: int) -> Batch:
         """At most ``n`` examples, evenly from all of them, on the model's device."""
         return self.examples.some(n).to(self.model.device)
 
     @cached_property
-    def codes(self) -> tuple[Tensor, ...]:
-        """The code maps of the examples, a level each: of a tokenizer."""
+    def codes(self) -> tuple[Each, ...]:
+        """The code maps of the examples, a level each: of a tokenizer. Those of sounds are of any length."""
         assert isinstance(self.model, Tokenizer)
+        if isinstance(self.examples, Sounds):
+            return encode_sounds(self.model, self.examples, show=self.progress)
         return encode(self.model, self.examples.x, show=self.progress)
 
     @property

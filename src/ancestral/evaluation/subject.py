@@ -2,16 +2,16 @@
 
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from ancestral.batch import Batch
-from ancestral.data import Dataset, Preparation, TableOptions, load_data, preparation_of
+from ancestral.data import Dataset, Preparation, Sounds, TableOptions, load_data, preparation_of
 from ancestral.data.table import load_rows
 from ancestral.errors import UserError, check_type
 from ancestral.model import Model
@@ -20,6 +20,7 @@ from ancestral.spec import Spec
 
 P = ParamSpec("P")
 R = TypeVar("R")
+E = TypeVar("E", Batch, Sounds)
 
 Trained = Model | Run | str | Path
 """A model, a run, or what ``load`` takes: a run directory, a model folder or a Hub name."""
@@ -148,17 +149,22 @@ class Subject:
             raise UserError(f"expected at least 1 example, got {limit}", "ask for more")
         return batch if limit is None else batch[:limit]
 
-    def with_own_labels(self, examples: Batch, dataset: Dataset) -> Batch:
+    def with_own_labels(self, examples: E, dataset: Dataset[Any]) -> E:
         """Examples of a data set, with labels only if they mean to the model what they mean there."""
         own = dataset.spec.classes == self.model.spec.classes
         if own and self.run is not None:  # other data may mean other things by the same numbers
             own = list(dataset.classes) == self.run.manifest["data"].get("classes")
-        return examples if own else replace(examples, labels=None)
+        return examples if own else examples.without_labels()
 
 
 def check_fit(spec: Spec, data: Dataset) -> None:
     """Raise UserError unless examples of ``data`` are what a model of ``spec`` was built for."""
-    if (data.spec.shape, data.spec.levels) != (spec.shape, spec.levels):
+    if (data.spec.rate, data.spec.encoding) != (spec.rate, spec.encoding):
+        own, found = (f"{s.rate or 'no rate'} and {s.encoding or 'no encoding'}" for s in (spec, data.spec))
+        problem = f"expected sounds of {own}, got {data.source} with {found}"
+        raise UserError(problem, "use data like those of the training")
+    same = data.spec.shape == spec.shape or (spec.sequential and spec.fits((1, *data.spec.shape)))
+    if not same or data.spec.levels != spec.levels:
         raise UserError(
             f"expected examples of shape {spec.shape} with {spec.levels} levels, got {data.source} with "
             f"{data.spec.shape} and {data.spec.levels}",

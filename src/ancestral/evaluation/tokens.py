@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ancestral.batch import Batch
 from ancestral.capabilities import Tokenizer
-from ancestral.data import Dataset, Preparation
+from ancestral.data import Dataset, Preparation, Sounds
 from ancestral.errors import UserError
-from ancestral.evaluation.batches import batches
+from ancestral.evaluation.batches import WHOLE, batches
 from ancestral.evaluation.subject import Subject, Trained, undisturbed
 from ancestral.memory import check_room
 from ancestral.model import Model
@@ -61,6 +61,16 @@ def tokenize(
 def encode(tokenizer: Tokenizer, x: Tensor, *, show: bool) -> tuple[Tensor, ...]:
     """The code maps of examples ``(N, *shape)``: ``(N, M, h, w)`` of each level's dtype, on the CPU."""
     return tuple(map(torch.cat, zip(*encoded(tokenizer, x, show=show), strict=True)))
+
+
+def encode_sounds(tokenizer: Tokenizer, sounds: Sounds, *, show: bool) -> tuple[list[Tensor], ...]:
+    """The codes of each sound as long as it is, ``(M, L)`` of each level's dtype, on the CPU."""
+    levels: tuple[list[Tensor], ...] = tuple([] for _ in tokenizer.code_specs())
+    for part in batches(len(sounds), "tokenizing", device=tokenizer.device, show=show, dims=WHOLE):
+        found = tokenizer.to_codes(sounds[part].x.to(tokenizer.device))
+        for level, codes, spec in zip(levels, found, tokenizer.code_specs(), strict=True):
+            level.append(codes[0].to(spec.dtype).cpu())
+    return levels
 
 
 def encoded(tokenizer: Tokenizer, x: Tensor, *, show: bool) -> Iterator[tuple[Tensor, ...]]:

@@ -9,6 +9,7 @@ from ancestral.evaluation.measurements import (
     levels,
     likelihood,
     reconstruction,
+    spectra,
 )
 
 MEASUREMENTS: dict[str, Measurement] = {
@@ -16,6 +17,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "columns": columns,
     "codes": codes,
     "reconstruction": reconstruction,
+    "spectra": spectra,
     "levels": levels,
     "latents": latents,
     "accuracy": accuracy,

@@ -4,13 +4,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ancestral.batch import Batch
-from ancestral.capabilities import Tokenizer
-from ancestral.evaluation.measurement import Condition, Examined, Result
+from ancestral.capabilities import Converts, Tokenizer
+from ancestral.evaluation.measurement import Condition, Each, Examined, Result
 from ancestral.figures import Codebook, Figure, Kind
 from ancestral.model import Model
 from ancestral.nn.quantize import perplexity
@@ -36,16 +37,23 @@ def measure(examined: Examined) -> Result:
         for condition in examined.conditions
         if any(levels[condition])
     }
-    distortion = None
+    distortions: dict[Condition, Tensor] = {}
     if tokenizer.likelihood != "none":
-        distortion = examined.each("decoder", partial(_distortion, tokenizer), *examined.codes).double()
-    figures = _costs(tokenizer, {c: rate for c, rate in rates.items() if all(levels[c])}, distortion)
+        told = examined.conditions if isinstance(tokenizer, Converts) else examined.conditions[:1]
+        for c in told:
+            given = partial(_distortion, tokenizer, c)
+            distortions[c] = examined.each("decoder", given, *examined.codes).double()
+    whole = {c: rate for c, rate in rates.items() if all(levels[c])}
+    figures = _costs(examined, tokenizer, whole, distortions)
     specs = tokenizer.code_specs()
     for condition, rate in rates.items():
         known = [i for i in range(len(specs)) if levels[condition][i]]
-        figures += [_per_code(tokenizer, i, rate[:, i], condition) for i in known]
+        figures += [
+            _per_code(tokenizer, i, rate[:, i], _numbers(examined.codes[i]), condition) for i in known
+        ]
+    figures += _streams(examined, tokenizer)
     maps = zip(specs, examined.codes, strict=True)
-    books = [_codebook(spec, part) for spec, codes in maps for part in codes.unbind(1)]
+    books = [_codebook(spec, part) for spec, codes in maps for part in _by_codebook(codes)]
     pairs = zip(_codebook_names(tokenizer), books, strict=True)
     codebooks = [replace(book, name=name) for name, book in pairs]
     figures += [_use(i, book) for i, book in enumerate(codebooks)]
@@ -80,29 +88,77 @@ def _rates(tokenizer: Tokenizer, condition: Condition, batch: Batch, *codes: Ten
     return torch.stack(tokenizer.rates(tuple(map(Tensor.long, codes)), given.labels, given.lengths), 1)
 
 
-def _distortion(tokenizer: Tokenizer, batch: Batch, *codes: Tensor) -> Tensor:
-    return tokenizer.distortion(batch, tuple(map(Tensor.long, codes)))
+def _distortion(tokenizer: Tokenizer, condition: Condition, batch: Batch, *codes: Tensor) -> Tensor:
+    """Nats of the examples given their codes, and where a decoder is told the class, that too."""
+    return tokenizer.distortion(condition(batch), tuple(map(Tensor.long, codes)))
 
 
-def _costs(tokenizer: Tokenizer, rates: dict[Condition, Tensor], distortion: Tensor | None) -> list[Figure]:
-    """What codes and decoder cost, together and each."""
+def _numbers(codes: Each) -> Tensor:
+    """How many codes each example has on a level, ``(N,)``."""
+    return torch.tensor([example.numel() for example in codes])
+
+
+def _by_codebook(codes: Each) -> tuple[Tensor, ...]:
+    """All codes of a level, those of each of its codebooks together."""
+    if isinstance(codes, Tensor):
+        return codes.unbind(1)
+    return torch.cat(codes, 1).unbind(0)
+
+
+def _streams(examined: Examined, tokenizer: Tokenizer) -> list[Figure]:
+    """Of sounds, how many codes a second each level has, and bits a second if all were equally likely."""
+    rate = tokenizer.spec.rate
+    if examined.counts is None or rate is None:
+        return []
+    seconds = float(examined.counts.sum()) / rate
+    figures = []
+    for i, (spec, name) in enumerate(zip(tokenizer.code_specs(), tokenizer.level_names, strict=True)):
+        hertz = float(_numbers(examined.codes[i]).sum()) / seconds
+        level = f"{name} " if len(tokenizer.level_names) > 1 else ""
+        bits = math.log2(spec.discrete_levels)
+        figures.append(
+            Figure(
+                id=f"code_rate_{i}",
+                name=f"{level}codes a second",
+                value=hertz,
+                quantity="code rate",
+                unit="Hz",
+                note=f"{hertz * bits:,.0f} bits/s at {bits:.3g} bits a code",
+            )
+        )
+    return figures
+
+
+def _costs(
+    examined: Examined,
+    tokenizer: Tokenizer,
+    rates: dict[Condition, Tensor],
+    distortions: dict[Condition, Tensor],
+) -> list[Figure]:
+    """What codes and decoder cost, together and each; one distortion is that of all conditions."""
     figures: list[Figure] = []
 
     def add(id: str, name: str, nats: Tensor, quantity: str, *, bound: bool = False, note: str = "") -> None:
         kind: Kind = "bound" if bound else "measure"
-        figures.append(
-            Figure.of_nats(id, name, nats, tokenizer.spec, quantity=quantity, kind=kind, note=note)
-        )
+        about: dict[str, Any] = {"quantity": quantity, "kind": kind, "note": note, "counts": examined.counts}
+        figures.append(Figure.of_nats(id, name, nats, tokenizer.spec, **about))
 
     total = "negative log-likelihood"
-    if distortion is not None:
+    if distortions:
+        first = next(iter(distortions.values()))
         for c, rate in rates.items():
+            distortion = distortions.get(c, first)
             name = f"negative ELBO{c.words or ' (codes + decoder)'}"
             cost = distortion + rate.sum(1)
             add(f"nelbo_codes_decoder{c.suffix}", name, cost, total + c.words, bound=True, note=c.note)
-        uniform = sum(spec.dims * math.log(spec.discrete_levels) for spec in tokenizer.code_specs())
-        add("nelbo_uniform_prior", "negative ELBO, uniform prior", distortion + uniform, total, bound=True)
-        add("decoder", "decoder, given the codes", distortion, "distortion")
+        pairs = zip(tokenizer.code_specs(), examined.codes, strict=True)
+        each = [_numbers(codes) * math.log(spec.discrete_levels) for spec, codes in pairs]
+        uniform = first + torch.stack(each).sum(0)
+        add("nelbo_uniform_prior", "negative ELBO, uniform prior", uniform, total, bound=True)
+        for c, distortion in distortions.items():
+            name = f"decoder, given the codes{' and the label' if c.labeled else ''}"
+            labeled = c.labeled and len(distortions) > 1
+            add(f"decoder{c.suffix if labeled else ''}", name, distortion, "distortion")
     for c, rate in rates.items():
         name = f"codes{c.words or ' under the prior'}"
         add(f"codes{c.suffix}", name, rate.sum(1), f"rate{c.words}")
@@ -117,13 +173,13 @@ def _names(tokenizer: Tokenizer) -> tuple[str, ...]:
     return names if len(names) > 1 else ()
 
 
-def _per_code(tokenizer: Tokenizer, i: int, rate: Tensor, condition: Condition) -> Figure:
-    """The mean of nats ``(N,)`` of level ``i``, for each of its codes."""
+def _per_code(tokenizer: Tokenizer, i: int, rate: Tensor, numbers: Tensor, condition: Condition) -> Figure:
+    """The mean of nats ``(N,)`` of level ``i``, for each of its codes, of which examples have ``numbers``."""
     spec, names = tokenizer.code_specs()[i], _names(tokenizer)
     return Figure(
         id=f"prior_level{i}{condition.suffix}",
         name=f"{names[i]} prior{condition.words}, a code" if names else f"prior{condition.words}, a code",
-        value=bits(float(rate.mean())) / spec.dims,
+        value=bits(float(rate.mean())) / float(numbers.double().mean()),
         quantity=f"rate of a code{condition.words}",
         unit="bits/code",
         kind="exact",

@@ -56,6 +56,7 @@ def _figures(examined: Examined, condition: Condition, k: int) -> list[Figure]:
             quantity=f"negative log-likelihood{words}{condition.words}",
             kind=model.likelihood,
             note=", ".join(filter(None, (note, condition.note))),
+            counts=examined.counts,
         )
         for (suffix, words), nats in figures.items()
     ]
@@ -71,7 +72,7 @@ def _gaussian(examined: Examined, data: Dataset) -> list[Figure]:
     if failed or float((factor.diagonal() / covariance.diagonal().sqrt()).min()) < 1e-5:
         return []
     gaussian = MultivariateNormal(train.mean(0), scale_tril=factor)
-    nats = -gaussian.log_prob(examined.examples.x.double()) - data.log_determinant
+    nats = -gaussian.log_prob(examined.examples[:].x.double()) - data.log_determinant
     return [
         Figure.of_nats(
             "nll_gaussian",

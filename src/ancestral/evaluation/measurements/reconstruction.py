@@ -15,8 +15,8 @@ _SHOWN = 32
 
 
 def applies(model: Model) -> bool:
-    """Of models that reconstruct."""
-    return isinstance(model, Reconstructs)
+    """Of models that reconstruct; sounds are measured in their ``spectra``."""
+    return isinstance(model, Reconstructs) and model.spec.domain != "sound"
 
 
 def measure(examined: Examined) -> Result:

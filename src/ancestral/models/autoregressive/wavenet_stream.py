@@ -44,7 +44,7 @@ def compiles(model: "WaveNet") -> bool:
     return True
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def generate(
     model: "WaveNet", uniforms: Tensor, condition: Tensor | None = None, options: Sampling = PLAIN, *,
     repeat: int = 1, x: Tensor | None = None, known: Tensor | None = None,
@@ -71,8 +71,8 @@ def generate(
     from ancestral.models.autoregressive.wavenet_loop import advance  # noqa: PLC0415 - it imports Numba
 
     n, _, steps = uniforms.shape
-    network, draw = _network(model, steps), _draw(model, options)
-    weight, bias = _projection(model)
+    network, draw = pack(model, steps), _draw(model, options)
+    weight, bias = projection(model)
     if condition is None:
         condition = bias.new_empty(n, 0, 1, 1)
     if condition.shape[-1] == 1:
@@ -131,7 +131,7 @@ def _draw(model: "WaveNet", options: Sampling) -> "Draw":
     )
 
 
-def _projection(model: "WaveNet") -> tuple[Tensor, Tensor]:
+def projection(model: "WaveNet") -> tuple[Tensor, Tensor]:
     """What a condition adds to the gates of all layers, ``(E, L * 2 G)``, and their bias ``(L, 2 G)``."""
     layers = _layers(model)
     bias = _halved(torch.stack([layer.gates.bias for layer in layers]))
@@ -142,7 +142,7 @@ def _projection(model: "WaveNet") -> tuple[Tensor, Tensor]:
     return weight.flatten(1), bias
 
 
-def _network(model: "WaveNet", steps: int) -> "Network":
+def pack(model: "WaveNet", steps: int) -> "Network":
     """The weights as they are now, for sequences of ``steps``."""
     from ancestral.models.autoregressive.wavenet_loop import Network  # noqa: PLC0415
 
