@@ -95,7 +95,7 @@ class Conditioner(nn.Module):
         if len(got) != len(shapes) or not all(fitting):
             problem = f"expected {_listed(shapes)}, got {_listed(got)}"
             raise UserError(problem, "give the model what it was trained on")
-        size = self.grid or (1, max((shape[-1] for shape in got), default=1))
+        size = self.grid or (1, max([1, *(shape[-1] for shape in got)]))
         parts = []
         if self.classes is not None:
             assert labels is not None

@@ -43,15 +43,16 @@ class DilatedLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         # The residual and the skip connection are one product.
         self.outputs = Pointwise(config.gate_width, config.width + config.skip_width)
-        self.width = config.width
+        self.widths = [config.width, config.skip_width]
 
     def forward(self, x: Tensor, condition: Tensor | None, cursor: Cursor | None) -> tuple[Tensor, Tensor]:
         """``(N, width, 1, T)`` to the same shape, and the skip connection ``(N, skip_width, 1, T)``."""
         gates = self.gates(self.dropout(x), cursor)
         if self.condition is not None:
             gates = gates + repeated(self.condition(condition, cursor), gates)
-        outputs = self.outputs(gated_unit(gates))
-        return x + outputs[:, : self.width], outputs[:, self.width :]
+        # The gradients of two slices would each be as large as the product; those of a split are its parts.
+        residual, skip = self.outputs(gated_unit(gates)).split(self.widths, 1)
+        return x + residual, skip
 
 
 def repeated(condition: Tensor, like: Tensor) -> Tensor:
