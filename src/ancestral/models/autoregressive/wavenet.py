@@ -17,7 +17,7 @@ from ancestral.models.autoregressive.wavenet_stream import compiles, generate
 from ancestral.nn.causal import RasterConv2d
 from ancestral.nn.gated_unit import gated_unit
 from ancestral.nn.receptive_field import shifted_right, through
-from ancestral.nn.streaming import Cursor, Injection, InputShift, Pointwise
+from ancestral.nn.streaming import Cursor, Injection, InputShift, Pointwise, repeated
 from ancestral.recipe import Optimization, Recipe
 from ancestral.sampling import Sampling
 from ancestral.spec import Spec
@@ -52,13 +52,6 @@ class DilatedLayer(nn.Module):
             gates = gates + repeated(self.condition(condition, cursor), gates)
         outputs = self.outputs(gated_unit(gates))
         return x + outputs[:, : self.width], outputs[:, self.width :]
-
-
-def repeated(condition: Tensor, like: Tensor) -> Tensor:
-    """A condition ``(N, E, 1, L)`` as long as ``like``, ``(N, E, 1, T)``; T is a multiple of L."""
-    if condition.dim() == 2 or condition.shape[3] in (1, like.shape[3]):
-        return condition
-    return condition.repeat_interleave(like.shape[3] // condition.shape[3], 3)
 
 
 class WaveNet(Shifted, Lengthens):

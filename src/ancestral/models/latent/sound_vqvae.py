@@ -19,6 +19,7 @@ from ancestral.companding import compressed, expanded
 from ancestral.configuration import Blocks, Configuration, NonNegative, Range, Share, Width
 from ancestral.errors import UserError
 from ancestral.model import LikelihoodKind, Model, unwatched
+from ancestral.models.autoregressive.transformer import Transformer
 from ancestral.models.autoregressive.wavenet import WaveNet
 from ancestral.models.latent.quantized import CODES, Codes, TwoStage
 from ancestral.models.latent.quantizers import FiniteScalar, Vector
@@ -141,7 +142,7 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
         """How features become codes, on each level."""
         decoder: WaveNet.Config | FeedForward = field(default_factory=WaveNet.Config)
         """What makes a sound of codes."""
-        prior: WaveNet.Config = field(default_factory=WaveNet.Config)
+        prior: WaveNet.Config | Transformer.Config = field(default_factory=WaveNet.Config)
         """The model of the codes of each level."""
 
         @classmethod
@@ -155,6 +156,7 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
 
     choices: ClassVar = {
         "quantizer": CODES,
+        "prior": (WaveNet.Config(layers=5, cycles=2, dropout=0.1), Transformer.Config(dropout=0.1)),
         "decoder": (WaveNet.Config(layers=9, cycles=2), FeedForward()),
     }
     recipes: ClassVar = {
@@ -302,7 +304,7 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
         return tuple(self.quantizers)  # type: ignore[arg-type]
 
     @property
-    def level_priors(self) -> tuple[WaveNet, ...]:
+    def level_priors(self) -> tuple[WaveNet | Transformer, ...]:
         """See ``TwoStage.level_priors``."""
         return tuple(self.priors)  # type: ignore[arg-type]
 
