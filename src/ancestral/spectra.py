@@ -124,6 +124,27 @@ def log_mel(
     return (filters @ powers).clamp(min=_SILENCE).log()
 
 
+def mel_cepstra(bands: Tensor, count: int = 13) -> Tensor:
+    r"""Cepstral coefficients 1 to ``count`` of log-mel spectra: ``(N, count, frames)`` of ``(N, B, frames)``.
+
+    The cosine transform over the bands, in dB, without coefficient 0, the loudness. It is scaled so that the
+    distance of two frames is the mel-cepstral distance (Kubichek, 1993,
+    https://doi.org/10.1109/PACRIM.1993.407206), :math:`\frac{10}{\ln 10} \sqrt{2 \sum_k (c_k - c'_k)^2}` of
+    amplitudes, which with all coefficients is the root mean square over the bands.
+
+    Args:
+        bands: what ``log_mel`` gives.
+        count: how many coefficients, less than there are bands.
+
+    >>> mel_cepstra(torch.ones(1, 40, 3)).abs().max() < 1e-4  # loudness alone
+    tensor(True)
+    """
+    size = bands.shape[1]
+    middles = torch.arange(size, dtype=torch.float64) + 0.5
+    cosines = (torch.pi / size * torch.arange(1, count + 1, dtype=torch.float64)[:, None] * middles).cos()
+    return (cosines * (10 / math.log(10) * math.sqrt(2) / size)).to(bands) @ bands
+
+
 def log_mel_distance(
     x: Tensor, y: Tensor, rate: int, lengths: Tensor | None = None, bands: int = 80
 ) -> Tensor:
