@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ancestral.errors import UserError
 
-_WINDOW, _HOP = 0.025, 0.010
+_WINDOW, HOP = 0.025, 0.010
 """Seconds of a frame of speech, and from one to the next."""
 _RESOLUTIONS = (0.010, 0.025, 0.050)
 """Seconds of the windows of Parallel WaveGAN: 240, 600 and 1200 samples of 24 kHz."""
@@ -115,7 +115,7 @@ def log_mel(
     torch.Size([2, 80, 101])
     """
     window = _samples(_WINDOW, rate) if window is None else window
-    hop = _samples(_HOP, rate) if hop is None else hop
+    hop = _samples(HOP, rate) if hop is None else hop
     fft = _power_of_two(2 * window) if fft is None else fft
     powers = _powers(x, fft, hop, window)
     # Parseval: over the whole transform they sum to fft times the squares of the windowed sound.
@@ -165,7 +165,7 @@ def log_mel_distance(
     """
     x, y = _own(x, lengths), _own(y, lengths)
     apart = (10 / math.log(10)) * (log_mel(x, rate, bands) - log_mel(y, rate, bands))
-    own = _own_frames(apart, lengths, _samples(_HOP, rate))
+    own = _own_frames(apart, lengths, _samples(HOP, rate))
     return (_norm(apart, 1) * own).sum(1) / (math.sqrt(bands) * own.sum(1))
 
 

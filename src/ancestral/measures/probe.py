@@ -1,6 +1,7 @@
 """Linear probes: what can be read from features without learning more than a hyperplane for each class."""
 
 import warnings
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +10,12 @@ _STEPS = 300
 """Of the optimizer; features that nothing can be read from may take more, and tell as little then."""
 
 
+Label = TypeVar("Label", bound=np.generic)
+
+
 def linear_probe(
-    x: NDArray[np.floating], labels: NDArray[np.integer], others: NDArray[np.floating]
-) -> NDArray[np.integer]:
+    x: NDArray[np.floating], labels: NDArray[Label], others: NDArray[np.floating]
+) -> NDArray[Label]:
     """The classes ``(M,)`` of ``others`` ``(M, D)``, by a logistic regression on ``x`` ``(N, D)``.
 
     Features are standardized, and the weights have scikit-learn's own penalty (C = 1). Nothing is random.
@@ -31,5 +35,5 @@ def linear_probe(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = LogisticRegression(max_iter=_STEPS).fit(scaler.transform(x), labels)
-    found: NDArray[np.integer] = model.predict(scaler.transform(others))
+    found: NDArray[Label] = model.predict(scaler.transform(others))
     return found
