@@ -160,10 +160,15 @@ def means_between(features: Features, ends: NDArray[np.floating]) -> Features:
     return np.stack([features[a:b].mean(0) for a, b in zip(first, last, strict=True)])
 
 
-def space_of(recordings: "Recordings", features: Sequence[Features]) -> CommonSpace | None:
-    """The space of contents that speakers of parallel recordings share, by features ``(T, D)`` of each."""
+def space_of(known: Recordings, features: Sequence[Features], asked: Recordings) -> CommonSpace | None:
+    """The space of contents that parallel recordings make, by features ``(T, D)`` of each.
+
+    None if they are not parallel, or others are asked for by speakers whom they do not know.
+    """
+    if not set(asked.labels) <= set(known.labels):
+        return None
     x = np.stack([slices(each) for each in features])
-    return CommonSpace.fit(x, np.array(recordings.prompts), recordings.labels)
+    return CommonSpace.fit(x, np.array(known.prompts), known.labels)
 
 
 def rank(distances: NDArray[np.floating], prompt: str, prompts: Sequence[str]) -> int:

@@ -52,11 +52,12 @@ def measure(examined: Examined) -> Result:
     """The voice, the content and the pitch of converted test sounds.
 
     Beside them stand reconstructions, told their own speaker, which are heard against that one's recordings
-    (the ceiling); random codes, each drawn from those of the split, in the target's voice (the floor); and
-    real recordings. The voice is what a linear probe of mean and spread of the log-mel spectrum says, trained
-    on real recordings of the training split. Where the same is recorded by several speakers, the content is
-    that of the target's own recording: how far its cepstra are, and whether it is the nearest of all that the
-    target says in this split, in the space of contents that training recordings make (``CommonSpace``).
+    (the ceiling); random codes, each drawn from those of the split, in the target's voice (the floor, above
+    chance since they last as long as the original); and real recordings. The voice is what a linear probe of
+    mean and spread of the log-mel spectrum says, trained on real recordings of the training split. Where the
+    same is recorded by several speakers, the content is that of the target's own recording: how far its
+    cepstra are, and whether it is the nearest of all that the target says in this split, in the space of
+    contents that training recordings make (``CommonSpace``).
     """
     model = examined.model
     assert isinstance(model, Converts)
@@ -77,7 +78,7 @@ def measure(examined: Examined) -> Result:
     versions = versions_of(examined, model, test, chosen)
     note = f"{len(chosen):,} sounds of at most {SECONDS} s"
     figures = _voices(train, test, versions, note)
-    if (test.partners >= 0).any() and (space := space_of(train, train.bands)) is not None:
+    if (test.partners >= 0).any() and (space := space_of(train, train.bands, test)) is not None:
         figures += _contents(space, test, versions, note)
     figures += _pitches(test, versions, note, data.classes)
 

@@ -263,7 +263,7 @@ def _contents(learned: Heard, heard: Heard) -> list[Figure]:
         "sound": (learned.recordings.bands, recordings.bands, recordings.cepstra),
     }
     for source, (known, features, sequences) in ways.items():
-        space = space_of(learned.recordings, known)
+        space = space_of(learned.recordings, known, recordings)
         if space is None:
             return []
         places = space(np.stack([slices(each) for each in features]), recordings.labels)
