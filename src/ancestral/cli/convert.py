@@ -14,9 +14,9 @@ from ancestral.errors import UserError
 
 @dataclass(frozen=True)
 class Options:
-    """Say the same in another voice: sounds are brought to codes, and these decoded as another speaker's.
+    """Say the same in another voice: the codes of sounds, decoded as a speaker's.
 
-    Originals, reconstructions and what was converted are written as .wav files beside a picture.
+    Originals, reconstructions and conversions become .wav files and a picture.
     """
 
     run: RunName
