@@ -14,6 +14,7 @@ COMMANDS = {
     "sample": "draw from a trained model: a PNG sheet, files or .npz",
     "complete": "the rest of images that are known in part",
     "reconstruct": "originals beside the model's versions of them",
+    "convert": "sounds in another voice: .wav files and a picture",
     "tokenize": "data to code maps: a folder of Parquet, .npy, .safetensors",
     "detokenize": "code maps back to images",
     "project": "find the latents of an image",

@@ -1,6 +1,7 @@
 """Evaluation: likelihood, reconstruction, codes, samples."""
 
 from ancestral.evaluation.code_files import read_codes, write_codes
+from ancestral.evaluation.conversion import Conversion, convert
 from ancestral.evaluation.evaluation import evaluate
 from ancestral.evaluation.reconstruction import reconstruct
 from ancestral.evaluation.rejection import Gate
@@ -14,12 +15,14 @@ from ancestral.figures import Codebook, Evaluation, Figure
 __all__ = [
     "CodeShards",
     "Codebook",
+    "Conversion",
     "Evaluation",
     "Figure",
     "Gate",
     "Scores",
     "Shards",
     "complete",
+    "convert",
     "detokenize",
     "evaluate",
     "read_code_shards",

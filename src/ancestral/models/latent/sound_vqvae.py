@@ -392,6 +392,13 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
         found: Tensor = self.condition(kept, finest)
         return found
 
+    @property
+    def voices(self) -> int:
+        """See ``Converts.voices``."""
+        config = self.config.decoder
+        told = not isinstance(config, WaveNet.Config) or config.class_conditional
+        return self.spec.classes if told else 0
+
     def speakers(self, labels: Tensor | None, n: int) -> Tensor | None:
         """The classes that the decoder is told, ``(n,)``: that they are unknown where there are no labels."""
         if not self.spec.classes:
@@ -468,14 +475,7 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
         generator: Generator | None = None,
         progress: Callable[[float], None] = unwatched,
     ) -> Tensor:
-        """Sounds ``(N, 1, T)`` from codes of each level, by the voice of a class where labels are given.
-
-        Args:
-            codes: a map ``(N, M, L)`` for each level.
-            labels: classes ``(N,)``; without them the decoder is told that they are unknown.
-            generator: source of the randomness of a decoder that draws; without, it is always the same.
-            progress: called now and then with the share of the work that is done.
-        """
+        """See ``Converts.decode``: ``(N, 1, T)`` of codes ``(N, M, L)`` of each level."""
         z, speakers = self.code_vectors(codes), self.speakers(labels, len(codes[0]))
         if not isinstance(self.decoder, WaveNet):
             return compressed(self._waveform(z, speakers, None), self.spec)
