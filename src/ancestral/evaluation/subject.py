@@ -160,9 +160,7 @@ class Subject:
 def check_fit(spec: Spec, data: Dataset) -> None:
     """Raise UserError unless examples of ``data`` are what a model of ``spec`` was built for."""
     if (data.spec.rate, data.spec.encoding) != (spec.rate, spec.encoding):
-        own, found = (
-            f"{s.rate or 'no rate'} and {s.encoding or 'no encoding'}" for s in (spec, data.spec)
-        )
+        own, found = (f"{s.rate or 'no rate'} and {s.encoding or 'no encoding'}" for s in (spec, data.spec))
         problem = f"expected sounds of {own}, got {data.source} with {found}"
         raise UserError(problem, "use data like those of the training")
     same = data.spec.shape == spec.shape or (spec.sequential and spec.fits((1, *data.spec.shape)))
