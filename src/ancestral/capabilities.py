@@ -352,3 +352,21 @@ class Converts(Tokenizer):
 
         Without a generator, the noise of a decoder that draws is always the same.
         """
+
+    @abstractmethod
+    def decode(
+        self,
+        codes: Sequence[Tensor],
+        labels: Tensor | None = None,
+        *,
+        generator: Generator | None = None,
+        progress: Callable[[float], None] = unwatched,
+    ) -> Tensor:
+        """``detokenize`` by classes ``(N,)``; None: of no class in particular.
+
+        Args:
+            codes: a map for each level.
+            labels: the classes.
+            generator: as in ``convert``.
+            progress: called now and then with the share of the work that is done.
+        """

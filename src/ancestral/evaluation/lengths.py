@@ -1,11 +1,14 @@
 """How long sounds are: seconds as samples, and models of sounds at another length than their training's."""
 
 import math
+from typing import TypeVar
 
 from ancestral.capabilities import Lengthens, Tokenizer
 from ancestral.errors import UserError
 from ancestral.memory import check_room
 from ancestral.model import Model
+
+M = TypeVar("M", bound=Model)
 
 _MOST = 2**31
 """Samples of a sound, as a spec counts them."""
@@ -43,7 +46,7 @@ def samples_of(model: Model, seconds: float, option: str = "seconds") -> int:
     return length
 
 
-def long_enough(model: Model, length: int) -> Model:
+def long_enough(model: M, length: int) -> M:
     """The model of examples ``(1, T)`` of this length, or of the next longer one that its codes fill."""
     if length == model.spec.shape[-1] or not isinstance(model, Lengthens):
         return model
