@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ancestral.errors import UserError
     from ancestral.evaluation import (
         complete,
+        continue_sound,
         detokenize,
         evaluate,
         read_code_shards,
@@ -46,6 +47,7 @@ _NAMES = {
     "errors": ("UserError",),
     "evaluation": (
         "complete",
+        "continue_sound",
         "detokenize",
         "evaluate",
         "read_code_shards",
@@ -120,6 +122,7 @@ __all__ = [
     "UserError",
     "VectorQuantizer",
     "complete",
+    "continue_sound",
     "detokenize",
     "evaluate",
     "load",

@@ -63,3 +63,22 @@ def strides(tokenizer: Tokenizer) -> tuple[int, ...]:
     (4,)
     """
     return tuple(tokenizer.spec.shape[-1] // spec.shape[-1] for spec in tokenizer.code_specs())
+
+
+def shortened(model: M, most: int) -> M:
+    """A model of sounds, or of their codes, of at most so many values, but of whole contexts.
+
+    >>> from ancestral.models.autoregressive.wavenet import WaveNet
+    >>> from ancestral.spec import Spec
+    >>> codes = Spec(shape=(1, 12), levels=4, domain="codes")
+    >>> spec = Spec(shape=(1, 48), levels=4, contexts=(codes,))
+    >>> shortened(WaveNet(WaveNet.Config.tiny(), spec), 30).spec.shape
+    (1, 28)
+    """
+    spec = model.spec
+    if not isinstance(model, Lengthens) or not spec.sequential or spec.dims <= most:
+        return model
+    length = spec.shape[-1]
+    step = math.lcm(*(length // math.gcd(length, context.shape[-1]) for context in spec.contexts))
+    fitting = max(1, most // spec.shape[0] // step) * step
+    return model.at_length(fitting) if fitting < length else model

@@ -184,6 +184,10 @@ def complete(
     network = as_completing(subject.model)
     subject.check_trained()
     examples = subject.examples(data, split, n, preparation)
+    if examples.lengths is not None and not bool((examples.lengths == examples.x.shape[-1]).all()):
+        problem = "expected examples of one length to complete, got sounds of several"
+        raise UserError(problem, "complete one of them, or use continue_sound")
+    network = long_enough(network, examples.x.shape[-1])
     if known is None:
         known = upper_rows(network.spec, network.spec.shape[1] // 2)
     given = broadcast_known(known, tuple(examples.x.shape))
@@ -214,7 +218,8 @@ def as_completing(model: Model) -> Completes:
     """The model as one that completes. Raises UserError if it is none."""
     if not isinstance(model, Completes):
         problem = f"expected a model that completes examples, got {type(model).__name__}"
-        raise UserError(problem, "train an autoregressive model: ancestral train pixelcnnpp")
+        name = "wavenet" if model.spec.domain == "sound" else "pixelcnnpp"
+        raise UserError(problem, f"train an autoregressive model: ancestral train {name}")
     return model
 
 
