@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ancestral.errors import UserError
     from ancestral.evaluation import (
         complete,
+        continue_sound,
         convert,
         detokenize,
         evaluate,
@@ -48,6 +49,7 @@ _NAMES = {
     "evaluation": (
         "complete",
         "convert",
+        "continue_sound",
         "detokenize",
         "evaluate",
         "read_code_shards",
@@ -122,6 +124,7 @@ __all__ = [
     "UserError",
     "VectorQuantizer",
     "complete",
+    "continue_sound",
     "convert",
     "detokenize",
     "evaluate",

@@ -1,6 +1,7 @@
 """Evaluation: likelihood, reconstruction, codes, samples."""
 
 from ancestral.evaluation.code_files import read_codes, write_codes
+from ancestral.evaluation.continuation import continue_sound
 from ancestral.evaluation.conversion import Conversion, convert
 from ancestral.evaluation.evaluation import evaluate
 from ancestral.evaluation.reconstruction import reconstruct
@@ -22,6 +23,7 @@ __all__ = [
     "Scores",
     "Shards",
     "complete",
+    "continue_sound",
     "convert",
     "detokenize",
     "evaluate",
