@@ -39,7 +39,7 @@ def measure(examined: Examined) -> Result:
         a, b = (expanded(clip, spec)[:, 0] for clip in (y, x))
         distances["log_mel"].append(float(log_mel_distance(a, b, spec.rate)))
         distances["stft"].append(float(multi_resolution_stft_distance(a, b, spec.rate)))
-    note = f"{len(pairs):,} clips of at most {_SECONDS} s"
+    note = f"{len(pairs):,} clips of up to {_SECONDS} s"
     names = {
         "log_mel": ("log-mel distance", "dB", "distance of log-mel spectra"),
         "stft": ("STFT distance", "", "distance of spectra"),
