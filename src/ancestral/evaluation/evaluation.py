@@ -128,7 +128,7 @@ def evaluate(
         drawn = of_model(subject, Terms(dataset=dataset, **how, **drawing), write=write)
         for name in quality:
             QUALITY[name].check(drawn)
-    examples = subject.with_own_labels(dataset.split(split, limit), dataset)
+    examples = subject.as_taken(subject.with_own_labels(dataset.split(split, limit), dataset))
     examined = Examined(network, examples, importance_samples, progress, measures, dataset, split)
     started = time.perf_counter()
     results = []

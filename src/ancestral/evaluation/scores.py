@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ancestral.batch import Batch
+from ancestral.capabilities import Lengthens
 from ancestral.data import Dataset, Preparation, Sounds
 from ancestral.errors import UserError
 from ancestral.evaluation.batches import WHOLE, batches
@@ -100,6 +101,11 @@ def score(
     dataset: Dataset[Any] = subject.whole(str(data)) if whole else subject.dataset(data, preparation)
     split = split or ("all" if named else "test")
     examples: Batch | Sounds = dataset.split(split, limit).without_labels()
+    if isinstance(examples, Sounds) and not isinstance(network, Lengthens):
+        problem = (
+            f"expected a model of sounds of any length to score recordings, got {type(network).__name__}"
+        )
+        raise UserError(problem, "train one: ancestral train wavenet")
     dims = WHOLE if isinstance(examples, Sounds) else network.spec.dims
 
     def each() -> Iterator[Tensor]:

@@ -147,9 +147,8 @@ class Subject:
             part = dataset.split(split, limit)
             if not isinstance(part, Sounds):
                 return part
-            part = self.with_own_labels(part, dataset)
-            fixed = None if isinstance(self.model, Lengthens) else self.model.spec.shape[-1]
-            return padded(part) if fixed is None else part.crops(fixed)[:limit]
+            taken = self.as_taken(self.with_own_labels(part, dataset))
+            return padded(taken) if isinstance(taken, Sounds) else taken[:limit]
         batch = data if isinstance(data, Batch) else Batch(data)
         self.model.spec.check(batch.x, batch.labels, batch.contexts)
         if not len(batch):
@@ -157,6 +156,12 @@ class Subject:
         if limit is not None and limit < 1:
             raise UserError(f"expected at least 1 example, got {limit}", "ask for more")
         return batch if limit is None else batch[:limit]
+
+    def as_taken(self, examples: Batch | Sounds) -> Batch | Sounds:
+        """Examples as the model takes them: of sounds, to a model of one length, windows."""
+        if not isinstance(examples, Sounds) or isinstance(self.model, Lengthens):
+            return examples
+        return examples.crops(self.model.spec.shape[-1])[:]
 
     def with_own_labels(self, examples: E, dataset: Dataset[Any]) -> E:
         """Examples of a data set, with labels only if they mean to the model what they mean there."""
