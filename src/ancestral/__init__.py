@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from ancestral.errors import UserError
     from ancestral.evaluation import (
         complete,
+        continue_sound,
+        convert,
         detokenize,
         evaluate,
         read_code_shards,
@@ -46,6 +48,8 @@ _NAMES = {
     "errors": ("UserError",),
     "evaluation": (
         "complete",
+        "convert",
+        "continue_sound",
         "detokenize",
         "evaluate",
         "read_code_shards",
@@ -120,6 +124,8 @@ __all__ = [
     "UserError",
     "VectorQuantizer",
     "complete",
+    "continue_sound",
+    "convert",
     "detokenize",
     "evaluate",
     "load",

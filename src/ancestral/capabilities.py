@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from ancestral.batch import Batch
 from ancestral.errors import UserError, check_type
-from ancestral.model import Model, unwatched
+from ancestral.model import Model, numbers_of, unwatched
 from ancestral.sampling import PLAIN, Sampling
 from ancestral.spec import Spec
 
@@ -346,9 +346,37 @@ class Tokenizer(Reconstructs):
 class Converts(Tokenizer):
     """A tokenizer whose decoder is told the class, so that codes of one may be decoded as another."""
 
+    @property
+    def voices(self) -> int:
+        """The number of classes that the decoder is told; 0 if it is told none."""
+        return self.spec.classes
+
     @abstractmethod
-    def convert(self, x: Tensor, labels: Tensor | None, generator: Generator | None = None) -> Tensor:
-        """Examples with the codes of ``x`` and other classes ``(N,)``; None: of no class in particular.
+    def decode(
+        self,
+        codes: Sequence[Tensor],
+        labels: Tensor | None = None,
+        *,
+        generator: Generator | None = None,
+        progress: Callable[[float], None] = unwatched,
+    ) -> Tensor:
+        """Examples from codes of each level and classes ``(N,)``; None: of no class in particular.
 
         Without a generator, the noise of a decoder that draws is always the same.
         """
+
+    @abstractmethod
+    def convert(self, x: Tensor, labels: Tensor | None, generator: Generator | None = None) -> Tensor:
+        """``decode`` of the codes of ``x``, as long as ``x``."""
+
+    def voice_of(self, name: int | str) -> int:
+        """The class of a name or a number, as ``classes_of`` reads them, that the decoder can be told.
+
+        Raises:
+            UserError: there is no such class, or the decoder does not know several.
+        """
+        if self.voices < 2:
+            got = "one that knows no classes" if not self.voices else "one of a single class"
+            problem = f"expected a model of several voices to convert to one of them, got {got}"
+            raise UserError(problem, "train it on data with a folder for each speaker")
+        return numbers_of([name], self.classes, self.voices)[0]

@@ -222,6 +222,17 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
         raise Damaged(problem, "check the file") from None
 
 
+def read_about(path: Path) -> dict[str, str]:
+    """What safetensors say about themselves. Raises like ``read_tensors``."""
+    check_readable(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, ValueError, OverflowError) as error:
+        problem = f"expected safetensors in {path}, got a file that is torn or of another kind ({error})"
+        raise Damaged(problem, "check the file") from None
+
+
 def read_array(path: Path) -> "NDArray[Any]":
     """The array of a ``.npy`` file, mapped, so that nothing is allocated that its header promises.
 

@@ -204,24 +204,7 @@ class Model(nn.Module, ABC):
             UserError: there is no such class, or ``sample`` does not draw by class.
         """
         self._check_by_class()
-        position, found = {name: i for i, name in enumerate(self.classes)}, []
-        for name in names:
-            if name in position:
-                found.append(position[str(name)])
-                continue
-            try:
-                found.append(int(name))
-            except (TypeError, ValueError):
-                known = self.classes or [f"0..{self.sample_classes - 1}"]
-                problem = f"expected a class of the model, got {name}"
-                raise UserError(problem, nearest(str(name), known)) from None
-        least, most = min(found, default=0), max(found, default=0)
-        if least < 0 or most >= self.sample_classes:
-            got = f"{least}..{most}" if least != most else least
-            named = f": {', '.join(self.classes)}" if 0 < len(self.classes) <= 20 else ""
-            problem = f"expected labels 0..{self.sample_classes - 1}, got {got}"
-            raise UserError(problem, f"choose labels among the model's classes{named}")
-        return torch.tensor(found, dtype=torch.int64)
+        return torch.tensor(numbers_of(names, self.classes, self.sample_classes), dtype=torch.int64)
 
     def check_labels(self, labels: Tensor, n: int) -> None:
         """Raise UserError unless ``labels`` are ``n`` classes that ``sample`` draws from."""
@@ -443,6 +426,34 @@ class Model(nn.Module, ABC):
     def scale(self, x: Tensor) -> Tensor:
         """The model's input for integers ``x``: ``spec.scale`` in the parameters' dtype."""
         return self.spec.scale(x, self.dtype)
+
+
+def numbers_of(names: Sequence[int | str], known: Sequence[str], count: int) -> list[int]:
+    """The numbers of classes, of which there are ``count``, by ``known`` names or by numbers.
+
+    Raises:
+        UserError: there is no such class.
+
+    >>> numbers_of(["5", "0"], ["3", "5"], 2)
+    [1, 0]
+    """
+    position, found = {name: i for i, name in enumerate(known)}, []
+    for name in names:
+        if name in position:
+            found.append(position[str(name)])
+            continue
+        try:
+            found.append(int(name))
+        except (TypeError, ValueError):
+            problem = f"expected a class of the model, got {name}"
+            raise UserError(problem, nearest(str(name), known or [f"0..{count - 1}"])) from None
+    least, most = min(found, default=0), max(found, default=0)
+    if least < 0 or most >= count:
+        got = f"{least}..{most}" if least != most else least
+        named = f": {', '.join(known)}" if 0 < len(known) <= 20 else ""
+        problem = f"expected labels 0..{count - 1}, got {got}"
+        raise UserError(problem, f"choose labels among the model's classes{named}")
+    return found
 
 
 def repeated_blocks(model: Model, modules: Iterable[nn.Module]) -> tuple[nn.Module, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ancestral.errors import UserError
 
-_WINDOW, _HOP = 0.025, 0.010
+_WINDOW, HOP = 0.025, 0.010
 """Seconds of a frame of speech, and from one to the next."""
 _RESOLUTIONS = (0.010, 0.025, 0.050)
 """Seconds of the windows of Parallel WaveGAN: 240, 600 and 1200 samples of 24 kHz."""
@@ -116,13 +116,34 @@ def log_mel(
     torch.Size([2, 80, 101])
     """
     window = _samples(_WINDOW, rate) if window is None else window
-    hop = _samples(_HOP, rate) if hop is None else hop
+    hop = _samples(HOP, rate) if hop is None else hop
     fft = _power_of_two(2 * window) if fft is None else fft
     powers = _powers(x, fft, hop, window)
     # Parseval: over the whole transform they sum to fft times the squares of the windowed sound.
     filters = mel_filters(bands, fft, rate, low, high).to(powers)
     filters = filters * (2.0 / (fft * _hann(window, powers).square().sum()))
     return (filters @ powers).clamp(min=_SILENCE).log()
+
+
+def mel_cepstra(bands: Tensor, count: int = 13) -> Tensor:
+    r"""Cepstral coefficients 1 to ``count`` of log-mel spectra: ``(N, count, frames)`` of ``(N, B, frames)``.
+
+    The cosine transform over the bands, in dB, without coefficient 0, the loudness. It is scaled so that the
+    distance of two frames is the mel-cepstral distance (Kubichek, 1993,
+    https://doi.org/10.1109/PACRIM.1993.407206), :math:`\frac{10}{\ln 10} \sqrt{2 \sum_k (c_k - c'_k)^2}` of
+    amplitudes, which with all coefficients is the root mean square over the bands.
+
+    Args:
+        bands: what ``log_mel`` gives.
+        count: how many coefficients, less than there are bands.
+
+    >>> mel_cepstra(torch.ones(1, 40, 3)).abs().max() < 1e-4  # loudness alone
+    tensor(True)
+    """
+    size = bands.shape[1]
+    middles = torch.arange(size, dtype=torch.float64) + 0.5
+    cosines = (torch.pi / size * torch.arange(1, count + 1, dtype=torch.float64)[:, None] * middles).cos()
+    return (cosines * (10 / math.log(10) * math.sqrt(2) / size)).to(bands) @ bands
 
 
 def log_mel_distance(
@@ -145,7 +166,7 @@ def log_mel_distance(
     """
     x, y = _own(x, lengths), _own(y, lengths)
     apart = (10 / math.log(10)) * (log_mel(x, rate, bands) - log_mel(y, rate, bands))
-    own = _own_frames(apart, lengths, _samples(_HOP, rate))
+    own = _own_frames(apart, lengths, _samples(HOP, rate))
     return (_norm(apart, 1) * own).sum(1) / (math.sqrt(bands) * own.sum(1))
 
 

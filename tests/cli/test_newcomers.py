@@ -153,6 +153,7 @@ HELP = (
     "sample",
     "complete",
     "reconstruct",
+    "convert",
     "tokenize",
     "detokenize",
     "evaluate",

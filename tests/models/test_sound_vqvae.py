@@ -8,6 +8,7 @@ import torch
 
 from ancestral.batch import Batch
 from ancestral.errors import UserError
+from ancestral.models.autoregressive.transformer import Transformer
 from ancestral.models.autoregressive.wavenet import WaveNet
 from ancestral.models.latent.quantizers import FiniteScalar, Residual, Vector
 from ancestral.models.latent.sound_vqvae import FeedForward, SoundVQVAE
@@ -20,7 +21,8 @@ TINY = SoundVQVAE.Config.tiny()
 LEVELS = replace(TINY, strides=(8, 4))
 MEL = replace(TINY, input="log-mel", bands=3, hops=2, strides=(160,))
 FAST = replace(TINY, decoder=FeedForward(least_width=4))
-CONFIGS = {"waveform": TINY, "levels": LEVELS, "feed-forward": FAST}
+ATTENTIVE = replace(LEVELS, prior=Transformer.Config.tiny())
+CONFIGS = {"waveform": TINY, "levels": LEVELS, "feed-forward": FAST, "transformer": ATTENTIVE}
 
 
 def model_of(config: SoundVQVAE.Config = TINY, spec: Spec = SPEC) -> SoundVQVAE:
@@ -32,7 +34,9 @@ def sounds(n: int, length: int, spec: Spec = SPEC) -> torch.Tensor:
     return torch.randint(spec.levels, (n, 1, length), generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("config", [TINY, LEVELS, MEL], ids=["waveform", "levels", "log-mel"])
+@pytest.mark.parametrize(
+    "config", [TINY, LEVELS, ATTENTIVE, MEL], ids=["waveform", "levels", "transformer", "log-mel"]
+)
 def test_a_padded_batch_has_codes_and_bound_of_the_sounds_alone(config):
     stride = config.strides[0]
     spec = replace(SPEC, shape=(1, 4 * stride))

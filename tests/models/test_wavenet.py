@@ -1,6 +1,7 @@
 """WaveNet on sounds: any length, padding, windows, conditions at a rate of their own."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from ancestral.batch import Batch
 from ancestral.errors import UserError
 from ancestral.models.autoregressive import wavenet
+from ancestral.models.autoregressive.transformer import Transformer
 from ancestral.models.autoregressive.wavenet import WaveNet
 from ancestral.spec import Spec
 from ancestral.stages import Progress
@@ -128,6 +130,24 @@ def test_conditions_are_projected_at_their_own_rate():
     # Two convolutions and two blocks see some codes to each side: far from the end nothing moves.
     assert not torch.equal(before[..., -4:], after[..., -4:])
     assert torch.equal(before[..., :16], after[..., :16])
+
+
+@pytest.mark.parametrize(
+    "spec", [replace(CODES, classes=2), replace(CONDITIONED, domain="codes", rate=None, encoding=None)]
+)
+def test_a_transformer_takes_sequences_of_any_length(spec):
+    torch.manual_seed(0)
+    model = Transformer(Transformer.Config.tiny(), spec).double().eval().at_length(2 * spec.shape[1])
+    batch = batch_of(spec, 2, 2 * spec.shape[1])
+    stream = model.stream(2, batch.labels, batch.contexts)
+    with torch.no_grad():
+        log_p = model.conditionals(batch.x, batch.labels, batch.contexts).log_prob(batch.x)
+    for t in range(2 * spec.shape[1]):
+        assert torch.allclose(stream.conditional().log_prob(batch.x[:, 0, t]), log_p[:, 0, t], atol=1e-9)
+        stream.push(batch.x[:, 0, t])
+    learned = Transformer(replace(Transformer.Config.tiny(), positions="learned"), spec)
+    with pytest.raises(UserError, match="expected rotary positions for a length of 7, got learned ones"):
+        learned.at_length(7)
 
 
 def test_lengths():

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from ancestral import hub
 from ancestral.batch import Batch
+from ancestral.capabilities import Converts
 from ancestral.errors import UserError
 from ancestral.files import checksum
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
@@ -32,7 +33,7 @@ SPEC = Spec(shape=(1, 2, 2), levels=3, classes=2)
 
 def build(name, spec=SPEC):
     cls = model_class(name)
-    if getattr(cls, "dims", 2) == 1:
+    if getattr(cls, "dims", 2) == 1 or issubclass(cls, Converts):
         spec = replace(spec, shape=(1, 4), domain="sound")
     torch.manual_seed(0)
     model = cls(cls.Config.tiny(), spec)

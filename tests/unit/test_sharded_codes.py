@@ -640,7 +640,7 @@ def test_values_survive_the_largest_codebooks(tmp_path):
     )  # fmt: skip
     (part,) = manifest.parts()
     codes = torch.tensor([[[[0, 2**31 - 1]]], [[[5, 256]]]], dtype=torch.int32)
-    code_parquet.write_shard(tmp_path, manifest, part, [codes], labels=None, names=None)
+    code_parquet.write_shard(tmp_path, manifest, part, code_parquet.Codes((codes,), None), names=None)
     assert torch.equal(code_parquet.read_shard(tmp_path, manifest, part).levels[0], codes)
     assert np.array_equal(
         np.array(pq.read_table(tmp_path / manifest.path(part))["level0"].to_pylist()), codes

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.fft
 import torch
 
 from ancestral.errors import UserError
@@ -12,6 +13,7 @@ from ancestral.spectra import (
     log_mel,
     log_mel_distance,
     mel,
+    mel_cepstra,
     mel_filters,
     multi_resolution_stft_distance,
     stft_magnitude,
@@ -146,6 +148,21 @@ def test_silence_and_equal_sounds_have_finite_derivatives(distance):
         x = sound.clone().requires_grad_()
         distance(x, x.detach(), RATE).sum().backward()
         assert x.grad.isfinite().all()
+
+
+def test_cepstra_are_a_cosine_transform_in_decibels():
+    bands = log_mel(noise(), RATE, 20)
+    expected = scipy.fft.dct(bands.numpy(), axis=1, norm="ortho")[:, 1:14]
+    np.testing.assert_allclose(
+        mel_cepstra(bands), 10 / math.log(10) * expected / math.sqrt(20), rtol=1e-6, atol=1e-9
+    )
+
+
+def test_the_distance_of_all_cepstra_is_that_of_the_spectra_without_their_loudness():
+    a, b = (log_mel(noise(seed=seed), RATE, 20) for seed in (0, 1))
+    decibels = 10 / math.log(10) * (a - b)
+    expected = (decibels - decibels.mean(1, keepdim=True)).square().mean(1).sqrt()
+    torch.testing.assert_close((mel_cepstra(a, 19) - mel_cepstra(b, 19)).norm(dim=1), expected)
 
 
 def test_half_precision_becomes_single():

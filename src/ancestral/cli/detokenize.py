@@ -16,14 +16,15 @@ _SHARD = 1000
 
 @dataclass(frozen=True)
 class Options:
-    """Turn code maps back into images."""
+    """Turn code maps back into images, or sounds: each by the voice of its label, where it has one."""
 
     run: RunName
     codes: Annotated[Path, tyro.conf.Positional, shown_as("CODES")]
     """Folder or file of codes that tokenize wrote, or a file of the same form."""
     format: Literal["sheet", "files", "npz", "shards"] = "npz"
-    """One PNG sheet, a PNG or .wav file each, one .npz with x and labels if they are there, or a folder of
-    .npz with 1000 examples each, one after another, for more than the memory holds."""
+    """One PNG sheet (sounds as .wav files beside it), a PNG or .wav file each, one .npz with x and labels if
+    they are there, or a folder of .npz with 1000 examples each, one after another, for more than the memory
+    holds."""
     n: Annotated[int | None, shown_as("INT")] = None
     """Decode the first so many only; all if left out."""
     out: Annotated[Path, shown_as("FOLDER")] = Path()
@@ -47,9 +48,10 @@ def main(arguments: list[str]) -> None:
     if options.format == "shards":
         _write_shards(model, options, options.out / f"{name}-decoded")
         return
-    codes, labels = read_labeled_codes(options.codes, options.n)
-    x = detokenize(model, codes, progress=True)
-    print(write_examples(options.out, name, x, model.spec, labels, kind=options.format))
+    codes, labels, lengths = read_labeled_codes(options.codes, options.n)
+    voices = labels if _own_classes(model, options.codes, labels) else None
+    x = detokenize(model, codes, voices, lengths, progress=True)
+    print(write_examples(options.out, name, x, model.spec, labels, kind=options.format, lengths=lengths))
 
 
 def _write_shards(model: Any, options: Options, out: Path) -> None:
@@ -71,15 +73,26 @@ def _write_shards(model: Any, options: Options, out: Path) -> None:
         n, whole = len(codes.levels[0]), iter([codes])
     parts, done = (part for codes in whole for part in codes.split(_SHARD)), 0
     with bar("decoding", total=n) as tell:
-        for k, (levels, labels) in enumerate(parts):
-            x = detokenize(model, tuple(level[: n - done] for level in levels))
-            classes = None if labels is None else labels[: n - done]
-            write_examples(out, f"shard-{k:05d}", x, model.spec, classes, kind="npz")
+        for k, part in enumerate(parts):
+            levels, labels, lengths = part.some(slice(n - done))
+            voices = labels if _own_classes(model, options.codes, labels) else None
+            x = detokenize(model, levels, voices, lengths)
+            write_examples(out, f"shard-{k:05d}", x, model.spec, labels, kind="npz", lengths=lengths)
             done += len(x)
             tell(done)
             if done == n:
                 break
     print(out)
+
+
+def _own_classes(model: Any, codes: Path, labels: Any) -> bool:
+    """Whether labels are classes of a model that decodes by class: not those of other data."""
+    from ancestral.evaluation.code_files import classes_in
+
+    if labels is None or model.spec.domain != "sound" or not model.spec.classes:
+        return False
+    named = classes_in(codes)
+    return not named or not model.classes or named == model.classes
 
 
 def _check_weights(model: Any, codes: Path) -> None:

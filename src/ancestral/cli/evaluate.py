@@ -27,9 +27,11 @@ class Options:
     ]
     data: DataName = None
     measures: Annotated[tuple[str, ...], shown_as("[NAME [NAME ...]]")] = ()
-    """What to measure: likelihood, columns (of tables), codes, reconstruction, levels, latents, accuracy, all
-    that apply if left out; of samples, which takes minutes: samples (Fréchet and kernel distance, precision,
-    recall, density, coverage, label agreement, copies), score (CAS), rejection."""
+    """What to measure: likelihood, columns (of tables), codes, reconstruction, spectra (of sounds), levels,
+    latents, accuracy, all that apply if left out; of speech, which takes minutes: probes (what codes tell of
+    speaker and content), conversion (voice and content of what is converted); of samples, which takes
+    minutes: samples (Fréchet and kernel distance, precision, recall, density, coverage, label agreement,
+    copies), score (CAS), rejection."""
     split: SplitName = "test"
     importance_samples: int = 0
     """k of the importance-weighted bound, for models with continuous latents; 0 leaves it out."""

@@ -27,6 +27,8 @@ class Options:
     """Number of samples."""
     labels: Annotated[tuple[str, ...], shown_as("CLASS [CLASS ...]")] = ()
     """Classes by name or number, repeated in turn; else random ones, and in shards all of them in turn."""
+    seconds: Annotated[float | None, shown_as("FLOAT")] = None
+    """How long sounds are; as long as an example of the training if left out."""
     keep: float = 1.0
     """Of what is drawn of each class, the share that stays: those of which a classifier is surest."""
     gate: Annotated[str | None, shown_as("RUN")] = None
@@ -59,6 +61,7 @@ def main(arguments: list[str]) -> None:
     subject.check_trained()
     model = subject.model
     how: dict[str, Any] = {
+        "seconds": options.seconds,
         "keep": options.keep,
         "gate": _gate(options, model, place),
         **asdict(options.sampling),
@@ -94,6 +97,7 @@ def _film(model: Any, options: Options, path: Path) -> Path:
         )
         raise UserError(problem, "try --interpolate 4")
     unfit = {*options.sampling.changes()} - {"temperature"} | ({"keep"} if options.keep != 1 else set())
+    unfit |= {"seconds"} if options.seconds is not None else set()
     if unfit:
         raise UserError(f"expected no {min(unfit).replace('_', '-')} for a film, got one", "leave it out")
     shown = film(
@@ -147,6 +151,7 @@ def _name(options: Options) -> str:
     """What the samples are called: by all options on which they depend, but their number."""
     how = options.sampling
     name = f"samples-seed{options.seed}"
+    name += f"-{options.seconds:g}s" if options.seconds is not None else ""
     short = {"temperature": "t", "top_k": "top", "top_p": "p", "truncation": "truncated"}
     for option, value in how.changes().items():
         name += f"-{short[option]}" + "-".join(

@@ -13,14 +13,15 @@ from ancestral.processes import own_process
 
 @dataclass(frozen=True)
 class Options:
-    """Turn data into code maps."""
+    """Turn data into code maps; sounds one by one, as long as they are."""
 
     run: RunName
     out: Annotated[Path, shown_as("PATH")]
     """Folder to write to: Parquet shards of 10,000 examples (of large maps fewer) that datasets.load_dataset
     opens, with columns level0, level1, …, label and name (docs/codes.md); the same command goes on. Or a
     file: .npy (the codes alone) or .safetensors (levels and labels; its metadata tell the split, the names of
-    examples and classes, and the codebooks' sizes)."""
+    examples and classes, and the codebooks' sizes). Of sounds the samples of each are there too: as column
+    length, or in .safetensors as lengths beside padded codes."""
     data: DataName = None
     split: SplitName = "train"
     device: Device = "auto"
@@ -61,15 +62,23 @@ def _write_shards(subject: Any, data: Any, options: Options) -> None:
         print(f"{options.out}: process {rank} of {world} is done with its {own} of {len(parts)} shards")
         return
     for split, n in manifest.splits.items():
-        maps = [((n, *level.shape), level.dtype) for level in manifest.levels]
-        print(f"{options.out}: {split} {_shown(maps)}")
+        if manifest.timing is None:
+            maps = [((n, *level.shape), level.dtype) for level in manifest.levels]
+            print(f"{options.out}: {split} {_shown(maps)}")
+        else:
+            print(f"{options.out}: {split} {n:,} sounds{_stream(subject.model)}")
 
 
 def _write_file(subject: Any, data: Any, options: Options) -> None:
     """Tokenize in memory, and write one file."""
-    from ancestral.evaluation import tokenize, write_codes
+    from ancestral.evaluation import write_codes
+    from ancestral.evaluation.tokens import timing_of, tokenized
 
-    codes, labels = tokenize(subject.model, data, split=options.split, progress=True)
+    timing = timing_of(subject.model)
+    if timing is not None and options.out.suffix == ".npy":  # said before the work
+        problem = f"expected .safetensors for codes of sounds, whose lengths differ, got {options.out.name}"
+        raise UserError(problem, "change its ending, or leave it out for a folder")
+    codes, labels, lengths = tokenized(subject, data, options.split, show=True)
     about = {
         "data": data.source,
         "split": options.split,
@@ -77,8 +86,18 @@ def _write_file(subject: Any, data: Any, options: Options) -> None:
         "classes": data.classes,
         "codebook_size": [level.levels for level in subject.model.code_specs()],
     }
-    write_codes(options.out, codes, labels, about)
-    print(f"{options.out}: {_shown([(tuple(level.shape), level.dtype) for level in codes])}")
+    about |= {} if timing is None else {"rate": timing.rate, "strides": timing.strides}
+    write_codes(options.out, codes, labels, about, lengths=lengths)
+    shown = _shown([(tuple(level.shape), level.dtype) for level in codes])
+    print(f"{options.out}: {shown}{_stream(subject.model)}")
+
+
+def _stream(model: Any) -> str:
+    """Of sounds, how fast codes come."""
+    from ancestral.evaluation.tokens import timing_of
+
+    timing = timing_of(model)
+    return f"; {timing.said(model.code_specs())}" if timing is not None and timing.rate else ""
 
 
 def _shown(maps: Sequence[tuple[tuple[int, ...], object]]) -> str:

@@ -21,6 +21,7 @@ _VOICES: Final = {"en": "en_US_f_Allison", "es": "es_MX_f_Allison", "fr": "fr_CA
 """Folder of each voice of asterisk; en and es are one person."""
 _NO_SPEECH: Final = {"beep", "beeperr", "ascending-2tone", "descending-2tone"}
 _SPEAKERS: Final = ("3", "5")
+_INITIALS: Final = tuple("ㄅㄆㄇㄈㄉㄊㄋㄌㄍㄎㄏㄐㄑㄒㄓㄔㄕㄖㄗㄘㄙ")
 
 
 def asterisk(voice: str | None = None) -> Recordings:
@@ -92,6 +93,22 @@ def gcin_voice() -> Recordings:
         read=lambda i, rate: read_sound(root / paths[i], rate),
         prompts=tuple(name.partition("/")[0] for name in names),
     )
+
+
+def syllable_of(name: str) -> tuple[str, str, str]:
+    """The initial, the final and the tone of a recording of gcin-voice, by its name.
+
+    The tones are 1 to 4, and 5 is the neutral one, which the package calls 1 where it leaves the first one
+    out. Syllables may lack an initial, or a final of their own.
+
+    >>> syllable_of("ㄊㄢ3/5"), syllable_of("ㄢ/3")
+    (('ㄊ', 'ㄢ', '3'), ('', 'ㄢ', '1'))
+    """
+    syllable = name.partition("/")[0]
+    sounds = syllable.rstrip("1234")
+    tone = {"": "1", "1": "5"}.get(syllable[len(sounds) :], syllable[-1])
+    initial = sounds[:1] if sounds[:1] in _INITIALS else ""
+    return initial, sounds[len(initial) :], tone
 
 
 def _share() -> Path:

@@ -1,6 +1,8 @@
 """Evaluation: likelihood, reconstruction, codes, samples."""
 
 from ancestral.evaluation.code_files import read_codes, write_codes
+from ancestral.evaluation.continuation import continue_sound
+from ancestral.evaluation.conversion import Conversion, convert
 from ancestral.evaluation.evaluation import evaluate
 from ancestral.evaluation.reconstruction import reconstruct
 from ancestral.evaluation.rejection import Gate
@@ -14,12 +16,15 @@ from ancestral.figures import Codebook, Evaluation, Figure
 __all__ = [
     "CodeShards",
     "Codebook",
+    "Conversion",
     "Evaluation",
     "Figure",
     "Gate",
     "Scores",
     "Shards",
     "complete",
+    "continue_sound",
+    "convert",
     "detokenize",
     "evaluate",
     "read_code_shards",

@@ -12,7 +12,7 @@ from torch import Tensor
 from ancestral.errors import UserError
 from ancestral.evaluation.code_parquet import Codes
 from ancestral.evaluation.sharded_codes import read_code_shards
-from ancestral.files import read_array, read_tensors, replacing, write_tensors
+from ancestral.files import read_about, read_array, read_tensors, replacing, write_tensors
 
 ENDINGS = (".npy", ".safetensors")
 
@@ -44,9 +44,12 @@ def write_codes(
     codes: tuple[Tensor, ...],
     labels: Tensor | None = None,
     about: Mapping[str, Any] | None = None,
+    *,
+    lengths: Tensor | None = None,
 ) -> None:
     """Write code maps: ``.npy`` (one level alone) or ``.safetensors`` (``level0``, …, ``labels``).
 
+    The lengths of sounds, in samples, stand as ``lengths`` beside codes that are padded to be of one length.
     What is said ``about`` them goes into the metadata of ``.safetensors``, each value as JSON.
     """
     path = Path(path)
@@ -54,8 +57,13 @@ def write_codes(
     if path.suffix == ".safetensors":
         tensors = {f"level{i}": level for i, level in enumerate(codes)}
         said = {name: json.dumps(value) for name, value in (about or {}).items()}
-        write_tensors(path, tensors | ({"labels": labels} if labels is not None else {}), said)
+        known = {"labels": labels, "lengths": lengths}
+        tensors |= {name: tensor for name, tensor in known.items() if tensor is not None}
+        write_tensors(path, tensors, said)
     else:
+        if lengths is not None:
+            problem = f"expected .safetensors for codes of sounds, whose lengths differ, got {path.name}"
+            raise UserError(problem, "change its ending, or leave it out for a folder")
         if len(codes) > 1:
             raise UserError(f"expected one level of codes for .npy, got {len(codes)}", "write .safetensors")
         array = np.ascontiguousarray(codes[0].numpy())
@@ -75,7 +83,10 @@ def read_codes(path: str | Path, limit: int | None = None) -> tuple[Tensor, ...]
 
 
 def read_labeled_codes(path: str | Path, limit: int | None = None) -> Codes:
-    """What ``read_codes`` reads, with the labels that are there: in a folder, or in ``.safetensors``."""
+    """What ``read_codes`` reads, with labels and lengths of sounds that are there.
+
+    They are in a folder, or in ``.safetensors``.
+    """
     path = Path(path)
     if limit is not None and limit < 1:
         raise UserError(f"expected at least 1 example, got {limit}", "ask for more")
@@ -90,9 +101,12 @@ def read_labeled_codes(path: str | Path, limit: int | None = None) -> Codes:
                 f"expected code maps level0, level1, … in {path}, got {', '.join(tensors) or 'nothing'}",
                 "give the file that tokenize wrote",
             )
-        labels = tensors.get("labels")
         maps = tuple(tensors[name][:limit] if tensors[name].ndim else tensors[name] for name in levels)
-        return Codes(maps, None if labels is None else _checked(labels, tensors["level0"], path)[:limit])
+        labels, lengths = (
+            _checked(tensors[name], name, tensors["level0"], path)[:limit] if name in tensors else None
+            for name in ("labels", "lengths")
+        )
+        return Codes(maps, labels, lengths)
     array = read_array(path)
     if array.ndim == 0 or array.dtype.kind not in "iu":
         problem = f"expected an array of integers in {path}, got {array.dtype} of shape {array.shape}"
@@ -100,10 +114,22 @@ def read_labeled_codes(path: str | Path, limit: int | None = None) -> Codes:
     return Codes((torch.from_numpy(array[:limit].astype(np.int64)),), None)
 
 
-def _checked(labels: Tensor, level: Tensor, path: Path) -> Tensor:
-    """The labels. Raises UserError unless they are an integer for each example."""
-    if labels.is_floating_point() or labels.is_complex() or labels.shape != level.shape[:1]:
-        got = f"{str(labels.dtype).removeprefix('torch.')} of shape {tuple(labels.shape)}"
-        problem = f"expected an integer in labels for each example of {path}, got {got}"
+def _checked(known: Tensor, name: str, level: Tensor, path: Path) -> Tensor:
+    """Labels or lengths. Raises UserError unless they are an integer for each example."""
+    if known.is_floating_point() or known.is_complex() or known.shape != level.shape[:1]:
+        got = f"{str(known.dtype).removeprefix('torch.')} of shape {tuple(known.shape)}"
+        problem = f"expected an integer in {name} for each example of {path}, got {got}"
         raise UserError(problem, "mend them, or leave them out")
-    return labels.long()
+    return known.long()
+
+
+def classes_in(path: Path) -> tuple[str, ...]:
+    """The names of the classes that labels of codes mean; none if they are not told."""
+    if path.is_dir():
+        return read_code_shards(path).manifest.class_names
+    told = read_about(path).get("classes", "[]") if path.suffix == ".safetensors" else "[]"
+    try:
+        names = json.loads(told)
+    except ValueError:
+        return ()
+    return tuple(map(str, names)) if isinstance(names, list) else ()

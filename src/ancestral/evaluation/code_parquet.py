@@ -3,6 +3,7 @@
 ``manifest.json``, and Parquet shards ``data/SPLIT-00000-of-00060.parquet``.
 """
 
+import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ancestral.configuration import Configuration, Count, Natural
 from ancestral.errors import UserError
@@ -23,8 +25,8 @@ from ancestral.spec import Spec
 class Level(Configuration):
     """What the code map of one level is."""
 
-    shape: tuple[Count, Count, Count]
-    """(M, h, w)."""
+    shape: tuple[Count, Count, Count] | tuple[Count]
+    """(M, h, w); of sounds (M,), whose codes (M, L) are as many as each is long."""
     codebook_size: Count
     dtype: Literal["uint8", "int16", "int32"]
 
@@ -32,13 +34,47 @@ class Level(Configuration):
     def of(cls, spec: Spec) -> "Level":
         """The level of one of ``Tokenizer.code_specs``."""
         dtype: Any = str(spec.dtype).removeprefix("torch.")
-        m, h, w = spec.shape
-        return cls(shape=(m, h, w), codebook_size=spec.discrete_levels, dtype=dtype)
+        m, *rest = spec.shape
+        shape = (m, rest[0], rest[1]) if len(rest) > 1 else (m,)
+        return cls(shape=shape, codebook_size=spec.discrete_levels, dtype=dtype)
 
     @property
     def spec(self) -> Spec:
         """The level as ``Tokenizer.code_specs`` has it."""
-        return Spec(shape=self.shape, levels=self.codebook_size, domain="codes")
+        shape = self.shape if len(self.shape) > 1 else (*self.shape, 1)
+        return Spec(shape=shape, levels=self.codebook_size, domain="codes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing(Configuration):
+    """How codes of sounds lie in time."""
+
+    rate: Natural
+    """Samples a second; 0 if nobody knows."""
+    strides: tuple[Count, ...]
+    """Samples that a code of each level covers."""
+
+    def counts(self, lengths: Tensor, i: int) -> Tensor:
+        """How many codes of level ``i`` sounds of so many samples have, ``(N,)``: the coarsest cover them.
+
+        >>> Timing(rate=8000, strides=(8, 4)).counts(torch.tensor([1, 8, 17]), 1)
+        tensor([2, 2, 6])
+        """
+        coarsest = self.strides[0]
+        return (lengths + coarsest - 1) // coarsest * (coarsest // self.strides[i])
+
+    def said(self, levels: Sequence[Spec]) -> str:
+        """How many codes a second there are, and bits a second if all codes are equally likely, in words.
+
+        >>> level = Spec(shape=(1, 16), levels=256, domain="codes")
+        >>> Timing(rate=8000, strides=(256,)).said([level])
+        'codes at 31.25 Hz, 250 bits/s'
+        """
+        hertz = [self.rate / stride for stride in self.strides]
+        bits = sum(
+            h * spec.shape[0] * math.log2(spec.discrete_levels) for h, spec in zip(hertz, levels, strict=True)
+        )
+        return f"codes at {' and '.join(f'{h:.6g}' for h in hertz)} Hz, {bits:,.6g} bits/s"
 
 
 class Part(NamedTuple):
@@ -56,16 +92,33 @@ class Codes(NamedTuple):
     """Code maps, and what is known about the examples."""
 
     levels: tuple[Tensor, ...]
-    """A map ``(n, M, h, w)`` for each level."""
+    """A map ``(n, M, h, w)`` for each level; of sounds ``(n, M, L)``, padded with 0."""
     labels: Tensor | None
     """Classes ``(n,)``."""
+    lengths: Tensor | None = None
+    """Of sounds, how many samples each has, ``(n,)``; None if nobody knows."""
 
     def split(self, size: int) -> Iterator["Codes"]:
         """``size`` examples after others."""
         for first in range(0, len(self.levels[0]), size):
-            rows = slice(first, first + size)
-            labels = None if self.labels is None else self.labels[rows]
-            yield Codes(tuple(level[rows] for level in self.levels), labels)
+            yield self.some(slice(first, first + size))
+
+    def some(self, rows: slice) -> "Codes":
+        """Some of the examples."""
+        labels, lengths = (None if known is None else known[rows] for known in self[1:])
+        return Codes(tuple(level[rows] for level in self.levels), labels, lengths)
+
+    @classmethod
+    def cat(cls, several: Sequence["Codes"]) -> "Codes":
+        """One after another; maps of sounds are padded to the longest, and what all know is kept."""
+        levels = []
+        for maps in zip(*(codes.levels for codes in several), strict=True):
+            longest = max(level.shape[-1] for level in maps)
+            levels.append(torch.cat([pad(level, (0, longest - level.shape[-1])) for level in maps]))
+        labels = [codes.labels for codes in several if codes.labels is not None]
+        lengths = [codes.lengths for codes in several if codes.lengths is not None]
+        known = (torch.cat(each) if len(each) == len(several) else None for each in (labels, lengths))
+        return cls(tuple(levels), *known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +144,8 @@ class CodesManifest(Configuration):
     """As commands call it."""
     weights: str
     """Checksum of those weights that make codes and decode them: a prior's are not among them."""
+    timing: Timing | None = None
+    """Of sounds: there is a column length, the samples of each."""
 
     @property
     def n(self) -> int:
@@ -121,26 +176,33 @@ def write_shard(
     out: Path,
     manifest: CodesManifest,
     part: Part,
-    levels: Sequence[Tensor],
+    codes: Codes,
     *,
-    labels: Tensor | None,
     names: Sequence[str] | None,
 ) -> None:
     """Write one shard, whole or not at all. Raises UserError if the package ``datasets`` is missing."""
     library = parquet()
     schema = _schema(library, manifest)
-    columns = [
-        library.arrow.ExtensionArray.from_storage(schema.field(i).type, _nested(library.arrow, level.numpy()))
-        for i, level in enumerate(levels)
-    ]
-    if labels is not None:
-        columns.append(library.arrow.array(labels.numpy(), library.arrow.int64()))
+    columns = []
+    for i, level in enumerate(codes.levels):
+        if manifest.timing is not None and codes.lengths is not None:
+            counts = manifest.timing.counts(codes.lengths, i)
+            columns.append(_ragged(library.arrow, level.numpy(), counts.numpy()))
+        else:
+            maps = _nested(library.arrow, level.numpy())
+            columns.append(library.arrow.ExtensionArray.from_storage(schema.field(i).type, maps))
+    for known in (codes.lengths, codes.labels):
+        if known is not None:
+            columns.append(library.arrow.array(known.numpy(), library.arrow.int64()))
     if names is not None:
         columns.append(library.arrow.array(map(printable, names), library.arrow.string()))
     table = library.arrow.Table.from_arrays(columns, schema=schema)
     with replacing(out / manifest.path(part)) as temporary:
         # The checksums tell a flipped bit from a code.
-        library.files.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+        # Parts of lists keep the names that datasets gives them, by which a shard is known again.
+        how = {"compression": "zstd", "write_page_checksum": True}
+        compliant = manifest.timing is None
+        library.files.write_table(table, temporary, **how, use_compliant_nested_type=compliant)
 
 
 def read_shard(out: Path, manifest: CodesManifest, part: Part) -> Codes:
@@ -162,8 +224,17 @@ def read_shard(out: Path, manifest: CodesManifest, part: Part) -> Codes:
             raise ValueError(f"its columns are {', '.join(table.schema.names)}, or of other types")
         if empty := [name for name in table.schema.names if table[name].null_count]:
             raise ValueError(f"{empty[0]} is missing somewhere")
-        levels = tuple(_codes(table[f"level{i}"], level.spec) for i, level in enumerate(manifest.levels))
-        labels = None
+        labels, lengths = None, None
+        if manifest.timing is None:
+            levels = tuple(_codes(table[f"level{i}"], level.spec) for i, level in enumerate(manifest.levels))
+        else:
+            lengths = torch.from_numpy(table["length"].to_numpy().copy())
+            if int(lengths.min()) < 1:
+                raise ValueError("a sound has no samples")
+            levels = tuple(
+                _sounds(table[f"level{i}"], level.spec, manifest.timing.counts(lengths, i))
+                for i, level in enumerate(manifest.levels)
+            )
         if manifest.classes:
             labels = torch.from_numpy(table["label"].to_numpy().copy())
             Spec(shape=(1,), classes=manifest.classes).check_labels(labels, part.size)
@@ -171,7 +242,7 @@ def read_shard(out: Path, manifest: CodesManifest, part: Part) -> Codes:
         reason = str(error).partition("\n")[0] or type(error).__name__
         problem = f"expected {part.size} code maps in {path}, got a file that is damaged ({reason})"
         raise Damaged(problem, "make it anew") from None
-    return Codes(levels, labels)
+    return Codes(levels, labels, lengths)
 
 
 class Parquet(NamedTuple):
@@ -204,8 +275,12 @@ def _schema(library: Parquet, manifest: CodesManifest) -> Any:
     hf = library.datasets
     features = {
         f"level{i}": hf.Array3D(shape=level.shape, dtype=level.dtype)
+        if manifest.timing is None
+        else hf.List(hf.List(hf.Value(level.dtype)))
         for i, level in enumerate(manifest.levels)
     }
+    if manifest.timing is not None:
+        features["length"] = hf.Value("int64")
     if manifest.classes:
         named = len(set(manifest.class_names)) == manifest.classes
         features["label"] = (
@@ -225,6 +300,34 @@ def _nested(arrow: Any, maps: "np.ndarray[Any, Any]") -> Any:
         offsets = arrow.array(np.arange(0, len(values) + 1, size, dtype=np.int32))
         values = arrow.ListArray.from_arrays(offsets, values)
     return values
+
+
+def _ragged(arrow: Any, maps: "np.ndarray[Any, Any]", counts: "np.ndarray[Any, Any]") -> Any:
+    """Padded codes ``(n, M, L)`` as lists of M lists each, as long as ``counts`` ``(n,)`` says."""
+    n, codebooks, longest = maps.shape
+    own = np.arange(longest) < counts[:, None]
+    values = arrow.array(maps[np.broadcast_to(own[:, None], maps.shape)])
+    ends = np.append(0, counts.repeat(codebooks).cumsum()).astype(np.int32)
+    lists = arrow.ListArray.from_arrays(arrow.array(ends), values)
+    return arrow.ListArray.from_arrays(np.arange(0, n * codebooks + 1, codebooks, dtype=np.int32), lists)
+
+
+def _sounds(column: Any, spec: Spec, counts: Tensor) -> Tensor:
+    """The codes of one column, padded with 0. Raises ValueError or UserError unless they are a level's."""
+    codebooks, found = spec.shape[0], column.combine_chunks()
+    inner = found.flatten()
+    if inner.null_count or (np.asarray(found.value_lengths()) != codebooks).any():
+        raise ValueError(f"its codes are not all of {codebooks} lists")
+    if (np.asarray(inner.value_lengths()) != counts.repeat_interleave(codebooks).numpy()).any():
+        raise ValueError("its codes are not as many as the sounds are long")
+    values = inner.flatten()
+    if values.null_count:
+        raise ValueError("a code is missing")
+    flat = torch.from_numpy(values.to_numpy().copy())
+    own = (torch.arange(int(counts.max())) < counts[:, None])[:, None].expand(-1, codebooks, -1)
+    codes = torch.zeros(own.shape, dtype=flat.dtype).masked_scatter_(own, flat)
+    spec.check(codes)
+    return codes
 
 
 def _codes(column: Any, spec: Spec) -> Tensor:

@@ -128,7 +128,7 @@ def evaluate(
         drawn = of_model(subject, Terms(dataset=dataset, **how, **drawing), write=write)
         for name in quality:
             QUALITY[name].check(drawn)
-    examples = subject.with_own_labels(dataset.split(split, limit), dataset)
+    examples = subject.as_taken(subject.with_own_labels(dataset.split(split, limit), dataset))
     examined = Examined(network, examples, importance_samples, progress, measures, dataset, split)
     started = time.perf_counter()
     results = []
@@ -164,7 +164,10 @@ def _chosen(network: Model, measures: Sequence[str]) -> tuple[list[str], list[st
         return able, ["samples"] if silent and able_to_show else []
     if wrong := [name for name in measures if name in MEASUREMENTS and name not in able]:
         problem = f"expected a model of which {wrong[0]} can be measured, got {type(network).__name__}"
-        raise UserError(problem, "leave it out of --measures")
+        raise UserError(problem, f"choose from {', '.join(able)}" if able else "leave it out of --measures")
+    if network.spec.domain == "sound" and (shown := [name for name in measures if name in QUALITY]):
+        problem = f"expected images to measure {shown[0]} of, got sounds"
+        raise UserError(problem, f"choose from {', '.join(able) or 'nothing'}")
     return [name for name in able if name in measures], [name for name in QUALITY if name in measures]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,9 +11,11 @@ from ancestral.batch import Batch
 from ancestral.capabilities import Completes, broadcast_known
 from ancestral.data import Dataset, Preparation
 from ancestral.errors import UserError
+from ancestral.evaluation.lengths import long_enough, samples_of
 from ancestral.evaluation.rejection import Gate, candidates, check_gate, check_keep, surest
 from ancestral.evaluation.subject import Subject, Trained, undisturbed
 from ancestral.model import Model
+from ancestral.pipeline import part_size
 from ancestral.progress import bar
 from ancestral.sampling import PerLevel, Sampling
 from ancestral.spec import Spec
@@ -27,6 +30,7 @@ def sample(
     labels: Sequence[int | str] = (),
     *,
     contexts: Sequence[Tensor] = (),
+    seconds: float | None = None,
     keep: float = 1.0,
     gate: Gate | None = None,
     temperature: PerLevel[float] = 1.0,
@@ -48,6 +52,7 @@ def sample(
         labels: classes by number or by name, repeated in turn until there are ``n``; without them the model
             draws them at random.
         contexts: what else the model is given, ``(n, *context.shape)`` for each of ``spec.contexts``.
+        seconds: how long sounds are, of a model of sounds of any length; as long as in its training if None.
         keep: of each class, the share of what is drawn that stays: those of which the gate is surest. 1 keeps
             all, without a gate.
         gate: the classifier that ``keep`` below 1 asks.
@@ -68,7 +73,8 @@ def sample(
         raise UserError(f"expected at least 1 sample, got {n}", "raise --n")
     subject = Subject.find(model, device)
     subject.check_trained()
-    network = subject.model
+    length = None if seconds is None else samples_of(subject.model, seconds)
+    network = subject.model if length is None else long_enough(subject.model, length)
     network.check_room(n)
     check_keep(network, keep)
     chosen = None if keep == 1 else check_gate(network, gate)
@@ -76,17 +82,17 @@ def sample(
     network.spec.check_contexts(contexts, n)
     generator = torch.Generator(network.device).manual_seed(check_seed(seed))
     options = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, truncation=truncation)
+    size = part_size(network.spec.dims, _BATCH) if network.spec.sequential else _BATCH
     with bar("sampling", show=progress) as advance:
+        how: dict[str, Any] = {"generator": generator, "advance": advance, "size": size, "length": length}
         if chosen is None:
-            parts = draw(
-                network, n, classes, options, contexts=contexts, generator=generator, advance=advance
-            )
+            parts = draw(network, n, classes, options, contexts=contexts, **how)
             return torch.cat(list(parts)), classes
         if classes is None:
             device = network.device
             classes = torch.randint(network.sample_classes, (n,), device=device, generator=generator).cpu()
         drawn = candidates(classes, keep)
-        parts = draw(network, len(drawn), drawn, options, generator=generator, advance=advance)
+        parts = draw(network, len(drawn), drawn, options, **how)
         return surest(chosen, parts, drawn, classes), classes
 
 
@@ -108,10 +114,11 @@ def draw(
     generator: torch.Generator,
     advance: Callable[[float], None],
     size: int = _BATCH,
+    length: int | None = None,
 ) -> Iterator[Tensor]:
     """``n`` examples on the CPU, ``size`` of them after others; ``advance`` is told the share.
 
-    Rows of a table are as the file has them.
+    Rows of a table are as the file has them; sounds are cut to ``length`` samples.
     """
 
     def batch(part: slice, within: Callable[[float], None]) -> Tensor:
@@ -123,6 +130,8 @@ def draw(
             generator=generator,
             progress=within,
         )
+        if length is not None:
+            x = x[..., :length].clone()  # so that what is cut off is not kept
         return x if model.columns is None else model.columns.restored(x.cpu())
 
     return _in_parts(n, batch, advance, size)
@@ -175,6 +184,10 @@ def complete(
     network = as_completing(subject.model)
     subject.check_trained()
     examples = subject.examples(data, split, n, preparation)
+    if examples.lengths is not None and not bool((examples.lengths == examples.x.shape[-1]).all()):
+        problem = "expected examples of one length to complete, got sounds of several"
+        raise UserError(problem, "complete one of them, or use continue_sound")
+    network = long_enough(network, examples.x.shape[-1])
     if known is None:
         known = upper_rows(network.spec, network.spec.shape[1] // 2)
     given = broadcast_known(known, tuple(examples.x.shape))
@@ -205,7 +218,8 @@ def as_completing(model: Model) -> Completes:
     """The model as one that completes. Raises UserError if it is none."""
     if not isinstance(model, Completes):
         problem = f"expected a model that completes examples, got {type(model).__name__}"
-        raise UserError(problem, "train an autoregressive model: ancestral train pixelcnnpp")
+        name = "wavenet" if model.spec.domain == "sound" else "pixelcnnpp"
+        raise UserError(problem, f"train an autoregressive model: ancestral train {name}")
     return model
 
 

@@ -2,21 +2,23 @@
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ancestral.batch import Batch
-from ancestral.data import Dataset, Preparation
+from ancestral.capabilities import Lengthens
+from ancestral.data import Dataset, Preparation, Sounds
 from ancestral.errors import UserError
-from ancestral.evaluation.batches import batches
+from ancestral.evaluation.batches import WHOLE, batches
 from ancestral.evaluation.code_parquet import parquet
 from ancestral.evaluation.sampling import check_seed
 from ancestral.evaluation.subject import Subject, Trained, undisturbed
 from ancestral.files import replacing
-from ancestral.units import bits_per_dim
+from ancestral.units import bits, bits_per_dim
 
 ENDINGS = (".csv", ".parquet")
 
@@ -31,11 +33,18 @@ class Scores:
     """Log p(x) of each, ``(N,)`` float64 nats on the CPU: exact or a lower bound, as ``kind`` says. Of a
     table it is the density of the row as the file has it."""
     bits_per_dim: Tensor | None
-    """The same as bits for each value, of integers."""
+    """The same as bits for each value, of integers that are no sounds."""
     kind: str
+    samples: Tensor | None = None
+    """Of sounds, how many samples each has, ``(N,)``."""
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def bits_per_sample(self) -> Tensor | None:
+        """The same as bits for each sample of a sound; None of other data."""
+        return None if self.samples is None else bits(-self.log_likelihood) / self.samples
 
     def columns(self) -> dict[str, list[str] | list[float]]:
         """As columns of a file."""
@@ -43,6 +52,9 @@ class Scores:
         columns["log_likelihood"] = self.log_likelihood.tolist()
         if self.bits_per_dim is not None:
             columns["bits_per_dim"] = self.bits_per_dim.tolist()
+        if self.samples is not None and self.bits_per_sample is not None:
+            columns["bits_per_sample"] = self.bits_per_sample.tolist()
+            columns["samples"] = self.samples.tolist()
         return columns
 
 
@@ -59,7 +71,7 @@ def score(
     device: str | torch.device | None = None,
     progress: bool = False,
 ) -> Scores:
-    """Log p(x) of each example, without labels.
+    """Log p(x) of each example, without labels: of sounds of each whole recording.
 
     Args:
         model: a model, a run or its directory, or a Hub name.
@@ -86,26 +98,32 @@ def score(
     network.check_importance_samples(importance_samples)
     named = isinstance(data, str)
     whole = named and split is None and preparation is None
-    dataset = subject.whole(str(data)) if whole else subject.dataset(data, preparation)
+    dataset: Dataset[Any] = subject.whole(str(data)) if whole else subject.dataset(data, preparation)
     split = split or ("all" if named else "test")
-    examples = replace(dataset.split(split, limit), labels=None)
+    examples: Batch | Sounds = dataset.split(split, limit).without_labels()
+    if isinstance(examples, Sounds) and not isinstance(network, Lengthens):
+        problem = (
+            f"expected a model of sounds of any length to score recordings, got {type(network).__name__}"
+        )
+        raise UserError(problem, "train one: ancestral train wavenet")
+    dims = WHOLE if isinstance(examples, Sounds) else network.spec.dims
 
     def each() -> Iterator[Tensor]:
-        for part in batches(
-            len(examples), "scores", device=network.device, show=progress, dims=network.spec.dims
-        ):
+        for part in batches(len(examples), "scores", device=network.device, show=progress, dims=dims):
             batch: Batch = examples[part].to(network.device)
             yield network.log_likelihood(batch, importance_samples).double().cpu()
 
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         nats = torch.cat(list(each())) + dataset.log_determinant
+    sounds = network.spec.domain == "sound"
     discrete = network.spec.levels is not None
     return Scores(
         names=tuple(dataset.names_of(split)[: len(examples)]),
         log_likelihood=nats,
-        bits_per_dim=bits_per_dim(-nats, network.spec.dims) if discrete else None,
+        bits_per_dim=bits_per_dim(-nats, network.spec.dims) if discrete and not sounds else None,
         kind=network.likelihood,
+        samples=examples.counts.cpu() if sounds else None,
     )
 
 

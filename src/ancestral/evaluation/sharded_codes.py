@@ -1,16 +1,18 @@
 """Code maps of any number of examples, as shards: by one process or several, and gone on with when killed."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ancestral.batch import Batch
 from ancestral.capabilities import Tokenizer
-from ancestral.data import Dataset, Preparation
+from ancestral.data import Dataset, Preparation, Sounds
 from ancestral.data.pictures import SPLITS
 from ancestral.errors import UserError
 from ancestral.evaluation.batches import SIZE
@@ -25,7 +27,7 @@ from ancestral.evaluation.code_parquet import (
 )
 from ancestral.evaluation.shards import MANIFEST, begin, check_same, own_device
 from ancestral.evaluation.subject import Subject, Trained, undisturbed
-from ancestral.evaluation.tokens import as_tokenizer, codes_checksum, encoded
+from ancestral.evaluation.tokens import as_tokenizer, codes_checksum, encoded, encoded_sounds, timing_of
 from ancestral.files import Damaged
 from ancestral.memory import check_room
 from ancestral.processes import own_process
@@ -75,8 +77,11 @@ class CodeShards:
         """What ``codes`` gives, with the labels."""
         n = len(self) if limit is None else min(limit, len(self))
         specs = [level.spec for level in self.manifest.levels]
+        remedy = "ask for fewer (--n), or go through the shards one by one"
+        if self.manifest.timing is not None:
+            return self._read_sounds(n, remedy)
         size = n * sum(spec.dims * spec.dtype.itemsize for spec in specs)
-        check_room(size, f"{n:,} code maps", "ask for fewer (--n), or go through the shards one by one")
+        check_room(size, f"{n:,} code maps", remedy)
         whole = tuple(torch.empty(n, *spec.shape, dtype=spec.dtype) for spec in specs)
         labels, done = [], 0
         for codes in self.labeled():
@@ -88,6 +93,19 @@ class CodeShards:
             if done >= n:
                 break
         return Codes(whole, torch.cat(labels) if labels else None)
+
+    def _read_sounds(self, n: int, remedy: str) -> Codes:
+        """The codes of the first ``n`` sounds: how many these have, their shards alone know."""
+        parts: list[Codes] = []
+        left, longest, size = n, 0, sum(level.spec.dtype.itemsize for level in self.manifest.levels)
+        for codes in self.labeled():
+            parts.append(codes.some(slice(left)))
+            left -= len(parts[-1].levels[0])
+            longest = max(longest, sum(level[0].numel() for level in parts[-1].levels))
+            check_room(n * longest * size, f"the codes of {n:,} sounds", remedy)
+            if not left:
+                break
+        return Codes.cat(parts)
 
 
 def read_code_shards(path: str | Path) -> CodeShards:
@@ -119,8 +137,9 @@ def tokenize_shards(
 ) -> CodeShards:
     """The code maps of a split, as Parquet shards of 10,000 in the folder ``out`` (of large maps fewer).
 
-    ``datasets.load_dataset(out)`` opens it: columns ``level0``, ``level1``, … (coarse to fine), ``label`` if
-    the data have classes, ``name`` if the examples have names. No more than a shard is in memory.
+    ``datasets.load_dataset(out)`` opens it: columns ``level0``, ``level1``, … (coarse to fine), of sounds
+    ``length`` (samples), ``label`` if the data have classes, ``name`` if the examples have names. No more
+    than a shard is in memory.
 
     The same call again goes on: whole shards stay, damaged ones are made anew. Processes that torchrun
     started share the shards, and each returns when its own are there.
@@ -156,21 +175,37 @@ def tokenize_shards(
                 read_shard(out, manifest, part)
             except Damaged:
                 rows = slice(part.first, part.first + part.size)
-                examples, chunks = dataset.split(part.split)[rows], []
-                for maps in encoded(tokenizer, examples.x, show=False):
-                    chunks.append(maps)
-                    tell(done + sum(len(levels[0]) for levels in chunks))
-                levels = [torch.cat(maps) for maps in zip(*chunks, strict=True)]
-                labels = examples.labels if manifest.classes else None
+                codes = _encoded(tokenizer, dataset.split(part.split), rows, partial(_tell_more, tell, done))
+                codes = codes if manifest.classes else codes._replace(labels=None)
                 names = None if manifest.names is None else dataset.names[part.split][rows]
                 if written is not None:
                     written.result()
-                written = writer.submit(write_shard, out, manifest, part, levels, labels=labels, names=names)
+                written = writer.submit(write_shard, out, manifest, part, codes, names=names)
             done += part.size
             tell(done)
         if written is not None:
             written.result()
     return CodeShards(out, manifest)
+
+
+def _tell_more(tell: Callable[[float], None], done: int, more: int) -> None:
+    tell(done + more)
+
+
+def _encoded(tokenizer: Tokenizer, split: Batch | Sounds, rows: slice, tell: Callable[[int], None]) -> Codes:
+    """The codes of some examples of a split; ``tell`` is told how many there are so far."""
+    if tokenizer.spec.domain != "sound":
+        examples, parts = split[rows], list[Codes]()
+        for maps in encoded(tokenizer, examples.x, show=False):
+            parts.append(Codes(maps, None))
+            tell(sum(len(part.levels[0]) for part in parts))
+        return Codes.cat(parts)._replace(labels=examples.labels)
+    some = split.only(rows) if isinstance(split, Sounds) else split[rows]
+    found = []
+    for codes in encoded_sounds(tokenizer, some, show=False):
+        found.append(codes)
+        tell(len(found))
+    return Codes.cat(found)
 
 
 def _check_same(out: Path, before: CodesManifest, manifest: CodesManifest) -> None:
@@ -186,12 +221,16 @@ def _manifest(tokenizer: Tokenizer, dataset: Dataset, split: str) -> CodesManife
     parts = {name: part for name in wanted if len(part := dataset.split(name))}
     if not parts:
         raise UserError(f"expected at least 1 example in {split}, got none", "choose another split")
-    specs = tokenizer.code_specs()
+    specs, timing = tokenizer.code_specs(), timing_of(tokenizer)
+    sizes = [spec.dims * spec.dtype.itemsize for spec in specs]
+    if timing is not None:
+        most = torch.tensor([max(_longest(part) for part in parts.values())])
+        sizes = [int(timing.counts(most, i)) * s.shape[0] * s.dtype.itemsize for i, s in enumerate(specs)]
     labeled = dataset.spec.classes > 0 and all(part.labels is not None for part in parts.values())
     return CodesManifest(
         levels=tuple(map(Level.of, specs)),
         splits={name: len(part) for name, part in parts.items()},
-        shard=_shard_size(sum(spec.dims * spec.dtype.itemsize for spec in specs)),
+        shard=_shard_size(sum(sizes)),
         classes=dataset.spec.classes if labeled else 0,
         class_names=dataset.classes if labeled else (),
         names=_names_checksum(dataset, list(parts)),
@@ -199,7 +238,13 @@ def _manifest(tokenizer: Tokenizer, dataset: Dataset, split: str) -> CodesManife
         fingerprint=dataset.fingerprint,
         model=name_of(type(tokenizer)),
         weights=codes_checksum(tokenizer),
+        timing=timing,
     )
+
+
+def _longest(split: Batch | Sounds) -> int:
+    """Samples of the longest sound of a split."""
+    return int(split.counts.max()) if split.lengths is None else int(split.lengths.max())
 
 
 def _shard_size(size: int) -> int:

@@ -23,6 +23,7 @@ from ancestral.batch import Batch
 from ancestral.columns import Columns
 from ancestral.configuration import Configuration, Count, Natural
 from ancestral.errors import UserError
+from ancestral.evaluation.lengths import long_enough, samples_of
 from ancestral.evaluation.rejection import KEEP, Gate, candidates, check_gate, check_keep, surest
 from ancestral.evaluation.sampling import check_seed, draw
 from ancestral.evaluation.shards import MANIFEST, begin, check_same, own_device
@@ -70,6 +71,8 @@ class Manifest(Configuration):
     spec: Spec
     columns: Columns | None = None
     """Of a table, whose rows are as a file has them."""
+    seconds: float | None = None
+    """How long sounds were asked to be; as in the training if none were asked for."""
 
     @property
     def shards(self) -> int:
@@ -96,6 +99,7 @@ class Manifest(Configuration):
             if (value := getattr(self.sampling, field.name)) != field.default:
                 values = value if isinstance(value, tuple) else (value,)
                 words += [f"--{field.name.replace('_', '-')}", ",".join(map(str, values))]
+        words += ["--seconds", f"{self.seconds:g}"] if self.seconds is not None else []
         words += ["--keep", str(self.keep)] if self.keep < 1 else []
         words += ["--seed", str(self.seed)] if self.seed else []
         return shlex.join([*words, "--format", "shards", "--out", str(path)])
@@ -156,6 +160,7 @@ def sample_shards(
     out: str | Path,
     labels: Sequence[int | str] = (),
     *,
+    seconds: float | None = None,
     keep: float = 1.0,
     gate: Gate | None = None,
     temperature: PerLevel[float] = 1.0,
@@ -179,6 +184,7 @@ def sample_shards(
         out: a new or an empty folder, or that of the same samples.
         labels: classes by number or by name, repeated in turn; without them all classes in turn, if the model
             draws by class.
+        seconds: how long sounds are, of a model of sounds of any length; as long as in its training if None.
         keep: of each class in each shard, the share of what is drawn that stays: those of which the gate is
             surest.
         gate: the classifier that ``keep`` below 1 asks.
@@ -200,7 +206,8 @@ def sample_shards(
     rank, world = own_process()
     subject = Subject.find(model, None if device is None else own_device(device))
     subject.check_trained()
-    network = subject.model
+    length = None if seconds is None else samples_of(subject.model, seconds)
+    network = subject.model if length is None else long_enough(subject.model, length)
     network.spec.check_contexts((), n)
     check_keep(network, keep)
     chosen = None if keep == 1 else check_gate(network, gate)
@@ -220,8 +227,9 @@ def sample_shards(
         gate=None if chosen is None else _checksum(chosen),
         model=name_of(type(network)),
         weights=_checksum(network),
-        spec=network.spec,
+        spec=network.spec if length is None else network.spec.at_length(length),
         columns=network.columns,
+        seconds=None if seconds is None else float(seconds),
     )
     out = Path(out)
     begin(out, manifest, _check_same)
@@ -270,8 +278,9 @@ def _draw(
     wanted = manifest.classes(k, size)
 
     def parts(n: int, classes: Tensor | None) -> Iterator[Tensor]:
-        how = manifest.sampling
-        return draw(network, n, classes, how, generator=generator, advance=advance, size=manifest.batch)
+        how: dict[str, Any] = {"generator": generator, "advance": advance, "size": manifest.batch}
+        length = None if manifest.seconds is None else manifest.spec.shape[-1]
+        return draw(network, n, classes, manifest.sampling, **how, length=length)
 
     if gate is not None and wanted is not None:
         classes = candidates(wanted, manifest.keep)

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from ancestral.batch import Batch
+from ancestral.capabilities import Lengthens
 from ancestral.data import Dataset, Preparation, Sounds, TableOptions, load_data, preparation_of
 from ancestral.data.table import load_rows
 from ancestral.errors import UserError, check_type
+from ancestral.memory import check_room
 from ancestral.model import Model
 from ancestral.runs import Run, load
 from ancestral.spec import Spec
@@ -137,10 +139,16 @@ class Subject:
     ) -> Batch:
         """The first ``limit`` examples of a split of ``data``, or of the examples ``(N, *shape)`` themselves.
 
-        Raises like ``dataset``.
+        Sounds are padded to the longest (of a model of one length, they are windows), and have labels only if
+        these are the model's. Raises like ``dataset``.
         """
         if not isinstance(data, Batch | Tensor):
-            return self.dataset(data, preparation).split(split, limit)
+            dataset: Dataset[Any] = self.dataset(data, preparation)
+            part = dataset.split(split, limit)
+            if not isinstance(part, Sounds):
+                return part
+            taken = self.as_taken(self.with_own_labels(part, dataset))
+            return padded(taken) if isinstance(taken, Sounds) else taken[:limit]
         batch = data if isinstance(data, Batch) else Batch(data)
         self.model.spec.check(batch.x, batch.labels, batch.contexts)
         if not len(batch):
@@ -149,12 +157,25 @@ class Subject:
             raise UserError(f"expected at least 1 example, got {limit}", "ask for more")
         return batch if limit is None else batch[:limit]
 
+    def as_taken(self, examples: Batch | Sounds) -> Batch | Sounds:
+        """Examples as the model takes them: of sounds, to a model of one length, windows."""
+        if not isinstance(examples, Sounds) or isinstance(self.model, Lengthens):
+            return examples
+        return examples.crops(self.model.spec.shape[-1])[:]
+
     def with_own_labels(self, examples: E, dataset: Dataset[Any]) -> E:
         """Examples of a data set, with labels only if they mean to the model what they mean there."""
         own = dataset.spec.classes == self.model.spec.classes
         if own and self.run is not None:  # other data may mean other things by the same numbers
             own = list(dataset.classes) == self.run.manifest["data"].get("classes")
         return examples if own else examples.without_labels()
+
+
+def padded(sounds: Sounds) -> Batch:
+    """All of some sounds in one batch. Raises UserError for more than the memory holds."""
+    size = len(sounds) * int(sounds.lengths.max()) * sounds.samples.element_size()
+    check_room(size, f"{len(sounds):,} sounds as long as the longest", "take fewer")
+    return sounds[:]
 
 
 def check_fit(spec: Spec, data: Dataset) -> None:

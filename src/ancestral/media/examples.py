@@ -27,6 +27,7 @@ def picture(
     names: Sequence[str] = (),
     heads: Sequence[str] = (),
     lengths: Tensor | None = None,
+    mark: int | None = None,
 ) -> Pixels:
     """Examples ``(N, *spec.shape)``, at least one, in one picture.
 
@@ -40,6 +41,7 @@ def picture(
         names: of a table's columns.
         heads: what stands above the columns of all but a table, one each: names of classes.
         lengths: how many values of each sound are its own, ``(N,)``; all if None.
+        mark: a place in time to mark in sounds, a sample's.
 
     >>> import torch
     >>> picture(Spec(shape=(1, 2, 2), levels=2), torch.tensor([[[[0, 1], [1, 0]]]]))[2:4, 2:4].tolist()
@@ -48,7 +50,7 @@ def picture(
     if spec.domain == "table":
         return table.picture(spec, x, names)
     if spec.domain == "sound":
-        return sound.picture(spec, x, columns, lengths=lengths, heads=heads)
+        return sound.picture(spec, x, columns, lengths=lengths, heads=heads, mark=mark)
     tiles = to_pixels(x, spec)
     if spec.domain == "codes":
         columns = columns or math.ceil(math.sqrt(len(x) * tiles.shape[1] / tiles.shape[2]))

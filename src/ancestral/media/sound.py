@@ -29,6 +29,8 @@ _SMALL = (20, 64)
 """The same of more sounds."""
 _SPREAD = 4
 """Times that the longest sound may be as long as the shortest one to have the same axis of time."""
+_MARK: Color = SERIES[1]
+"""The color of a line that marks a place in time."""
 
 
 def picture(
@@ -38,11 +40,17 @@ def picture(
     *,
     lengths: Tensor | None = None,
     heads: Sequence[str] = (),
+    mark: int | None = None,
 ) -> Pixels:
-    """Waveforms and spectrograms of sounds ``(N, C, T)``, row by row; of many sounds spectrograms alone."""
+    """Waveforms and spectrograms of sounds ``(N, C, T)``, row by row; of many sounds spectrograms alone.
+
+    A line marks the place of a sample in all of them, if there is one to mark.
+    """
     columns = min(len(x), columns or math.ceil(math.sqrt(len(x) / 4)))
     sounds = [[wave] for wave in waves(spec, x, lengths)]
-    return _Drawing(spec=spec, stacks=sounds, colors=SERIES[:1], columns=columns, heads=heads).draw()
+    return _Drawing(
+        spec=spec, stacks=sounds, colors=SERIES[:1], columns=columns, heads=heads, mark=mark
+    ).draw()
 
 
 def comparison(
@@ -99,6 +107,7 @@ class _Drawing:
     columns: int
     series: Sequence[str] = ()
     heads: Sequence[str] = ()
+    mark: int | None = None
 
     @cached_property
     def lengths(self) -> list[int]:
@@ -167,6 +176,8 @@ class _Drawing:
         self._draw_waves(figure)
         if self.heights[1]:
             self._draw_spectra(figure)
+        if self.mark is not None:
+            self._draw_mark(figure, self.mark)
         for i in range(len(self.stacks)):
             lowest = i + self.columns >= len(self.stacks)
             if self.apart or lowest:
@@ -202,6 +213,12 @@ class _Drawing:
             if panel.first:
                 figure.beside(left, top, pitch, "kHz")
         spectrogram.key(figure)
+
+    def _draw_mark(self, figure: Figure, mark: int) -> None:
+        height = self.sizes[0] - 2
+        for panel in self.panels():
+            left = panel.left + min(panel.width - 1, round(panel.width * mark / panel.wave.shape[-1]))
+            figure.pixels[panel.top : panel.top + height, left] = _MARK
 
     @cached_property
     def loudest(self) -> float:

@@ -242,3 +242,10 @@ class Injection(Streaming):
         if cursor.column is None:
             return projected
         return projected[:, :, 0, cursor.column * projected.shape[3] // cursor.grid[1]]
+
+
+def repeated(condition: Tensor, like: Tensor) -> Tensor:
+    """A condition ``(N, E, 1, L)`` as long as ``like``, ``(N, E, 1, T)``; T is a multiple of L."""
+    if condition.dim() == 2 or condition.shape[3] in (1, like.shape[3]):
+        return condition
+    return condition.repeat_interleave(like.shape[3] // condition.shape[3], 3)

@@ -123,7 +123,7 @@ def _streams(examined: Examined, tokenizer: Tokenizer) -> list[Figure]:
                 value=hertz,
                 quantity="code rate",
                 unit="Hz",
-                note=f"{hertz * bits:,.0f} bits/s at {bits:.3g} bits a code",
+                note=f"uniform: {hertz * bits:,.0f} bits/s",
             )
         )
     return figures
@@ -156,7 +156,7 @@ def _costs(
         uniform = first + torch.stack(each).sum(0)
         add("nelbo_uniform_prior", "negative ELBO, uniform prior", uniform, total, bound=True)
         for c, distortion in distortions.items():
-            name = f"decoder, given the codes{' and the label' if c.labeled else ''}"
+            name = "decoder, given codes and label" if c.labeled else "decoder, given the codes"
             labeled = c.labeled and len(distortions) > 1
             add(f"decoder{c.suffix if labeled else ''}", name, distortion, "distortion")
     for c, rate in rates.items():

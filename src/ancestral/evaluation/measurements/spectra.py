@@ -39,10 +39,10 @@ def measure(examined: Examined) -> Result:
         a, b = (expanded(clip, spec)[:, 0] for clip in (y, x))
         distances["log_mel"].append(float(log_mel_distance(a, b, spec.rate)))
         distances["stft"].append(float(multi_resolution_stft_distance(a, b, spec.rate)))
-    note = f"{len(pairs):,} clips of at most {_SECONDS} s"
+    note = f"{len(pairs):,} clips of up to {_SECONDS} s"
     names = {
         "log_mel": ("log-mel distance", "dB", "distance of log-mel spectra"),
-        "stft": ("multi-resolution STFT distance", "", "distance of spectra"),
+        "stft": ("STFT distance", "", "distance of spectra"),
     }
     figures = []
     for id, (name, unit, quantity) in names.items():

@@ -60,6 +60,8 @@ class Autoregressive(Completes):
     dims: ClassVar[Literal[1, 2]] = 2
     """Whether the network runs over sequences, to which it unrolls images and code maps in raster order, or
     over maps."""
+    sequences: ClassVar[bool] = False
+    """Whether a network over maps takes a sequence ``(C, T)`` for a map of one row."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Model.Config):
@@ -84,8 +86,9 @@ class Autoregressive(Completes):
     ) -> None:
         super().__init__(config, spec)
         self.likelihood_of = Likelihood(config.likelihood, spec, config.components)
-        if len(spec.shape) != 3 and len(spec.shape) != self.dims + 1:
-            sequences = " or sequences (C, T)" if self.dims == 1 else ""
+        takes_sequences = self.dims == 1 or self.sequences
+        if len(spec.shape) != 3 and not (takes_sequences and len(spec.shape) == 2):
+            sequences = " or sequences (C, T)" if takes_sequences else ""
             raise UserError(
                 f"expected images or code maps (C, H, W){sequences}, got shape {spec.shape}",
                 "use wavenet for sequences (C, T)",
@@ -108,7 +111,8 @@ class Autoregressive(Completes):
     def grid(self) -> tuple[int, int]:
         """Height and width of what the network runs over."""
         shape = self.spec.shape
-        return (1, math.prod(shape[1:])) if self.dims == 1 else (shape[1], shape[2])
+        flat = self.dims == 1 or len(shape) == 2
+        return (1, math.prod(shape[1:])) if flat else (shape[1], shape[2])
 
     @property
     def condition_width(self) -> int:
@@ -160,7 +164,7 @@ class Autoregressive(Completes):
 
     def on_grid(self, x: Tensor) -> Tensor:
         """``(N, C, ...)`` of the data's shape as what the network runs over, ``(N, C, H, W)``."""
-        return x.flatten(2)[:, :, None] if self.dims == 1 else x
+        return x.flatten(2)[:, :, None] if self.dims == 1 or x.dim() == 3 else x
 
     def conditionals(
         self,

@@ -4,17 +4,18 @@ Rotary positions: Su et al., 2021, https://arxiv.org/abs/2104.09864.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
+from ancestral.capabilities import Lengthens
 from ancestral.configuration import Depth, Width
 from ancestral.errors import UserError
 from ancestral.models.autoregressive.base import Autoregressive, Shifted
 from ancestral.nn.attention import CausalAttention
-from ancestral.nn.streaming import Cursor, Injection, InputShift, Pointwise, take
+from ancestral.nn.streaming import Cursor, Injection, InputShift, Pointwise, repeated, take
 from ancestral.recipe import Optimization, Recipe
 from ancestral.spec import Spec
 
@@ -46,7 +47,7 @@ class TransformerBlock(nn.Module):
     ) -> Tensor:
         """``(N, width, H, W)`` to the same shape."""
         if self.condition is not None:
-            h = h + self.condition(condition, cursor)
+            h = h + repeated(self.condition(condition, cursor), h)
         queries, keys, values = self.to_attention(self.attention_norm(h)).chunk(3, 1)
         if rotation is not None:
             queries, keys = (
@@ -67,12 +68,13 @@ def _rotate(x: Tensor, rotation: Tensor, heads: int) -> Tensor:
     return torch.cat([a * cosine - b * sine, a * sine + b * cosine], 2).flatten(1, 2)
 
 
-class Transformer(Shifted):
+class Transformer(Shifted, Lengthens):
     """A decoder-only transformer: each position attends to all before it in raster order.
 
-    See ``Autoregressive`` for shapes and figures.
+    See ``Autoregressive`` for shapes and figures. Sequences are of any length if positions are rotary.
     """
 
+    sequences = True
     repeated = (*Shifted.repeated, TransformerBlock)
     rotation: Tensor
 
@@ -146,12 +148,28 @@ class Transformer(Shifted):
         self.head = self.channel_head(config.width)
         self.register_buffer("rotation", _angles(config.width // config.heads, self.grid), persistent=False)
 
+    def at_length(self, length: int) -> Self:
+        """See ``Lengthens.at_length``. Raises UserError for learned positions, which have a length."""
+        if self.learned is not None:
+            problem = f"expected rotary positions for a length of {length}, got learned ones"
+            raise UserError(problem, "train with positions rotary")
+        other = super().at_length(length)
+        other._buffers = {**self._buffers, "rotation": self._rotation(other.grid)}
+        return other
+
+    def _rotation(self, grid: tuple[int, int]) -> Tensor:
+        """The angles of the positions of a map."""
+        if tuple(self.rotation.shape[2:]) == grid:
+            return self.rotation
+        return _angles(self.config.width // self.config.heads, grid).to(self.rotation)
+
     def trunk(self, x: Tensor, rows: None, condition: Tensor | None, cursor: Cursor | None = None) -> Tensor:
         """See ``Shifted.trunk``."""
         h = self.first(self.shift(x, cursor))
         rotation = None
         if self.learned is None:
-            rotation = take(self.rotation.to(h.dtype), cursor)
+            grid = (x.shape[2], x.shape[3]) if cursor is None else cursor.grid
+            rotation = take(self._rotation(grid).to(h.dtype), cursor)
         else:
             h = h + take(self.learned, cursor)
         for block in self.blocks:

@@ -17,7 +17,7 @@ from ancestral.models.autoregressive.wavenet_stream import compiles, generate
 from ancestral.nn.causal import RasterConv2d
 from ancestral.nn.gated_unit import gated_unit
 from ancestral.nn.receptive_field import shifted_right, through
-from ancestral.nn.streaming import Cursor, Injection, InputShift, Pointwise
+from ancestral.nn.streaming import Cursor, Injection, InputShift, Pointwise, repeated
 from ancestral.recipe import Optimization, Recipe
 from ancestral.sampling import Sampling
 from ancestral.spec import Spec
@@ -53,13 +53,6 @@ class DilatedLayer(nn.Module):
         # The gradients of two slices would each be as large as the product; those of a split are its parts.
         residual, skip = self.outputs(gated_unit(gates)).split(self.widths, 1)
         return x + residual, skip
-
-
-def repeated(condition: Tensor, like: Tensor) -> Tensor:
-    """A condition ``(N, E, 1, L)`` as long as ``like``, ``(N, E, 1, T)``; T is a multiple of L."""
-    if condition.dim() == 2 or condition.shape[3] in (1, like.shape[3]):
-        return condition
-    return condition.repeat_interleave(like.shape[3] // condition.shape[3], 3)
 
 
 class WaveNet(Shifted, Lengthens):
@@ -98,6 +91,17 @@ class WaveNet(Shifted, Lengthens):
 
     recipes: ClassVar = {
         "small": Recipe(
+            source="three quarters of an hour on two CPU cores for half an hour of speech at 8 kHz, mu-law "
+            "(docs/figures.md)",
+            model=Config(width=48, gate_width=48, layers=9, cycles=2),
+            stages={"training": Optimization(steps=6000, batch_size=4, learning_rate=2e-3, compile=True)},
+        ),
+        "tones": Recipe(
+            source="some minutes on two CPU cores, for the embedded tones",
+            model=Config(width=32, gate_width=32, skip_width=64, layers=8, cycles=2),
+            stages={"training": Optimization(steps=1000, batch_size=4, learning_rate=3e-3)},
+        ),
+        "images": Recipe(
             source="a quarter of an hour on two CPU cores on Fashion-MNIST (docs/figures.md); not tuned",
             model=Config(layers=8, cycles=2, likelihood="logistic-mixture", class_conditional=False),
             stages={"training": Optimization(steps=2400, batch_size=16, learning_rate=2e-3, compile=True)},

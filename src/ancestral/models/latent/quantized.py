@@ -312,7 +312,8 @@ class QuantizedAutoencoder(TwoStage):
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__(config, spec)
         if len(spec.shape) != 3:
-            raise UserError(f"expected images (C, H, W), got shape {spec.shape}", "give images")
+            remedy = "train vqvae-sound" if spec.domain == "sound" else "give images"
+            raise UserError(f"expected images (C, H, W), got shape {spec.shape}", remedy)
         self.likelihood_of = (
             None if config.likelihood == "mse" else Likelihood(config.likelihood, spec, config.components)
         )

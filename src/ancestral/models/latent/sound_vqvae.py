@@ -19,6 +19,7 @@ from ancestral.companding import compressed, expanded
 from ancestral.configuration import Blocks, Configuration, NonNegative, Range, Share, Width
 from ancestral.errors import UserError
 from ancestral.model import LikelihoodKind, Model, unwatched
+from ancestral.models.autoregressive.transformer import Transformer
 from ancestral.models.autoregressive.wavenet import WaveNet
 from ancestral.models.latent.quantized import CODES, Codes, TwoStage
 from ancestral.models.latent.quantizers import FiniteScalar, Vector
@@ -141,7 +142,7 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
         """How features become codes, on each level."""
         decoder: WaveNet.Config | FeedForward = field(default_factory=WaveNet.Config)
         """What makes a sound of codes."""
-        prior: WaveNet.Config = field(default_factory=WaveNet.Config)
+        prior: WaveNet.Config | Transformer.Config = field(default_factory=WaveNet.Config)
         """The model of the codes of each level."""
 
         @classmethod
@@ -155,6 +156,7 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
 
     choices: ClassVar = {
         "quantizer": CODES,
+        "prior": (WaveNet.Config(layers=5, cycles=2, dropout=0.1), Transformer.Config(dropout=0.1)),
         "decoder": (WaveNet.Config(layers=9, cycles=2), FeedForward()),
     }
     recipes: ClassVar = {
@@ -302,7 +304,7 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
         return tuple(self.quantizers)  # type: ignore[arg-type]
 
     @property
-    def level_priors(self) -> tuple[WaveNet, ...]:
+    def level_priors(self) -> tuple[WaveNet | Transformer, ...]:
         """See ``TwoStage.level_priors``."""
         return tuple(self.priors)  # type: ignore[arg-type]
 
@@ -390,6 +392,13 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
         found: Tensor = self.condition(kept, finest)
         return found
 
+    @property
+    def voices(self) -> int:
+        """See ``Converts.voices``."""
+        config = self.config.decoder
+        told = not isinstance(config, WaveNet.Config) or config.class_conditional
+        return self.spec.classes if told else 0
+
     def speakers(self, labels: Tensor | None, n: int) -> Tensor | None:
         """The classes that the decoder is told, ``(n,)``: that they are unknown where there are no labels."""
         if not self.spec.classes:
@@ -466,14 +475,7 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
         generator: Generator | None = None,
         progress: Callable[[float], None] = unwatched,
     ) -> Tensor:
-        """Sounds ``(N, 1, T)`` from codes of each level, by the voice of a class where labels are given.
-
-        Args:
-            codes: a map ``(N, M, L)`` for each level.
-            labels: classes ``(N,)``; without them the decoder is told that they are unknown.
-            generator: source of the randomness of a decoder that draws; without, it is always the same.
-            progress: called now and then with the share of the work that is done.
-        """
+        """See ``Converts.decode``: ``(N, 1, T)`` of codes ``(N, M, L)`` of each level."""
         z, speakers = self.code_vectors(codes), self.speakers(labels, len(codes[0]))
         if not isinstance(self.decoder, WaveNet):
             return compressed(self._waveform(z, speakers, None), self.spec)

@@ -1,0 +1,74 @@
+"""``ancestral convert RUN --to CLASS``."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ancestral.cli.options import DataName, Device, Folder, RunName, SplitName, device, folder
+from ancestral.cli.parse import parse, shown_as
+from ancestral.errors import UserError
+
+
+@dataclass(frozen=True)
+class Options:
+    """Say the same in another voice: the codes of sounds, decoded as a speaker's.
+
+    Originals, reconstructions and conversions become .wav files and a picture.
+    """
+
+    run: RunName
+    to: Annotated[str, shown_as("CLASS")]
+    """The speaker: a class of the model, by its name or its number."""
+    files: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        shown_as("[FILE ...]"),
+        tyro.conf.arg(help="Sounds to convert; of data if there are none."),
+    ] = ()
+    data: DataName = None
+    split: SplitName = "test"
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 4
+    """Number of sounds of the data, of other speakers."""
+    seed: int = 0
+    """Of the noise of a decoder that draws."""
+    out: Folder = None
+    device: Device = "auto"
+
+
+def main(arguments: list[str]) -> None:
+    """Convert and write."""
+    options = parse(Options, arguments, "convert")
+    if options.files and options.data is not None:
+        raise UserError("expected files or --data, got both", "leave one of them out")
+    from ancestral.evaluation import convert
+    from ancestral.evaluation.subject import Subject
+    from ancestral.media import Sheet, comparison, write_sheet
+
+    subject = Subject.find(options.run, device(options.device))
+    found = convert(
+        subject.run or subject.model,
+        options.data,
+        to=options.to,
+        files=options.files,
+        split=options.split,
+        n=options.n,
+        seed=options.seed,
+        device=subject.model.device,
+        progress=True,
+    )
+    spec, classes = subject.model.spec, subject.model.classes
+    shown = {
+        "original": found.originals,
+        "reconstruction": found.reconstructions,
+        "converted": found.converted,
+    }
+    pixels = comparison(spec, *shown.values(), series=list(shown), lengths=found.lengths)
+    voice = re.sub(r"[^\w.-]+", "-", classes[found.to] if classes else str(found.to))
+    path = folder(options.run, options.out) / f"conversions-{voice}.png"
+    write_sheet(path, Sheet(pixels, spec, shown, found.lengths))
+    print(path)
+    if not options.files and len(found.originals) < options.n:
+        print(f"({options.split} has {len(found.originals)} sounds of other speakers only)")
