@@ -221,3 +221,16 @@ def test_what_does_not_go_together(changes, spec, message):
 def test_lengths_that_codes_do_not_cover():
     with pytest.raises(UserError, match="in steps of 8, as the codes are, got 20; give 24"):
         model_of(LEVELS).at_length(20)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*should not be instantiated:DeprecationWarning"
+)  # raised by torch.compile itself
+def test_a_step_on_mel_bands_is_one_graph():
+    spec = replace(SPEC, shape=(1, 320))
+    model, batch = model_of(MEL, spec), Batch(sounds(2, 320, spec), torch.tensor([0, 1]))
+    given = batch, "tokenizer", Progress.at(0, 1)
+    # Anything that a compiled step would leave for Python raises.
+    compiled = torch.compile(model.loss, backend="eager", dynamic=False, fullgraph=True)(*given)
+    assert torch.equal(compiled.total, model.loss(*given).total)
+    torch.compiler.reset()

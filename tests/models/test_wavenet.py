@@ -160,3 +160,13 @@ def test_lengths():
         model_of(CONDITIONED).at_length(50)
     with pytest.raises(UserError, match="of sounds, got 50 of image"):
         WaveNet(WaveNet.Config.tiny(), Spec(shape=(1, 4, 4), levels=3)).at_length(50)
+
+
+def test_a_step_is_one_graph():
+    model, batch = model_of(SOUND).train(), batch_of(SOUND, 2, 24)
+    padded = Batch(batch.x, batch.labels, lengths=torch.tensor([24, 6]))
+    given = padded, "training", Progress.at(0, 1)
+    # Anything that a compiled step would leave for Python raises.
+    compiled = torch.compile(model.loss, backend="eager", dynamic=False, fullgraph=True)(*given)
+    assert torch.equal(compiled.total, model.loss(*given).total)
+    torch.compiler.reset()
