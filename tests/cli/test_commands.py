@@ -453,7 +453,7 @@ def test_no_blank_lines_where_nobody_watches(runs, tmp_path):
 
 T = "train vqvae --data digits --out out "
 MISTAKES = [
-    ("foo", "expected a command, got foo; choose from certify, compare, complete, detokenize, evaluate"),
+    ("foo", "expected a command, got foo; choose from certify, compare, complete, convert, detokenize"),
     ("evaluat RUNS/vqvae", "did you mean evaluate?"),
     ("models --jsn", "expected an option of ancestral models, got --jsn; did you mean --json?"),
     (

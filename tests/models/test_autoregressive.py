@@ -590,7 +590,7 @@ def test_sampling_is_the_quantile_of_the_generators_numbers(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_what_cannot_be_built(name):
     cls = MODELS[name]
-    wrong = Spec(shape=(16,)) if cls.dims == 1 else Spec(shape=(1, 16))
+    wrong = Spec(shape=(16,)) if cls.dims == 1 or cls.sequences else Spec(shape=(1, 16))
     with pytest.raises(UserError, match="expected images or code maps"):
         cls(cls.Config.tiny(), wrong)
     for shape in ((3,), (1, 16), (1, 4, 4)):

@@ -14,7 +14,7 @@ import ancestral
 from ancestral.batch import Batch
 from ancestral.cli import main as commands
 from ancestral.clips import Clip, clips
-from ancestral.data import Dataset
+from ancestral.data import Dataset, Sounds
 from ancestral.media import write_png, write_sounds
 from ancestral.report import write_report
 from ancestral.report.pictures import picture
@@ -102,9 +102,12 @@ def test_a_training_draws_few_sounds_and_writes_them(run):
 
 
 def test_reconstructions_of_a_training_are_as_long_as_its_examples_and_without_padding(run, data, whole):
-    sheet = sheets.reconstructions(ancestral.load(run.path), replace(data, validation=whole))
+    samples = torch.cat([x[0, :n] for x, n in zip(whole.x, LENGTHS.tolist(), strict=True)])
+    recordings = Sounds(samples[:, None], LENGTHS, whole.labels)
+    sheet = sheets.reconstructions(ancestral.load(run.path), replace(data, validation=recordings))
     assert sheet.lengths.tolist() == [64, 64, 64, 5]  # of the first, second, fourth and fifth
-    assert torch.equal(sheet.shown["original"], whole.some(4).x[..., :64])
+    expected = replace(whole.some(4), x=whole.some(4).x[..., :64], lengths=sheet.lengths)
+    assert torch.equal(sheet.shown["original"], expected.without_padding(expected.x))
 
 
 def test_sample_writes_the_sounds_of_its_sheet(call):

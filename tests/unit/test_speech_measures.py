@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ancestral.capabilities import Converts
+from ancestral.capabilities import Converts, Lengthens
 from ancestral.companding import to_levels
 from ancestral.data import Dataset, SoundOptions, Sounds
 from ancestral.data.tones import SYMBOL_SAMPLES
@@ -65,7 +65,7 @@ def data():
     )
 
 
-class Perfect(Converts):
+class Perfect(Converts, Lengthens):
     """Its codes are the symbols, and those of the voices if ``tells``; it decodes what it is told."""
 
     @dataclass(frozen=True, kw_only=True)

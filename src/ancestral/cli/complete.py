@@ -25,10 +25,9 @@ from ancestral.sampling import Sampling, single
 
 @dataclass(frozen=True)
 class Options:
-    """Draw the rest of images that are known in part, below a row or in a hole; or of a sound that begins.
+    """Draw the rest of images that are known in part, or of a sound that begins.
 
-    The sheet of images shows originals, what the model was given, and what it made of it. That of sounds
-    marks where the beginning ends, and .wav files lie beside it.
+    The sheet shows what was given and what became of it; sounds lie beside it.
     """
 
     run: RunName

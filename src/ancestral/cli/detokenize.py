@@ -16,7 +16,7 @@ _SHARD = 1000
 
 @dataclass(frozen=True)
 class Options:
-    """Turn code maps back into images, or sounds: each by the voice of its label, where it has one."""
+    """Turn code maps back into images, or sounds, by the voices of their labels."""
 
     run: RunName
     codes: Annotated[Path, tyro.conf.Positional, shown_as("CODES")]

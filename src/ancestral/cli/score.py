@@ -10,7 +10,10 @@ from ancestral.cli.parse import parse, shown_as
 
 @dataclass(frozen=True)
 class Options:
-    """How likely each example is: log p(x) in nats, the lower the stranger. Sounds are scored whole."""
+    """How likely each example is: log p(x) in nats, the lower the stranger.
+
+    Sounds are scored whole.
+    """
 
     run: RunName
     out: Annotated[Path, shown_as("FILE")]

@@ -67,7 +67,9 @@ class Conditioner(nn.Module):
 
     def __init__(self, spec: Spec, width: int, *, class_conditional: bool, blocks: int) -> None:
         super().__init__()
-        self.grid = None if spec.sequential else (1, *spec.shape[1:])[-2:]
+        # Repeated up to a sound of any length, contexts must divide it.
+        divide = spec.sequential and not any(spec.shape[-1] % c.shape[-1] for c in spec.contexts)
+        self.grid = None if divide else (1, *spec.shape[1:])[-2:]
         self.contexts = spec.contexts
         self.classes = nn.Embedding(spec.classes, width) if spec.classes and class_conditional else None
         self.encoders = nn.ModuleList(ContextEncoder(context, width, blocks) for context in spec.contexts)

@@ -42,7 +42,7 @@ def measure(examined: Examined) -> Result:
     note = f"{len(pairs):,} clips of up to {_SECONDS} s"
     names = {
         "log_mel": ("log-mel distance", "dB", "distance of log-mel spectra"),
-        "stft": ("STFT distance", "", "distance of spectra"),
+        "stft": ("STFT distance", "", "distance of spectra of several resolutions"),
     }
     figures = []
     for id, (name, unit, quantity) in names.items():

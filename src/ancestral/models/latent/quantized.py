@@ -388,6 +388,18 @@ class QuantizedAutoencoder(TwoStage):
         return self.observation(z).mean.round().to(self.spec.dtype)
 
 
+def names_of_levels(count: int) -> tuple[str, ...]:
+    """What levels are called, coarse to fine; of one, its prior's name alone.
+
+    >>> names_of_levels(1), names_of_levels(3)
+    (('prior',), ('top', 'middle', 'bottom'))
+    """
+    if count == 1:
+        return ("prior",)
+    middle = ["middle"] if count == 3 else [f"middle{i + 1}" for i in range(count - 2)]
+    return ("top", *middle, "bottom")
+
+
 def _of_level(i: int, batch: Batch, progress: Progress) -> Batch:
     """Level ``i`` and what it is conditioned on, of the codes of all levels."""
     x, lengths = batch.contexts[i], batch.lengths

@@ -21,7 +21,7 @@ from ancestral.errors import UserError
 from ancestral.model import LikelihoodKind, Model, unwatched
 from ancestral.models.autoregressive.transformer import Transformer
 from ancestral.models.autoregressive.wavenet import WaveNet
-from ancestral.models.latent.quantized import CODES, Codes, TwoStage
+from ancestral.models.latent.quantized import CODES, Codes, TwoStage, names_of_levels
 from ancestral.models.latent.quantizers import FiniteScalar, Vector
 from ancestral.nn.quantize import Quantized, Quantizer
 from ancestral.nn.sequences import (
@@ -287,11 +287,7 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
     @property
     def level_names(self) -> tuple[str, ...]:
         """``prior`` of one level; else ``top``, ``middle`` (several: ``middle1``, …) and ``bottom``."""
-        between = len(self.config.strides) - 2
-        if between < 0:
-            return ("prior",)
-        middle = ["middle"] if between == 1 else [f"middle{i + 1}" for i in range(between)]
-        return ("top", *middle, "bottom")
+        return names_of_levels(len(self.config.strides))
 
     @classmethod
     def options_of(cls, stage: str) -> tuple[str, ...]:

@@ -14,7 +14,14 @@ from ancestral.errors import UserError
 from ancestral.models.autoregressive.base import Autoregressive
 from ancestral.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from ancestral.models.autoregressive.pixelsnail import PixelSNAIL
-from ancestral.models.latent.quantized import CODES, PRIORS, Codes, Prior, QuantizedAutoencoder
+from ancestral.models.latent.quantized import (
+    CODES,
+    PRIORS,
+    Codes,
+    Prior,
+    QuantizedAutoencoder,
+    names_of_levels,
+)
 from ancestral.models.latent.quantizers import Vector
 from ancestral.nn.convolutional import Decoder, Encoder, check_stride
 from ancestral.nn.normalization import BatchNorm
@@ -270,9 +277,7 @@ class VQVAE2(QuantizedAutoencoder):
     @property
     def level_names(self) -> tuple[str, ...]:
         """``top``, ``middle`` (several: ``middle1``, …) and ``bottom``."""
-        between = len(self.strides) - 2
-        middle = ["middle"] if between == 1 else [f"middle{i + 1}" for i in range(between)]
-        return ("top", *middle, "bottom")
+        return names_of_levels(len(self.strides))
 
     @property
     def strides(self) -> tuple[int, ...]:
