@@ -92,6 +92,11 @@ class Spec:
         return math.prod(self.shape)
 
     @property
+    def silence(self) -> int:
+        """Of sound: the value that stands for no amplitude, which padding holds."""
+        return (self.levels or 0) // 2
+
+    @property
     def ordered(self) -> bool:
         """Whether neighboring levels mean neighboring things: true of intensities, false of code indices."""
         return self.domain != "codes"

@@ -12,11 +12,11 @@ from ancestral.batch import Batch
 from ancestral.capabilities import Converts
 from ancestral.data import Dataset, Preparation, Sounds, load_sound
 from ancestral.errors import UserError
+from ancestral.evaluation.batches import together
 from ancestral.evaluation.sampling import check_seed
 from ancestral.evaluation.subject import Subject, Trained, undisturbed
 from ancestral.model import Model
 from ancestral.progress import bar
-from ancestral.spec import Spec
 
 _TOGETHER = 64
 """Sounds that are decoded at once."""
@@ -96,7 +96,8 @@ def convert(
             decoded(network, codes, [target] * len(codes), seed=check, what="converting", show=progress),
         )
     ]
-    originals, reconstructions, converted = (together(some, network.spec) for some in (sounds, *versions))
+    silence = network.spec.silence
+    originals, reconstructions, converted = (together(some, silence) for some in (sounds, *versions))
     known = None if labels is None else torch.tensor(labels)
     return Conversion(originals, reconstructions, converted, torch.tensor(own), known, target)
 
@@ -162,13 +163,3 @@ def decoded(
             )
             found |= dict(zip(rows, y.cpu(), strict=True))
     return [found[i] for i in range(len(codes))]
-
-
-def together(sounds: Sequence[Tensor], spec: Spec) -> Tensor:
-    """Sounds ``(C, T)`` of any length in one tensor ``(n, C, longest)``, filled up with silence."""
-    silence = 0 if spec.levels is None else spec.levels // 2
-    shape = (len(sounds), spec.shape[0], max(sound.shape[-1] for sound in sounds))
-    filled = torch.full(shape, silence, dtype=spec.dtype)
-    for row, sound in zip(filled, sounds, strict=True):
-        row[:, : sound.shape[-1]] = sound
-    return filled

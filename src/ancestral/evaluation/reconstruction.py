@@ -62,7 +62,7 @@ def reconstruct(
     if network.spec.domain == "sound" and isinstance(network, Lengthens):
         versions = [version(sound.to(place))[0].cpu() for sound in alone(examples, what, show=progress)]
         longest = max(version.shape[-1] for version in versions)
-        return x[..., :longest], together(versions, (network.spec.levels or 0) // 2)
+        return x[..., :longest], together(versions, network.spec.silence)
     parts = batches(len(x), what, device=place, show=progress, dims=network.spec.dims)
     return x, torch.cat([version(Batch(x[part].to(place))).cpu() for part in parts])
 

@@ -181,7 +181,7 @@ def _decoded_sounds(tokenizer: Tokenizer, timing: Timing, codes: Codes, *, show:
         else:
             x = tokenizer.detokenize(given)
         decoded.append(x[0, ..., : int(length)].cpu())
-    return together(decoded, (tokenizer.spec.levels or 0) // 2)
+    return together(decoded, tokenizer.spec.silence)
 
 
 def _sound_lengths(timing: Timing, codes: Sequence[Tensor], lengths: Tensor | None) -> Tensor:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ancestral.batch import evenly
 from ancestral.capabilities import Converts
-from ancestral.evaluation.conversion import own_sound, together
+from ancestral.evaluation.batches import together
+from ancestral.evaluation.conversion import own_sound
 from ancestral.evaluation.measurement import Examined, Result
 from ancestral.evaluation.speech import (
     SECONDS,
@@ -238,7 +239,9 @@ def _sheet(spec: Spec, test: Recordings, versions: dict[str, Version]) -> Sheet:
     """Originals, reconstructions and conversions of some sounds, evenly from all."""
     rows = evenly(_SHOWN, len(versions[""].clips)).tolist()
     series = {"original": "_real", "reconstruction": "_reconstruction", "converted": ""}
-    shown = {name: together([versions[id].clips[i] for i in rows], spec) for name, id in series.items()}
+    shown = {
+        name: together([versions[id].clips[i] for i in rows], spec.silence) for name, id in series.items()
+    }
     lengths = torch.tensor([versions[""].clips[i].shape[-1] for i in rows])
     picture = comparison(spec, *shown.values(), series=list(shown), lengths=lengths)
     return Sheet(picture, spec, shown, lengths)

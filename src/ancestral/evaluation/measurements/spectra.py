@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ancestral.capabilities import Converts, Reconstructs
 from ancestral.companding import expanded
+from ancestral.evaluation.batches import together
 from ancestral.evaluation.measurement import Examined, Result
 from ancestral.figures import Figure
 from ancestral.media import Sheet, comparison
@@ -81,10 +82,8 @@ def watched_pairs(examined: Examined, model: Reconstructs) -> Iterator[tuple[Ten
 def compared(model: Model, pairs: list[tuple[Tensor, Tensor]]) -> Sheet:
     """A picture of clips above their versions, and both to be heard."""
     lengths = torch.tensor([x.shape[2] for x, _ in pairs])
-    columns = [
-        torch.cat([torch.nn.functional.pad(clip, (0, int(lengths.max()) - clip.shape[2])) for clip in clips])
-        for clips in zip(*pairs, strict=True)
-    ]
+    silence = model.spec.silence
+    columns = [together([clip[0] for clip in clips], silence) for clips in zip(*pairs, strict=True)]
     series = ("original", "reconstruction")
     picture = comparison(model.spec, *columns, series=series, lengths=lengths)
     return Sheet(picture, model.spec, dict(zip(series, columns, strict=True)), lengths)

@@ -91,13 +91,12 @@ class WaveNet(Shifted, Lengthens):
 
     recipes: ClassVar = {
         "small": Recipe(
-            source="three quarters of an hour on two CPU cores for half an hour of speech at 8 kHz, mu-law "
-            "(docs/figures.md)",
+            source="a start for half an hour of speech at 8 kHz, mu-law, on two CPU cores; not tuned",
             model=Config(width=48, gate_width=48, layers=9, cycles=2),
             stages={"training": Optimization(steps=6000, batch_size=4, learning_rate=2e-3, compile=True)},
         ),
         "tones": Recipe(
-            source="some minutes on two CPU cores, for the embedded tones",
+            source="a start for the embedded tones; not tuned",
             model=Config(width=32, gate_width=32, skip_width=64, layers=8, cycles=2),
             stages={"training": Optimization(steps=1000, batch_size=4, learning_rate=3e-3)},
         ),

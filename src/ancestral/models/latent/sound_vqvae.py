@@ -161,7 +161,7 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
     }
     recipes: ClassVar = {
         "small": Recipe(
-            source="chosen for a quarter of an hour of speech at 8 kHz and two CPU cores (docs/figures.md)",
+            source="a start for a quarter of an hour of speech at 8 kHz on two CPU cores; not tuned",
             model=Config(
                 quantizer=Vector(codebook_size=256),
                 decoder=WaveNet.Config(width=48, gate_width=48, skip_width=96, layers=9, cycles=2),
@@ -173,7 +173,7 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
             },
         ),
         "tones": Recipe(
-            source="some minutes on two CPU cores, for the embedded tones",
+            source="a start for the embedded tones; not tuned",
             model=Config(
                 strides=(128,),
                 width=64,
@@ -238,8 +238,7 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
         self.projections = nn.ModuleList(
             nn.Conv1d(config.width + sum(dims[:i]), dim, 1) for i, dim in enumerate(dims)
         )
-        speakers = spec.classes + 1 if spec.classes else 0
-        """Classes of the decoder, the last of which says that it is unknown."""
+        speakers = spec.classes + 1 if spec.classes else 0  # the last one says that it is unknown
         places = spec.shape[1] // config.strides[-1]
         if isinstance(config.decoder, WaveNet.Config):
             features = config.decoder.condition_width
