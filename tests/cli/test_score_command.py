@@ -137,7 +137,9 @@ def test_a_table_is_evaluated_column_by_column_beside_a_gaussian(call, runs):
     names = ("marginal_1", "marginal_2", "marginal_3")
     assert figures["marginals"].value == pytest.approx(sum(figures[name].value for name in names) / 3)
     assert 0 < figures["marginals"].floor[0] <= figures["marginals"].floor[1] < 0.5
-    assert (runs / "maf" / "samples" / "pairs.png").is_file()
+    picture = runs / "maf" / "samples" / "pairs.png"
+    assert str(picture) in output.splitlines()
+    assert picture.is_file()
     assert call("report RUNS/maf")[0] == 0
     assert (runs / "maf" / "report.html").read_text().count("Pairs of columns") == 1
 

@@ -150,7 +150,7 @@ def evaluate(
         seconds=time.perf_counter() - started,
         command=command(),
     )
-    _write(evaluation, results, place)
+    _write(evaluation, results, place, progress)
     return evaluation if drawn is None else _with_samples(evaluation, quality, drawn, place)
 
 
@@ -213,21 +213,24 @@ def _with_samples(
             seconds=evaluation.seconds + time.perf_counter() - started,
             command=command(),
         )
-        _write(evaluation, [result], place)
+        _write(evaluation, [result], place, compared.progress)
     return evaluation
 
 
-def _write(evaluation: Evaluation, results: Sequence[Result], place: Path | None) -> None:
-    """Write figures beside those that are there already, and pictures."""
+def _write(evaluation: Evaluation, results: Sequence[Result], place: Path | None, progress: bool) -> None:
+    """Write figures beside those that are there already, and pictures, whose names progress tells."""
     if place is None or not results:
         return
     with contextlib.suppress(Damaged):
         evaluation = evaluation.beside(Evaluation.read(place / "evaluation.json"))
     write_json(place / "evaluation.json", evaluation.to_json())
     for name, draw in [item for result in results for item in result.pictures.items()]:
+        path = place / "samples" / f"{name}.png"
         try:
             sheet = draw()
         except UserError as error:  # latents that lead beyond all floats take no figure away
             print(f"no picture of {name}: {error.problem}", file=sys.stderr, flush=True)
         else:
-            write_sheet(place / "samples" / f"{name}.png", sheet)
+            write_sheet(path, sheet)
+            if progress:
+                print(path, flush=True)
