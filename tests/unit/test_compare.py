@@ -94,6 +94,19 @@ def test_a_row_for_each_shared_figure_and_a_column_for_each_run(make, call):
     assert "* the best of the row" in output
 
 
+def test_an_exact_likelihood_stands_beside_the_tightest_bound(make, call):
+    exact = make("a", NLL)
+    loose = replace(NLL, id="nelbo", name="negative ELBO", kind="bound", value=3.25)
+    tight = replace(loose, id="nelbo_importance_weighted", name="importance-weighted, k=16", value=2.75)
+    other = replace(loose, quantity="NLL given labels", value=2.0)
+    table = cells(call(exact, make("b", loose, tight, other))[1])
+    assert table["NLL"] == ["2.868 ± 0.012", "≤ 2.750 ± 0.012 *", "bits/dim"]
+    assert "code length" not in table
+    assert "NLL given labels" not in table  # of one run only
+    loose = replace(loose, unit="nats")
+    assert "No two of these runs have a figure" in call(exact, make("c", loose))[1]
+
+
 def test_figures_of_one_run_alone_are_left_out(make, call):
     output = call(make("a", NLL, SPEED), make("b", NLL))[1]
     assert "code length" in output

@@ -3,7 +3,7 @@
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -73,10 +73,28 @@ class Comparison:
 
     @property
     def rows(self) -> dict[str, dict[str, Figure]]:
-        """The figures that at least two runs have, by id and by the name of the run; all of a single run."""
-        return {
+        """The figures that at least two runs have, by id and by the name of the run; all of a single run.
+
+        Negative log-likelihoods of several ids, exact ones and bounds, come first, by their quantity.
+        """
+        shared = {
             id: {run.name: run.figures[id] for run in self.runs if id in run.figures}
             for id in _shared(self.runs)
+        }
+        return self._likelihoods() | shared
+
+    def _likelihoods(self) -> dict[str, dict[str, Figure]]:
+        """What is known best of each quantity that runs have under several ids, as an exact one and a bound."""
+        found: dict[tuple[str, str], dict[str, Figure]] = {}
+        for run in self.runs:
+            for figure in run.figures.values():
+                if figure.kind != "measure":
+                    best = found.setdefault((figure.quantity, figure.unit), {})
+                    best[run.name] = min(best.get(run.name, figure), figure, key=lambda f: f.value)
+        return {
+            quantity: {name: replace(figure, id=quantity, name=quantity) for name, figure in best.items()}
+            for (quantity, _), best in found.items()
+            if len({figure.id for figure in best.values()}) > 1
         }
 
     def table(self) -> Table:
