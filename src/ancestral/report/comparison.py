@@ -84,7 +84,7 @@ class Comparison:
         return self._likelihoods() | shared
 
     def _likelihoods(self) -> dict[str, dict[str, Figure]]:
-        """What is known best of each quantity that runs have under several ids, as an exact one and a bound."""
+        """The best of each quantity that runs have under several ids, as an exact one and a bound."""
         found: dict[tuple[str, str], dict[str, Figure]] = {}
         for run in self.runs:
             for figure in run.figures.values():
