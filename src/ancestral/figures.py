@@ -209,7 +209,7 @@ class Evaluation(Configuration):
     seconds: NonNegative = 0.0
     command: str = ""
     left_out: Sequence[str] = ()
-    """What of the codes could not be measured, and why: a sentence each."""
+    """What could not be measured, of the codes or of the data, and why: a sentence each."""
 
     def __getitem__(self, name: str) -> float:
         """The value of a figure by its id or its name. Raises KeyError, with the ids that there are."""

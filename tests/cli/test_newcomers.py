@@ -92,6 +92,14 @@ def test_a_training_says_what_it_is_about_to_do(place):
     )
 
 
+def test_an_evaluation_says_what_it_is_not_of(call):
+    status, output, _ = call("evaluate", "runs/a run", "--data", "pictures", "--split", "all")
+    assert status == 0
+    assert "Skipped 2: flags/empty.png: not an image that can be read; flags/text.png: " in " ".join(
+        output.split()
+    )
+
+
 def test_classes_have_names(place, call):
     run = place / "runs/a run"
     assert ancestral.load(run).classes == ("birds", "flags", "stars")

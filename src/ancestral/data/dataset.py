@@ -21,6 +21,8 @@ from ancestral.spec import Spec
 
 CHUNK = 2**24
 """Bytes that are hashed at once."""
+_REASONS = 3
+"""Skipped files that are named."""
 
 
 Split = TypeVar("Split", bound=Batch | Sounds, default=Batch)
@@ -89,6 +91,13 @@ class Dataset(Generic[Split]):
     def sizes(self) -> str:
         """How many examples each split has, and how long its sounds are together, in words."""
         return ", ".join(f"{len(self.split(name)):,} {name}{self._minutes(name)}" for name in SPLITS)
+
+    @property
+    def skips(self) -> str:
+        """How many examples could not be used, and why the first could not, in words; empty if all could."""
+        first = "; ".join(self.skipped[:_REASONS])
+        more = f"; and {len(self.skipped) - _REASONS:,} more" if len(self.skipped) > _REASONS else ""
+        return f"{len(self.skipped):,}: {first}{more}" if self.skipped else ""
 
     def _minutes(self, name: str) -> str:
         split = self.split(name)

@@ -146,6 +146,7 @@ def evaluate(
         left_out=[
             *(sentence for result in results for sentence in result.left_out),
             *([] if quality or any(result.figures for result in results) else [_SILENT]),
+            *([f"Skipped {dataset.skips}"] if dataset.skips else []),
         ],
         seconds=time.perf_counter() - started,
         command=command(),

@@ -10,8 +10,8 @@ from ancestral.data import Dataset
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-_CLASSES, _REASONS = 10, 3
-"""Classes and skipped files that are named."""
+_CLASSES = 10
+"""Classes that are named."""
 
 
 def summary(
@@ -37,9 +37,11 @@ def summary(
         "examples": data.sizes,
     }
     if spec.classes:
-        lines["classes"] = f"{spec.classes}: {_first(data.classes, _CLASSES, ', ')}".rstrip(": ")
-    if data.skipped:
-        lines["skipped"] = f"{len(data.skipped):,}: {_first(data.skipped, _REASONS, '; ')}"
+        more = f", and {len(data.classes) - _CLASSES:,} more" if len(data.classes) > _CLASSES else ""
+        names = ", ".join(data.classes[:_CLASSES])
+        lines["classes"] = f"{spec.classes}: {names}{more}".rstrip(": ")
+    if data.skips:
+        lines["skipped"] = data.skips
     if data.duplicates:
         lines["left out"] = f"{data.duplicates:,} that a split held out has too"
     lines["parameters"] = ", ".join(f"{n:,} in {stage}" for stage, n in parameters.items()) or "none to train"
@@ -53,8 +55,3 @@ def summary(
         device += f", processes: {fabric.world_size}"
     lines["device"] = f"{device}, precision: {precision}"
     return "\n".join(f"{name:<12}{line}" for name, line in lines.items())
-
-
-def _first(names: tuple[str, ...], most: int, between: str) -> str:
-    more = f"{between}and {len(names) - most:,} more" if len(names) > most else ""
-    return between.join(names[:most]) + more
