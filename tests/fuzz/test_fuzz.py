@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from PIL import Image
 
@@ -27,13 +28,14 @@ from ancestral.data import load_data
 from ancestral.errors import UserError
 from ancestral.taxonomy import TAXONOMY
 
-CASES = int(os.environ.get("ANCESTRAL_FUZZ", "54"))
+CASES = int(os.environ.get("ANCESTRAL_FUZZ", "60"))
 SECONDS = 30
 """Within which a case has to end; the slowest takes a few."""
 MEMORY = 4 * 2**30
 """Bytes that a case may reserve beyond what the process has: what is larger fails, and so is seen."""
 
-COMMON = "--data digits --device cpu --log-every 1 --checkpoint-every 1 --evaluate-every 0 --sample-every 0"
+QUICKLY = "--device cpu --log-every 1 --checkpoint-every 1 --evaluate-every 0 --sample-every 0"
+COMMON = f"--data digits {QUICKLY}"
 PRIOR = "--model.prior.width 4 --model.prior.layers 1 --model.prior.head 4"
 
 
@@ -50,6 +52,15 @@ TRAIN = {
     "gated-pixelcnn": f"gated-pixelcnn {COMMON} {stages('training')} --training.no-compile --model.width 4 "
     "--model.layers 1 --model.head 4",
 }
+SPEECH = (
+    f"vqvae-sound {QUICKLY} {stages('tokenizer', 'prior')} --sound.length 256 --sound.levels 16 "
+    "--model.strides 4 --model.input waveform --model.width 4 --model.blocks 1 --model.residual-width 4 "
+    "--model.quantizer.codebook-size 4 --model.quantizer.dim 4 "
+    + " ".join(
+        f"--model.{net}.{size}" for net in ("decoder", "prior")
+        for size in ("width 4", "gate-width 4", "skip-width 4", "layers 2", "cycles 1")
+    )
+)  # fmt: skip
 READING = {
     "vqvae": (
         "sample RUN --n 2 --out out",
@@ -105,6 +116,8 @@ def runs(tmp_path_factory):
     for name, line in TRAIN.items():
         assert commands.run(["train", *shlex.split(line), "--out", str(folder / name)]) == 0
     assert commands.run(["evaluate", str(folder / "vqvae")]) == 0
+    line = f"train {SPEECH} --data tones --out {folder}/speech"
+    assert commands.run(shlex.split(line)) == 0
     return folder
 
 
@@ -363,13 +376,15 @@ def arguments(rng, runs):
     """Values of the options of the other commands."""
     np.save("good.npy", np.zeros((2, 1, 4, 4), np.uint8))
     command = rng.choice(
-        ["sample", "complete", "reconstruct", "tokenize", "detokenize", "evaluate", "certify", "report"]
-    )
+        ["sample", "complete", "reconstruct", "tokenize", "detokenize", "evaluate", "certify", "report",
+         "convert", "score", "project", "compare"]
+    )  # fmt: skip
     name = {
         "tokenize": "vqvae",
         "detokenize": "vqvae",
         "complete": "gated-pixelcnn",
         "certify": "gated-pixelcnn",
+        "convert": "speech",
     }
     run = str(runs / name.get(command, rng.choice(list(TRAIN)))) if rng.random() < 0.9 else rng.choice(TEXTS)
     line = [command, run, *(["good.npy"] if command == "detokenize" else [])]
@@ -421,6 +436,34 @@ def folders(rng, runs):
     )
 
 
+def recordings(rng, runs):
+    """Folders of sounds, and a sound of one's own."""
+    for label in ("a", "b"):
+        Path(f"sounds/{label}").mkdir(parents=True)
+        for i in range(4):
+            rate, channels, n = rng.choice([(8000, 1, 300), (16000, 2, 900), (192000, 8, 99), (1, 1, 3)])
+            words = rng.randbytes(4 * n * channels)  # of floats nearly all are no sound, some no number
+            kind, form = rng.choice([("<i4", "PCM_16"), ("<i4", "PCM_24"), ("<f4", "FLOAT")])
+            x = np.frombuffer(words, kind).reshape(n, channels)
+            soundfile.write(f"sounds/{label}/{i}.wav", x, rate, subtype=form)
+    paths = sorted(Path("sounds").rglob("*.wav"))
+    for path in rng.sample(paths, rng.choice([0, 1, 2, 8])):
+        if rng.random() < 0.2:
+            put_odd_thing(rng, path)
+        else:
+            path.write_bytes(odd_bytes(rng, path.read_bytes()))
+    one = rng.choice(paths)
+    return rng.choice(
+        [
+            f"train {SPEECH} --data sounds --out new",
+            f"evaluate {runs}/speech --data sounds --split all",
+            f"tokenize {runs}/speech --data sounds --split all --out codes.npy",
+            f"convert {runs}/speech --to 1 {one} --out out",
+            f"complete {runs}/speech --prefix {one} --seconds 0.02 --out out",
+        ]
+    )
+
+
 def tables(rng, runs):
     """Tables. No model here takes any, so that they are loaded alone."""
     rows = [[str(rng.choice([1, 2.5, -3])) for _ in range(3)] for _ in range(9)]
@@ -437,7 +480,9 @@ def tables(rng, runs):
     return lambda: load_data(f"table:{name}")
 
 
-AREAS = (run_and_report, saved_model, resumed, codes, option_files, flags, arguments, folders, tables)
+AREAS = (
+    run_and_report, saved_model, resumed, codes, option_files, flags, arguments, folders, recordings, tables
+)  # fmt: skip
 
 
 def outcome(case):

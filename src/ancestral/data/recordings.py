@@ -56,11 +56,17 @@ def opened(path: str | os.PathLike[str], rate: int) -> tuple[NDArray[np.float32]
             own, channels = int(file.samplerate), int(file.channels)
             size = max(1, _BLOCK // channels)
             blocks = file.blocks(blocksize=size, dtype="float32", always_2d=True)
-            amplitudes = resampled((block.mean(1) for block in blocks), own, rate)
+            amplitudes = resampled(map(_mixed, blocks), own, rate)
     except (OSError, RuntimeError, ValueError) as error:  # soundfile's own are RuntimeErrors
         reason = str(error).rpartition(": ")[2].rstrip(".") or "damaged"
         raise UnusableError(f"not a sound that can be read ({reason})") from None
     return amplitudes, own, channels
+
+
+def _mixed(block: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean of the channels ``(T, C)``; where it is no number, ``resampled`` says so."""
+    with np.errstate(all="ignore"):
+        return block.mean(1)
 
 
 def resampled(blocks: Iterator[NDArray[np.float32]], own: int, rate: int) -> NDArray[np.float32]:
