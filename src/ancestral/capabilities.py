@@ -119,6 +119,10 @@ class Reconstructs(Model):
     def reconstruct(self, x: Tensor) -> Tensor:
         """The model's version of ``x``: integers of the same shape."""
 
+    def version(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """``reconstruct`` of ``x``, by a decoder that is told the classes if it is one (see ``Converts``)."""
+        return self.reconstruct(x)
+
 
 class Decodes(Model):
     """A model that makes an example of a vector of real numbers, a priori independent and around 0."""
@@ -249,6 +253,10 @@ class Tokenizer(Reconstructs):
     def detokenize(self, codes: tuple[Tensor, ...]) -> Tensor:
         """Integers ``(N, *spec.shape)`` decoded from code maps; inverse to ``tokenize`` up to its loss."""
 
+    def decoded(self, codes: tuple[Tensor, ...], labels: Tensor | None = None) -> Tensor:
+        """``detokenize``, by a decoder that is told the classes if it is one (see ``Converts``)."""
+        return self.detokenize(codes)
+
     @abstractmethod
     def code_specs(self) -> tuple[Spec, ...]:
         """What each code map is: its shape and codebook size."""
@@ -368,6 +376,14 @@ class Converts(Tokenizer):
     @abstractmethod
     def convert(self, x: Tensor, labels: Tensor | None, generator: Generator | None = None) -> Tensor:
         """``decode`` of the codes of ``x``, as long as ``x``."""
+
+    def version(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """See ``Reconstructs.version``."""
+        return self.convert(x, labels)
+
+    def decoded(self, codes: tuple[Tensor, ...], labels: Tensor | None = None) -> Tensor:
+        """See ``Tokenizer.decoded``."""
+        return self.decode(codes, labels)
 
     def voice_of(self, name: int | str) -> int:
         """The class of a name or a number, as ``classes_of`` reads them, that the decoder can be told.

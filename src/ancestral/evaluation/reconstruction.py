@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ancestral.batch import Batch
-from ancestral.capabilities import Converts, Lengthens, Reconstructs
+from ancestral.capabilities import Lengthens, Reconstructs
 from ancestral.configuration import Range
 from ancestral.data import Dataset, Preparation
 from ancestral.errors import UserError
@@ -83,9 +83,7 @@ def _version(subject: Subject, levels: int | None, seed: int) -> Callable[[Batch
         Range(least=1, most=most).check("levels", levels)
         if levels < most:
             return _of_levels(subject, levels, seed)
-    if isinstance(network, Converts):
-        return lambda batch: network.convert(batch.x, batch.labels)
-    return lambda batch: network.reconstruct(batch.x)
+    return lambda batch: network.version(batch.x, batch.labels)
 
 
 def _of_levels(subject: Subject, levels: int, seed: int) -> Callable[[Batch], Tensor]:
@@ -99,8 +97,6 @@ def _of_levels(subject: Subject, levels: int, seed: int) -> Callable[[Batch], Te
         fitting, length = long_enough(tokenizer, batch.x.shape[-1]), batch.x.shape[-1]
         labels = batch.labels if fitting.sample_classes else None
         codes = fitting.finer(fitting.tokenize(batch.x)[:levels], labels, generator=generator)
-        if isinstance(fitting, Converts):
-            return fitting.decode(codes, batch.labels)[..., :length]
-        return fitting.detokenize(codes)[..., :length]
+        return fitting.decoded(codes, batch.labels)[..., :length]
 
     return version

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ancestral.batch import Batch
-from ancestral.capabilities import Converts, Tokenizer
+from ancestral.capabilities import Tokenizer
 from ancestral.data import Dataset, Preparation, Sounds
 from ancestral.errors import UserError
 from ancestral.evaluation.batches import alone, batches, together
@@ -176,10 +176,7 @@ def _decoded_sounds(tokenizer: Tokenizer, timing: Timing, codes: Codes, *, show:
         assert length is not None
         own = [level[..., : int(timing.counts(length, k))] for k, level in enumerate(levels)]
         given = tuple(level.to(device).long() for level in own)
-        if isinstance(tokenizer, Converts):
-            x = tokenizer.decode(given, None if labels is None else labels.to(device))
-        else:
-            x = tokenizer.detokenize(given)
+        x = tokenizer.decoded(given, None if labels is None else labels.to(device))
         decoded.append(x[0, ..., : int(length)].cpu())
     return together(decoded, tokenizer.spec.silence)
 

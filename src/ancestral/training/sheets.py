@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from ancestral import media
-from ancestral.capabilities import Converts, Reconstructs
+from ancestral.capabilities import Reconstructs
 from ancestral.data import Dataset, Sounds
 from ancestral.media import Sheet
 from ancestral.model import Model
@@ -60,11 +60,7 @@ def reconstructions(model: Reconstructs, data: Dataset[Any]) -> Sheet:
     if sound:  # of whole sounds in memory the beginnings
         originals = originals[..., : spec.shape[-1]]
         lengths = None if lengths is None else lengths.clamp(max=spec.shape[-1])
-    if isinstance(model, Converts):  # its decoder is told whose voice it is
-        versions = model.convert(originals, batch.labels)
-    else:
-        versions = model.reconstruct(originals)
-    shown, names = [originals, versions], []
+    shown, names = [originals, model.version(originals, batch.labels)], []
     if data.columns is not None:
         shown, names = [data.columns.restored(x) for x in shown], [*data.columns.names]
     series = ("original", "reconstruction")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ancestral.capabilities import Converts, Reconstructs
+from ancestral.capabilities import Reconstructs
 from ancestral.companding import expanded
 from ancestral.evaluation.batches import together
 from ancestral.evaluation.measurement import Examined, Result
@@ -75,8 +75,7 @@ def watched_pairs(examined: Examined, model: Reconstructs) -> Iterator[tuple[Ten
     for i in watched(rows, "reconstructing", show=examined.progress):
         clip = examples[i : i + 1].to(model.device)
         x = clip.x[..., :most]
-        y = model.convert(x, clip.labels) if isinstance(model, Converts) else model.reconstruct(x)
-        yield x.cpu(), y.cpu()
+        yield x.cpu(), model.version(x, clip.labels).cpu()
 
 
 def compared(model: Model, pairs: list[tuple[Tensor, Tensor]]) -> Sheet:
