@@ -96,7 +96,9 @@ def sample_by_full_passes(model, uniforms, labels, contexts):
 
 @pytest.mark.parametrize(("variant", "name"), CASES)
 def test_sees_exactly_the_declared_past(variant, name):
-    certificate = certify(build(variant, name), trials=8)  # tiny layers: dead units look like blind spots
+    certificate = certify(build(variant, name), trials=2)
+    if len(certificate.blind):  # tiny layers: dead units look like blind spots
+        certificate = certify(build(variant, name), trials=10)
     assert certificate.ok, str(certificate)
 
 
@@ -611,7 +613,7 @@ def test_what_cannot_be_built(name):
 )
 def test_recipes_can_be_built(name, recipe):
     cls = MODELS[name]
-    spec = Spec(shape=(1, 512), classes=3) if cls.dims == 1 else Spec(shape=(3, 32, 32), classes=3)
+    spec = Spec(shape=(1, 512), classes=3) if cls.dims == 1 else Spec(shape=(3, 16, 16), classes=3)
     with torch.device("meta"):
         model = cls(cls.recipes[recipe].model, spec)
         x = torch.zeros(2, *spec.shape, dtype=torch.uint8)

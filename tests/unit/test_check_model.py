@@ -196,8 +196,8 @@ def test_the_second_look_leaves_the_trained_weights():
     model = Pixelwise(Outside(), SMALL[0])
     before = model.logits.weight.detach().clone()
     check_training(model)
-    # 30 updates of Adam at 1e-2 with a gradient that keeps its sign: 0.3 a weight, less where it changes.
-    assert float((model.logits.weight.detach() - before).abs().max()) > 0.2
+    # 12 updates of Adam at 1e-2 with a gradient that keeps its sign: 0.12 a weight, less where it changes.
+    assert float((model.logits.weight.detach() - before).abs().max()) > 0.08
 
 
 def losing(make):
