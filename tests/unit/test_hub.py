@@ -411,7 +411,7 @@ def test_the_command_line_says_in_one_line_what_the_hub_lacks(server, tmp_path, 
     assert message in done.stderr
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["vae", "vqvae2", "biggan"])
 def test_the_layout_is_the_hubs(name, tmp_path, monkeypatch):
     """push_to_hub hands over a folder that from_pretrained reads, and leaves nothing behind."""
     model = build(name)

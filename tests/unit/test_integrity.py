@@ -424,8 +424,8 @@ def test_a_training_killed_at_any_write_ends_with_the_same_weights(whole, tmp_pa
 @pytest.mark.parametrize(
     "line",
     [
-        "sample RUN --n 3 --out OUT --format files",
-        "sample RUN --n 3 --out OUT",
+        "sample RUN --n 2 --out OUT --format files",
+        "sample RUN --n 2 --out OUT",
         "report RUN",
         "tokenize RUN --out OUT/codes.npy",
         "tokenize RUN --out OUT/codes.safetensors --split test",
