@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["ancestral", "ancestral.training"])
+_CONTEXT.set_forkserver_preload(["ancestral", "ancestral.training", "lightning_fabric"])
 _SECONDS = 300
 
 
