@@ -45,6 +45,18 @@ def two_processes():
     return processes.in_two_processes
 
 
+@pytest.fixture(scope="session")
+def start():
+    """Start a Python program, given as text, with arguments, its output going to a file ``said``."""
+    return processes.start
+
+
+@pytest.fixture(scope="session")
+def stop():
+    """Send a process a signal as soon as a function says so; its exit code."""
+    return processes.stop
+
+
 @pytest.fixture(scope="module")
 def in_two_processes(request, tmp_path_factory, two_processes):
     """Call a function of the test's module, by its name and with a path, in each of two processes."""

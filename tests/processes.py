@@ -1,4 +1,4 @@
-"""Programs in two processes, forked from one that has imported torch already: it takes seconds each time."""
+"""Programs in processes forked from one that has imported torch and Fabric: it takes seconds each time."""
 
 import multiprocessing
 import os
@@ -12,6 +12,30 @@ from pathlib import Path
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["ancestral", "ancestral.training", "lightning_fabric"])
 _SECONDS = 300
+
+
+def start(program, *arguments, said, **environment):
+    """Start a Python program, given as text, whose output goes to the file ``said``; its process.
+
+    It ends when and as the program does: ``exitcode`` is its status, or less the signal that ended it.
+    """
+    file = said.with_suffix(".py")
+    file.write_text(program)
+    process = _CONTEXT.Process(target=_program, args=([file, *arguments], os.environ | environment, said))
+    process.start()
+    return process
+
+
+def stop(process, number, once):
+    """Send a signal as soon as ``once()`` is true, within two minutes; the process's exit code."""
+    end = time.monotonic() + 120
+    while not once():
+        assert process.is_alive(), f"it ended with {process.exitcode}"
+        assert time.monotonic() < end, "it did not come so far in two minutes"
+        time.sleep(0.002)
+    os.kill(process.pid, number)
+    process.join(60)
+    return process.exitcode
 
 
 def in_two_processes(arguments):

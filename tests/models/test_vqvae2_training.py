@@ -1,11 +1,7 @@
 """VQ-VAE-2 as a training: every stage resumes exactly, and the priors can be trained apart."""
 
 import math
-import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,21 +64,12 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.parametrize("stage", ["bottom"])  # the others are as VQ-VAE's
-def test_killed_in_a_prior_resumes_to_the_same_weights(whole, tmp_path, stage):
+def test_killed_in_a_prior_resumes_to_the_same_weights(whole, start, stop, tmp_path, stage):
     out = tmp_path / "run"
     program = PROGRAM.format(folder=str(Path(__file__).parent), out=str(out))
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    with (tmp_path / "output.txt").open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-c", program], stdout=output, stderr=subprocess.STDOUT, env=environment
-        )
-        deadline = time.monotonic() + 120
-        while not list((out / "checkpoints" / stage).glob("step-*")):
-            assert process.poll() is None, (tmp_path / "output.txt").read_text()
-            assert time.monotonic() < deadline, "no checkpoint in two minutes"
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait(timeout=60) == -signal.SIGKILL
+    process = start(program, said=tmp_path / "output.txt")
+    there = out / "checkpoints" / stage
+    assert stop(process, signal.SIGKILL, lambda: [*there.glob("step-*")]) == -signal.SIGKILL
     tiny(out)
     assert weights(out) == weights(whole)
 

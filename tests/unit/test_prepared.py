@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
@@ -205,12 +204,12 @@ train(test_prepared.Noted, data="digits", out=sys.argv[2], options=test_prepared
 
 
 @pytest.mark.parametrize("moment", ["between", "meanwhile"])
-def test_a_kill_between_preparing_and_training_loses_nothing(whole, calls, tmp_path, moment):
+def test_a_kill_between_preparing_and_training_loses_nothing(whole, calls, start, tmp_path, moment):
     out = tmp_path / "run"
     script = KILLED.format(tests=str(Path(__file__).parent))
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    died = subprocess.run([sys.executable, "-c", script, moment, str(out)], env=environment, check=False)
-    assert died.returncode == -signal.SIGKILL
+    process = start(script, moment, out, said=tmp_path / "output.txt")
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL, (tmp_path / "output.txt").read_text()
     assert (out / "codes" / "top").exists() == (moment == "between"), "it is there whole or not at all"
     train(Noted, data="digits", out=out, options=OPTIONS)
     assert bool(calls) == (moment == "meanwhile")

@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -667,7 +665,7 @@ def test_a_classifier_is_trained_by_one_process_alone(digits, tmp_path, monkeypa
     assert {name: os.environ[name] for name in launched} == launched
 
 
-def test_a_second_process_waits_for_the_classifier(digits, tmp_path):
+def test_a_second_process_waits_for_the_classifier(digits, start, tmp_path):
     code = """
 import sys
 from dataclasses import replace
@@ -681,14 +679,12 @@ real = begin.train
 begin.train = lambda *a, **k: print("trains", file=sys.__stdout__, flush=True) or real(*a, **k)
 classifier_of(load_data("digits"), "score")
 """
-    environment = os.environ | {"ANCESTRAL_CACHE": str(tmp_path)}
-    started = [
-        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    said = [process.communicate(timeout=120)[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0]
-    assert sorted(said) == ["", "trains\n"]
+    said = [tmp_path / f"{i}.txt" for i in range(2)]
+    started = [start(code, said=path, ANCESTRAL_CACHE=str(tmp_path)) for path in said]
+    for process in started:
+        process.join(120)
+    assert [process.exitcode for process in started] == [0, 0]
+    assert sorted(path.read_text() for path in said) == ["", "trains\n"]
 
 
 def test_a_training_that_a_command_needs_can_be_interrupted(run, monkeypatch, capsys):

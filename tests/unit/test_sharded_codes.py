@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -439,17 +438,12 @@ def command(program, saved, out):
     return f"{program} tokenize {saved} --data digits --split all --out {out} --device cpu".split()
 
 
-def test_killed_for_real_and_gone_on_with(program, saved, alone, tmp_path, monkeypatch):
+def test_killed_for_real_and_gone_on_with(program, saved, alone, start, stop, tmp_path, monkeypatch):
     monkeypatch.setattr(sharded_codes, "_SHARD", 20)
     out = tmp_path / "codes"
-    process = subprocess.Popen([sys.executable, *command(program, saved, out)], env=ENVIRONMENT)
-    deadline = time.monotonic() + 60
-    while not shard(out, 0, 77).exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait(timeout=20) == -signal.SIGKILL
+    words = command(program, saved, out)[1:]
+    process = start(program.read_text(), *words, said=tmp_path / "output.txt", HF_HUB_OFFLINE="1")
+    assert stop(process, signal.SIGKILL, lambda: shard(out, 0, 77).exists()) == -signal.SIGKILL
     there = {name: data for name, data in contents(out).items() if ".tmp" not in name}
     assert there.items() <= alone.items(), "what is there is whole"
     assert len(there) < len(alone), "it was in the middle"

@@ -5,9 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -405,7 +402,7 @@ ENVIRONMENT |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def command(saved, n, out):
-    words = f"-m ancestral.cli sample {saved} -n {n} --out {out} --format shards --device cpu --seed 4"
+    words = f"sample {saved} -n {n} --out {out} --format shards --device cpu --seed 4"
     return words.split()
 
 
@@ -415,35 +412,23 @@ def alone(saved, tmp_path_factory):
     return contents(sample_shards(saved, 2500, tmp_path_factory.mktemp("alone") / "out", seed=4).path)
 
 
-def test_killed_for_real_and_gone_on_with(saved, alone, tmp_path):
+def test_killed_for_real_and_gone_on_with(saved, alone, start, stop, tmp_path):
     out = tmp_path / "out"
-    process = subprocess.Popen([sys.executable, *command(saved, 2500, out)], env=ENVIRONMENT)
-    deadline = time.monotonic() + 60
-    while not shard(out).exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait(timeout=20) == -signal.SIGKILL
+    program = "from ancestral.cli.main import main; main()"
+    process = start(program, *command(saved, 2500, out), said=tmp_path / "output.txt")
+    assert stop(process, signal.SIGKILL, lambda: shard(out).exists()) == -signal.SIGKILL
     assert shard(out).read_bytes() == alone[shard(out).name]
     assert not shard(out, 2).exists(), "it was in the middle"
     sample_shards(saved, 2500, out, seed=4)
     assert contents(out) == alone
 
 
-def test_two_processes_of_torchrun_draw_what_one_does(saved, alone, tmp_path):
-    out = tmp_path / "out"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*launch, *command(saved, 2500, out)],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(out), "one of them says where"
+def test_two_processes_draw_what_one_does(saved, alone, two_processes, tmp_path):
+    out, program = tmp_path / "out", tmp_path / "program.py"
+    program.write_text("from ancestral.cli.main import main; main()")
+    said = two_processes([program, *command(saved, 2500, out)])
+    assert said.splitlines()[-1] == str(out), "one of them says where"
+    assert said.count(str(out)) == 1
     assert contents(out) == alone
 
 

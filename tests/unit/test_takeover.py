@@ -2,11 +2,8 @@
 
 import gc
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -213,11 +210,11 @@ test_takeover.run_of(test_takeover.Path(sys.argv[1]), only=("tokenizer",))
 """
 
 
-def test_killed_it_goes_on_to_the_same_weights(tokenizer, tmp_path):
+def test_killed_it_goes_on_to_the_same_weights(tokenizer, start, tmp_path):
     script = KILLED.format(tests=str(Path(__file__).parent))
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    died = subprocess.run([sys.executable, "-c", script, str(tmp_path / "run")], env=environment, check=False)
-    assert died.returncode == -signal.SIGKILL
+    process = start(script, tmp_path / "run", said=tmp_path / "output.txt")
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL, (tmp_path / "output.txt").read_text()
     assert len(checkpoints(Run.open(tmp_path / "run"), "tokenizer")) == 1
     run = run_of(tmp_path / "run", only=("tokenizer",))
     assert content(run) == content(tokenizer)

@@ -5,12 +5,8 @@ Exact resume, checkpoints, phases, accumulation, averaging.
 
 import hashlib
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,8 +68,7 @@ def command(out):
         "--sample-every=0",
         "--log-every=4",
     ]
-    program = "from ancestral.cli.main import main; main()"
-    return [sys.executable, "-c", program, "train", "vqvae", "--data=digits", f"--out={out}", *flags]
+    return ["train", "vqvae", "--data=digits", f"--out={out}", *flags]
 
 
 def weights(run):
@@ -92,23 +87,21 @@ def undisturbed(tmp_path_factory):
     return out
 
 
-def start_and_stop(out, stage, number):
+@pytest.fixture
+def start_and_stop(start, stop, tmp_path):
     """Run the command line in a process of its own and send it a signal once ``stage`` has a checkpoint."""
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    with (out.parent / "output.txt").open("wb") as output:
-        process = subprocess.Popen(command(out), stdout=output, stderr=subprocess.STDOUT, env=environment)
-        deadline = time.monotonic() + 120
-        while not list((out / "checkpoints" / stage).glob("step-*")):
-            assert process.poll() is None, (out.parent / "output.txt").read_text()
-            assert time.monotonic() < deadline, "no checkpoint in two minutes"
-            time.sleep(0.002)
-        process.send_signal(number)
-        code = process.wait(timeout=60)
-    return code, (out.parent / "output.txt").read_text()
+
+    def start_and_stop(out, stage, number):
+        said = tmp_path / "output.txt"
+        process = start("from ancestral.cli.main import main; main()", *command(out), said=said)
+        there = out / "checkpoints" / stage
+        return stop(process, number, lambda: [*there.glob("step-*")]), said.read_text()
+
+    return start_and_stop
 
 
 @pytest.mark.parametrize("stage", list(STEPS))
-def test_killed_run_resumes_to_the_same_weights(undisturbed, tmp_path, stage):
+def test_killed_run_resumes_to_the_same_weights(undisturbed, start_and_stop, tmp_path, stage):
     out = tmp_path / "run"
     code, _ = start_and_stop(out, stage, signal.SIGKILL)
     assert code == -signal.SIGKILL
@@ -119,7 +112,7 @@ def test_killed_run_resumes_to_the_same_weights(undisturbed, tmp_path, stage):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_signal_saves_and_tells_how_to_go_on(undisturbed, tmp_path, number):
+def test_signal_saves_and_tells_how_to_go_on(undisturbed, start_and_stop, tmp_path, number):
     out = tmp_path / "run"
     code, output = start_and_stop(out, "tokenizer", number)
     assert code == 128 + number
