@@ -477,7 +477,7 @@ def processed(share: slice) -> dict[str, Tensor]:
 
 
 def test_two_processes_normalize_as_one(tmp_path):
-    torch.multiprocessing.spawn(work, (str(tmp_path),), nprocs=2)
+    torch.multiprocessing.start_processes(work, (str(tmp_path),), 2, start_method="forkserver")
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     whole = processed(slice(None))
     torch.testing.assert_close(torch.cat([first.pop("z"), second["z"]]), whole.pop("z"))

@@ -57,7 +57,7 @@ def work(rank: int, folder: str) -> None:
 
 def test_two_processes_equal_one(tmp_path: Path):
     # One test for all cases: starting the processes takes longer than they run.
-    torch.multiprocessing.spawn(work, (str(tmp_path),), nprocs=2)
+    torch.multiprocessing.start_processes(work, (str(tmp_path),), 2, start_method="forkserver")
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     for name in CASES:
         for key, value in train(name, slice(None), 1).items():
