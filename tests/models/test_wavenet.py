@@ -118,7 +118,7 @@ def test_no_value_of_a_sound_sees_itself_or_what_follows():
 
 
 def test_conditions_are_projected_at_their_own_rate():
-    model, batch = model_of(CONDITIONED), batch_of(CONDITIONED, 2, 48)
+    model, batch = model_of(CONDITIONED, skip_width=16), batch_of(CONDITIONED, 2, 48)  # some units live
     condition = model.condition(batch.labels, batch.contexts)
     assert condition.shape == (2, 3, 1, 12)
     changed = batch.contexts[0].clone()

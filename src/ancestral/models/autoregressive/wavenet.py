@@ -34,25 +34,24 @@ class DilatedLayer(nn.Module):
     :math:`\tanh(W_f * x + V_f h) \odot \sigma(W_g * x + V_g h)` (equations 2 and 3).
     """
 
-    def __init__(self, config: "WaveNet.Config", dilation: int, condition_width: int) -> None:
+    def __init__(
+        self, config: "WaveNet.Config", dilation: int, condition_width: int, *, last: bool = False
+    ) -> None:
         super().__init__()
         self.gates = RasterConv2d(
             config.width, 2 * config.gate_width, left=config.kernel - 1, dilation=dilation
         )
         self.condition = Injection(condition_width, 2 * config.gate_width) if condition_width else None
         self.dropout = nn.Dropout(config.dropout)
-        # The residual and the skip connection are one product.
-        self.outputs = Pointwise(config.gate_width, config.width + config.skip_width)
-        self.widths = [config.width, config.skip_width]
+        self.residual = None if last else Pointwise(config.gate_width, config.width)
 
     def forward(self, x: Tensor, condition: Tensor | None, cursor: Cursor | None) -> tuple[Tensor, Tensor]:
-        """``(N, width, 1, T)`` to the same shape, and the skip connection ``(N, skip_width, 1, T)``."""
+        """``(N, width, 1, T)`` to the same shape, and the gated units ``(N, gate_width, 1, T)``."""
         gates = self.gates(self.dropout(x), cursor)
         if self.condition is not None:
             gates = gates + repeated(self.condition(condition, cursor), gates)
-        # The gradients of two slices would each be as large as the product; those of a split are its parts.
-        residual, skip = self.outputs(gated_unit(gates)).split(self.widths, 1)
-        return x + residual, skip
+        units = gated_unit(gates)
+        return x if self.residual is None else x + self.residual(units), units
 
 
 class WaveNet(Shifted, Lengthens):
@@ -133,8 +132,13 @@ class WaveNet(Shifted, Lengthens):
         self.first = RasterConv2d(len(self.input_groups), config.width, left=config.kernel - 1)
         dilations = [2**i for _ in range(config.cycles) for i in range(config.layers)]
         self.layers = nn.ModuleList(
-            DilatedLayer(config, dilation, self.condition_width) for dilation in dilations
+            DilatedLayer(config, dilation, self.condition_width, last=i == len(dilations) - 1)
+            for i, dilation in enumerate(dilations)
         )
+        # The sum of all skip connections is one product, of weights as large as if each had one of its own.
+        self.skips = Pointwise(len(dilations) * config.gate_width, config.skip_width)
+        with torch.no_grad():
+            self.skips.weight.mul_(len(dilations) ** 0.5)
         self.merge = Pointwise(config.skip_width, config.skip_width)
         self.head = self.channel_head(config.skip_width, relu)
 
@@ -180,12 +184,11 @@ class WaveNet(Shifted, Lengthens):
     def trunk(self, x: Tensor, rows: None, condition: Tensor | None, cursor: Cursor | None = None) -> Tensor:
         """See ``Shifted.trunk``."""
         h = self.first(self.shift(x, cursor), cursor)
-        skips = None
+        units = []
         for layer in self.layers:
-            h, skip = layer(h, condition, cursor)
-            skips = skip if skips is None else skips + skip
-        assert skips is not None
-        return self.merge(relu(skips))
+            h, here = layer(h, condition, cursor)
+            units.append(here)
+        return self.merge(relu(self.skips(torch.cat(units, 1))))
 
     def run(
         self, stream: Stream, uniforms: Tensor, options: Sampling, *, x: Tensor | None, known: Tensor | None,

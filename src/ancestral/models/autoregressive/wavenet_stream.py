@@ -149,8 +149,11 @@ def pack(model: "WaveNet", steps: int) -> "Network":
     layers, levels = _layers(model), torch.arange(model.spec.discrete_levels)
     width = model.config.width
     first, table = _taps(model.first.effective_weight), model.embedding.table
-    outputs = torch.stack([layer.outputs.weight[:, :, 0, 0].t() for layer in layers])
-    biases = torch.stack([_bias(layer.outputs) for layer in layers])
+    skips = model.skips.weight[:, :, 0, 0].t().unflatten(0, (len(layers), -1))  # (L, G, S)
+    residual, bias = skips.new_zeros(*skips.shape[:2], width), skips.new_zeros(len(layers), width)
+    for i, layer in enumerate(layers):
+        if layer.residual is not None:
+            residual[i], bias[i] = layer.residual.weight[:, :, 0, 0].t(), _bias(layer.residual)
     # What lies before the first value is zero: no ring is longer than the sequence.
     spans = [min(layer.gates.left * layer.gates.dilation, steps) for layer in layers]
     return Network(
@@ -158,10 +161,10 @@ def pack(model: "WaveNet", steps: int) -> "Network":
             model.spec.scale(levels, first.dtype) if table is None else first.new_ones(len(levels))
         ),
         first=_array(first if table is None else table.weight @ first),
-        start=_array(torch.cat([model.first.bias, biases[:, width:].sum(0)])),
+        start=_array(torch.cat([model.first.bias, _bias(model.skips)])),
         gates=_array(_halved(torch.stack([_taps(layer.gates.effective_weight) for layer in layers]))),
-        outputs=_array(outputs / 2),
-        residual_bias=_array(biases[:, :width]),
+        outputs=_array(torch.cat([residual, skips], 2) / 2),
+        residual_bias=_array(bias),
         merge=_array(model.merge.weight[:, :, 0, 0].t()),
         merge_bias=_array(_bias(model.merge)),
         head=_array(model.head.output.weight[:, :, 0, 0].t()),
