@@ -168,7 +168,7 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
                 prior=WaveNet.Config(layers=5, cycles=2, dropout=0.1),
             ),
             stages={
-                "tokenizer": Optimization(steps=4000, batch_size=8, learning_rate=2e-3),
+                "tokenizer": Optimization(steps=4000, batch_size=8, learning_rate=2e-3, compile=True),
                 "prior": Optimization(steps=2000, batch_size=32, learning_rate=2e-3),
             },
         ),
