@@ -53,7 +53,8 @@ TRAIN = {
     "--model.layers 1 --model.head 4",
 }
 SPEECH = (
-    f"vqvae-sound {QUICKLY} {stages('tokenizer', 'prior')} --sound.length 256 --sound.levels 16 "
+    f"vqvae-sound {QUICKLY} {stages('tokenizer', 'prior')} --tokenizer.no-compile "
+    "--sound.length 256 --sound.levels 16 "
     "--model.strides 4 --model.input waveform --model.width 4 --model.blocks 1 --model.residual-width 4 "
     "--model.quantizer.codebook-size 4 --model.quantizer.dim 4 "
     + " ".join(

@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -413,6 +414,10 @@ class Trainer:
         elif self._leads:
             lacking = "there is no C++ compiler (g++ or clang++)"
             print(f"not compiling the step of stage {stage.name}, so slower: {lacking}", flush=True)
+        # The few complex numbers, those of spectra, are left to PyTorch's own operators.
+        warnings.filterwarnings(
+            "ignore", message="Torchinductor does not support code generation for complex"
+        )
         # Automatic dynamic shapes break in the CPU backend, and shapes never change here.
         return torch.compile(loss, dynamic=False) if compiles else loss  # type: ignore[return-value]
 
