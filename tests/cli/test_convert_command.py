@@ -47,7 +47,7 @@ def runs(data, tmp_path_factory):
         "quantizer": {"kind": "vector", "codebook_size": 4, "dim": 4}, "decoder": sizes | {"kind": "wavenet"},
         "prior": sizes,
     }  # fmt: skip
-    few = {"steps": 2, "batch_size": 4}
+    few = {"steps": 2, "batch_size": 4, "compile": False}
     options = TrainingOptions(device="cpu", sample_every=0, evaluate_every=0)
     for name, config, stages in (
         ("vqvae-sound", sound, {"tokenizer": few, "prior": few}),

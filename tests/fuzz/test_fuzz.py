@@ -363,9 +363,13 @@ def flags(rng, runs):
     """Values of the options of training."""
     name = rng.choice([*TRAIN, *(row.name for row in TAXONOMY)])
     known = options_of(["train", name])
-    # As many steps as one asks for are no hang.
+    # As many steps as one asks for are no hang, nor is the classifier that measures samples.
     flag = rng.choice(
-        [f for f in sorted(known) if not f.endswith("steps") and f not in ("--from", "--device")]
+        [
+            f
+            for f in sorted(known)
+            if not f.endswith("steps") and f not in ("--from", "--device", "--measure-every")
+        ]
     )
     words = [word(rng, form) for form in known[flag]]
     line = TRAIN.get(name, f"{name} {COMMON} {stages('training')} --training.no-compile")
