@@ -67,7 +67,7 @@ CONTINUOUS = (Spec(shape=(2,), levels=None), Spec(shape=(1,), levels=None, class
 _DRAWS = 4000
 _ROWS = 2048
 _NOISES = 100
-_UPDATES = 12
+_UPDATES = 30
 """Updates of each phase: fewer leave batch normalization so far off that a tokenizer gives every example the
 same code."""
 

@@ -174,7 +174,7 @@ def test_what_is_broken_says_where_it_was_found():
     assert raised.value.__notes__ == [f"found by check_likelihood on {SMALL[0]}"]
 
 
-@pytest.mark.parametrize("after", [1, 2, 6, 12])
+@pytest.mark.parametrize("after", [1, 2, 6, 20])
 def test_state_outside_the_state_dict_is_found(after):
     """It passed when it began to matter after the second call."""
 
@@ -196,8 +196,8 @@ def test_the_second_look_leaves_the_trained_weights():
     model = Pixelwise(Outside(), SMALL[0])
     before = model.logits.weight.detach().clone()
     check_training(model)
-    # 12 updates of Adam at 1e-2 with a gradient that keeps its sign: 0.12 a weight, less where it changes.
-    assert float((model.logits.weight.detach() - before).abs().max()) > 0.08
+    # 30 updates of Adam at 1e-2 with a gradient that keeps its sign: 0.3 a weight, less where it changes.
+    assert float((model.logits.weight.detach() - before).abs().max()) > 0.2
 
 
 def losing(make):
