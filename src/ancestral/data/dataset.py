@@ -25,6 +25,16 @@ _REASONS = 3
 """Skipped files that are named."""
 
 
+def first_of(names: tuple[str, ...], most: int, between: str) -> str:
+    """The first names, and how many more there are.
+
+    >>> first_of(("a", "b", "c"), 2, ", ")
+    'a, b, and 1 more'
+    """
+    more = f"{between}and {len(names) - most:,} more" if len(names) > most else ""
+    return between.join(names[:most]) + more
+
+
 Split = TypeVar("Split", bound=Batch | Sounds, default=Batch)
 """What a split is: ``Batch`` unless the data are sounds."""
 
@@ -95,9 +105,7 @@ class Dataset(Generic[Split]):
     @property
     def skips(self) -> str:
         """How many examples could not be used, and why the first could not, in words; empty if all could."""
-        first = "; ".join(self.skipped[:_REASONS])
-        more = f"; and {len(self.skipped) - _REASONS:,} more" if len(self.skipped) > _REASONS else ""
-        return f"{len(self.skipped):,}: {first}{more}" if self.skipped else ""
+        return f"{len(self.skipped):,}: {first_of(self.skipped, _REASONS, '; ')}" if self.skipped else ""
 
     def _minutes(self, name: str) -> str:
         split = self.split(name)

@@ -414,10 +414,9 @@ class Trainer:
         elif self._leads:
             lacking = "there is no C++ compiler (g++ or clang++)"
             print(f"not compiling the step of stage {stage.name}, so slower: {lacking}", flush=True)
-        # The few complex numbers, those of spectra, are left to PyTorch's own operators.
-        warnings.filterwarnings(
-            "ignore", message="Torchinductor does not support code generation for complex"
-        )
+        if compiles:  # the few complex numbers, those of spectra, are left to PyTorch's own operators
+            message = "Torchinductor does not support code generation for complex"
+            warnings.filterwarnings("ignore", message=message)
         # Automatic dynamic shapes break in the CPU backend, and shapes never change here.
         return torch.compile(loss, dynamic=False) if compiles else loss  # type: ignore[return-value]
 

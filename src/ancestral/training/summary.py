@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ancestral.data import Dataset
+from ancestral.data.dataset import first_of
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -37,9 +38,7 @@ def summary(
         "examples": data.sizes,
     }
     if spec.classes:
-        more = f", and {len(data.classes) - _CLASSES:,} more" if len(data.classes) > _CLASSES else ""
-        names = ", ".join(data.classes[:_CLASSES])
-        lines["classes"] = f"{spec.classes}: {names}{more}".rstrip(": ")
+        lines["classes"] = f"{spec.classes}: {first_of(data.classes, _CLASSES, ', ')}".rstrip(": ")
     if data.skips:
         lines["skipped"] = data.skips
     if data.duplicates:
