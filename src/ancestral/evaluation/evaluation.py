@@ -136,6 +136,7 @@ def evaluate(
         for name in chosen:
             torch.manual_seed(seed)
             results.append(MEASUREMENTS[name].measure(examined))
+    silent = not quality and not any(result.figures or result.left_out for result in results)
     evaluation = Evaluation(
         model=title(type(network)),
         data=dataset.source,
@@ -145,7 +146,7 @@ def evaluate(
         codebooks=[codebook for result in results for codebook in result.codebooks],
         left_out=[
             *(sentence for result in results for sentence in result.left_out),
-            *([] if quality or any(result.figures for result in results) else [_SILENT]),
+            *([_SILENT] if silent else []),
             *([f"Skipped {dataset.skips}"] if dataset.skips else []),
         ],
         seconds=time.perf_counter() - started,
