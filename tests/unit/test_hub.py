@@ -25,7 +25,7 @@ from ancestral.models.latent.vae import VAE
 from ancestral.runs import load
 from ancestral.spec import Spec
 from ancestral.taxonomy import TAXONOMY, model_class
-from ancestral.testing import check_training, enumerate_examples
+from ancestral.testing import enumerate_examples
 
 NAMES = [row.name for row in TAXONOMY]
 SPEC = Spec(shape=(1, 2, 2), levels=3, classes=2)
@@ -36,9 +36,11 @@ def build(name, spec=SPEC):
     if getattr(cls, "dims", 2) == 1 or issubclass(cls, Converts):
         spec = replace(spec, shape=(1, 4), domain="sound")
     torch.manual_seed(0)
-    model = cls(cls.Config.tiny(), spec)
-    check_training(model)
-    return model.eval()
+    model = cls(cls.Config.tiny(), spec).eval()
+    for value in model.state_dict().values():  # weights and statistics that nobody starts with
+        if value.is_floating_point():
+            value.add_(0.1 * torch.rand_like(value))
+    return model
 
 
 def small():
