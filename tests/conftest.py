@@ -40,7 +40,7 @@ def call(runs, tmp_path, monkeypatch, capsys):
 def two_processes():
     """Run Python with the same arguments in two processes, as torchrun would; what they print.
 
-    Its own launcher, which loads torch once more, starts those of ``tests/cli`` and of the shards.
+    Its own launcher, which loads torch once more, starts those of ``tests/cli``.
     """
     return processes.in_two_processes
 

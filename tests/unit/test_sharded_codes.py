@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -430,10 +429,6 @@ def alone(saved, tmp_path_factory):
         return contents(tokenize_shards(saved, tmp_path_factory.mktemp("alone"), "digits", split="all").path)
 
 
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
-ENVIRONMENT |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
 def command(program, saved, out):
     return f"{program} tokenize {saved} --data digits --split all --out {out} --device cpu".split()
 
@@ -451,22 +446,12 @@ def test_killed_for_real_and_gone_on_with(program, saved, alone, start, stop, tm
     assert contents(out) == alone
 
 
-def test_two_processes_of_torchrun_make_what_one_does(program, saved, alone, tmp_path):
+def test_two_processes_make_what_one_does(program, saved, alone, two_processes, tmp_path):
     out = tmp_path / "codes"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*launch, *command(program, saved, out)],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    said = [
+    said = two_processes(command(program, saved, out)).splitlines()
+    assert [line for line in said if line.startswith(str(out))] == [
         f"{out}: process {rank} of 2 is done with its {own} of 91 shards" for rank, own in ((0, 46), (1, 45))
-    ]
-    assert sorted(done.stdout.splitlines()) == said, "neither speaks for the other"
+    ], "neither speaks for the other"
     assert contents(out) == alone
 
 
