@@ -82,23 +82,12 @@ def noise(model, n, seed=0, dtype=torch.float64):
     return torch.rand(n, *model.spec.shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def sample_by_full_passes(model, uniforms, labels, contexts):
-    """The definition of ancestral sampling: a full pass for each value."""
-    x = torch.zeros(uniforms.shape, dtype=torch.int64)
-    channels, *grid = model.spec.shape
-    with torch.no_grad():
-        for position in itertools.product(*map(range, grid)):
-            for channel in range(channels):
-                place = (slice(None), channel, *position)
-                x[place] = model.conditionals(x, labels, contexts)[place].quantile(uniforms[place])
-    return x
-
-
 @pytest.mark.parametrize(("variant", "name"), CASES)
 def test_sees_exactly_the_declared_past(variant, name):
-    certificate = certify(build(variant, name), trials=2)
-    if len(certificate.blind):  # tiny layers: dead units look like blind spots
-        certificate = certify(build(variant, name), trials=10)
+    for trials in (1, 3, 10):
+        certificate = certify(build(variant, name), trials=trials)
+        if not len(certificate.blind):  # tiny layers: dead units look like blind spots
+            break
     assert certificate.ok, str(certificate)
 
 
@@ -109,9 +98,11 @@ def test_streaming_is_the_full_pass(variant, name):
     labels, contexts = given(model, n)
     uniforms = noise(model, n, seed=2)
     x = model.quantile(uniforms, labels, contexts=contexts).long()
-    assert torch.equal(x, sample_by_full_passes(model, uniforms, labels, contexts)), (
-        "other tokens for the same noise"
-    )
+    # Ancestral sampling makes a full pass for each value. Where each sees its past alone, one pass over what
+    # was drawn says the same of all of them: the first is that of its noise, so the second, and so on.
+    with torch.no_grad():
+        expected = model.conditionals(x, labels, contexts).quantile(uniforms)
+    assert torch.equal(x, expected), "other tokens for the same noise"
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
         model = model.to(dtype)
         conditions = [context.to(dtype) if context.is_floating_point() else context for context in contexts]
@@ -359,7 +350,7 @@ def test_the_stream_adds_up_to_the_likelihood(name):
 
 @pytest.mark.parametrize("name", ["gated-pixelcnn", "transformer"])
 def test_a_compiled_network_streams_the_same_tokens(name):
-    model = build(name, "gray")
+    model = build(name, "gray", layers=1)
     labels, contexts = given(model, 2)
     uniforms = noise(model, 2)
     plain = model.quantile(uniforms, labels, contexts=contexts)
