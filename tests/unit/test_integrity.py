@@ -411,11 +411,11 @@ def test_a_training_killed_at_any_write_ends_with_the_same_weights(whole, tmp_pa
         if not killed_at(monkeypatch, number, lambda out=out: tiny(out)):
             break
         points += 1
-        if not killed_at(monkeypatch, 10**9, lambda out=out: tiny(out)):
-            assert weights(out) == weights(whole), f"killed at write point {number}"
-            assert entries(out) == entries(whole), f"killed at write point {number}"
-            assert not stray(out), f"killed at write point {number}: {stray(out)}"
-            ancestral.load(out)
+        tiny(out)
+        assert weights(out) == weights(whole), f"killed at write point {number}"
+        assert entries(out) == entries(whole), f"killed at write point {number}"
+        assert not stray(out), f"killed at write point {number}: {stray(out)}"
+        ancestral.load(out)
         shutil.rmtree(out)
         number += STRIDE
     assert points >= 5
@@ -436,8 +436,7 @@ def test_a_command_killed_at_any_write_can_be_given_again(copy, tmp_path, monkey
         words = [w.replace("RUN", str(copy)).replace("OUT", str(out)) for w in line.split()]
         if words[0] == "tokenize" and Path(words[3]).exists():
             return  # killed when the file stood there whole: it is left alone
-        if commands.run(words) != 0:
-            os._exit(3)
+        assert commands.run(words) == 0
 
     number = 1
     reference = tmp_path / "reference"
@@ -450,10 +449,8 @@ def test_a_command_killed_at_any_write_can_be_given_again(copy, tmp_path, monkey
 
     expected = {p.relative_to(reference): content(p) for p in reference.rglob("*") if p.is_file()}
     while killed_at(monkeypatch, number, lambda: work(tmp_path / "out")):
-        assert not killed_at(monkeypatch, 10**9, lambda: work(tmp_path / "out")), (
-            f"killed at write point {number}"
-        )
         out = tmp_path / "out"
+        work(out)  # here, where nothing is copied for another process
         written = [p for p in out.rglob("*") if p.is_file() and ".tmp" not in str(p)]
         found = {p.relative_to(out): content(p) for p in written}
         assert found == expected, f"killed at write point {number}"
