@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from ancestral.batch import Batch
 from ancestral.bijections import Bijection
@@ -245,17 +246,19 @@ def check_training(model: Model) -> None:
     """
     stages = model.stages()
     check_recipes(model)
-    constants = {id(p) for p in model.parameters() if not p.requires_grad}
+    parameters = dict(model.named_parameters())  # hundreds, in many updates: looked for once
+    constants = {id(p) for p in parameters.values() if not p.requires_grad}
     for i, stage in enumerate(stages):
         before = {name: value.clone() for name, value in model.state_dict().items()}
         batch = _prepared(model, stage)
         with torch.random.fork_rng(devices=[]):
             initialize(model, stage, batch)
+        _train_mode(model, stage)
         start = {name: value.clone() for name, value in model.state_dict().items()}
         optimizers: dict[str, torch.optim.Optimizer] = {}
         for phase in stage.phases:
             if phase.optimizer is None:
-                optimizers[phase.name] = torch.optim.Adam(phase.parameters, 1e-2)
+                optimizers[phase.name] = torch.optim.Adam(phase.parameters, 1e-2, fused=True)
         reached: dict[str, set[int]] = {name: set() for name in optimizers}
         totals: dict[str, Tensor] = {}
         for phase in stage.phases:
@@ -266,12 +269,13 @@ def check_training(model: Model) -> None:
             assert all(id(p) in known for p in phase.parameters), (
                 f"phase {phase.name} trains parameters that the optimizer of {owner} does not know"
             )
-            totals[phase.name] = _check_total(model, stage, phase, batch, constants=constants)
+            with _training_only(parameters, phase, constants):
+                totals[phase.name] = _check_total(model, phase, batch)
             reached[owner] |= _check_reach(model, stages, i, phase, batch, constants=constants)
         # A lazy regularizer may leave some to the phase whose optimizer it shares.
         for owner, known in reached.items():
             trained = {id(p) for group in optimizers[owner].param_groups for p in group["params"]}
-            missed = [n for n, p in model.named_parameters() if id(p) in trained - known - constants]
+            missed = [n for n, p in parameters.items() if id(p) in trained - known - constants]
             assert not missed, (
                 f"phase {owner} does not reach {missed[0]}, which it trains: "
                 "no gradient of its loss comes there"
@@ -280,15 +284,15 @@ def check_training(model: Model) -> None:
             progress = Progress.at(step, _UPDATES)
             for phase in stage.phases:
                 optimizer = optimizers[phase.optimizer or phase.name]
-                _update(model, stage, phase, batch, progress, optimizer=optimizer, constants=constants)
+                with _training_only(parameters, phase, constants):
+                    _update(model, phase, batch, progress, optimizer=optimizer, parameters=parameters)
         end = {name: value.clone() for name, value in model.state_dict().items()}
         for phase in stage.phases:
             model.load_state_dict(start)
-            again = _check_total(model, stage, phase, batch, constants=constants)
+            with _training_only(parameters, phase, constants):
+                again = _check_total(model, phase, batch)
             _assert_same(phase, totals[phase.name], again)
         model.load_state_dict(end)
-        for p in model.parameters():
-            p.requires_grad_(id(p) not in constants)
         model.zero_grad(set_to_none=True)
         _check_validation(model, stage, batch)
         changed = {name for name, value in model.state_dict().items() if not _same(value, before[name])}
@@ -320,12 +324,12 @@ def check_recipes(model: Model) -> None:
                 )
 
 
-def _check_total(model: Model, stage: Stage, phase: Phase, batch: Batch, *, constants: set[int]) -> Tensor:
+def _check_total(model: Model, phase: Phase, batch: Batch) -> Tensor:
     """One loss and its gradients: a finite scalar, the same for the same state; leaves the state alone."""
     state = {name: value.clone() for name, value in model.state_dict().items()}
     totals = []
     for _ in range(2):
-        with _training_only(model, stage, phase, constants), _seeded():
+        with _seeded():
             model.zero_grad()
             loss = model.loss(batch, phase.name, Progress.at(1, _UPDATES))
             _check_loss(loss, phase, batch, model.spec)
@@ -392,24 +396,23 @@ def _check_reach(
 
 def _update(
     model: Model,
-    stage: Stage,
     phase: Phase,
     batch: Batch,
     progress: Progress,
     *,
     optimizer: torch.optim.Optimizer,
-    constants: set[int],
+    parameters: dict[str, Parameter],
 ) -> None:
     own = {id(p) for p in phase.parameters}
-    others = {name: p.detach().clone() for name, p in model.named_parameters() if id(p) not in own}
-    with _training_only(model, stage, phase, constants):
-        optimizer.zero_grad()
-        model.loss(batch, phase.name, progress).total.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    for name, p in model.named_parameters():
-        same = name not in others or torch.equal(p, others[name])
-        assert same, f"phase {phase.name} changes {name}, which it does not own"
+    others = {name: p.detach().clone() for name, p in parameters.items() if id(p) not in own}
+    optimizer.zero_grad()
+    model.loss(batch, phase.name, progress).total.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    for name, before in others.items():
+        assert torch.equal(parameters[name], before), (
+            f"phase {phase.name} changes {name}, which it does not own"
+        )
 
 
 def _check_validation(model: Model, stage: Stage, batch: Batch) -> None:
@@ -427,18 +430,22 @@ def _check_validation(model: Model, stage: Stage, batch: Batch) -> None:
             assert bool(total.isfinite()), problem
 
 
-@contextmanager
-def _training_only(model: Model, stage: Stage, phase: Phase, constants: set[int]) -> Iterator[None]:
-    """What the loop does around the loss of a phase: everything else is frozen."""
-    active = {id(p) for p in phase.parameters} - constants
+def _train_mode(model: Model, stage: Stage) -> None:
+    """What the loop does before a stage: everything else stays in evaluation mode."""
     model.eval()
     model.training = True
     for module in stage.modules:
         module.train()
-    for p in model.parameters():
+
+
+@contextmanager
+def _training_only(parameters: dict[str, Parameter], phase: Phase, constants: set[int]) -> Iterator[None]:
+    """What the loop does around the loss of a phase: everything else is frozen."""
+    active = {id(p) for p in phase.parameters} - constants
+    for p in parameters.values():
         p.requires_grad_(id(p) in active)
     yield
-    for p in model.parameters():
+    for p in parameters.values():
         p.requires_grad_(id(p) not in constants)
 
 
@@ -493,9 +500,10 @@ def check_saving(model: Model) -> None:
     model.sample(2, given.labels if model.sample_classes else None, contexts=given.contexts)
     if isinstance(model, Reconstructs):
         model.reconstruct(given.x)
+    kept = loaded.state_dict()
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), f"evaluation changed {name}"
-        assert torch.equal(loaded.state_dict()[name], value), f"{name} is lost in saving"
+        assert torch.equal(kept[name], value), f"{name} is lost in saving"
     assert loaded.config == model.config, "the configuration is lost in saving"
     assert loaded.spec == model.spec, "the spec is lost in saving"
 
