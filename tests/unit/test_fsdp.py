@@ -28,11 +28,11 @@ config = {
 }
 few = {"batch_size": 16, "warmup": 2, "ema": 0.9}
 stages = {
-    "tokenizer": few | {"steps": 4},
-    "prior": few | {"steps": 12, "gradient_clip": 0.1, "accumulate": 2, "recompute": True},
+    "tokenizer": few | {"steps": 2},
+    "prior": few | {"steps": 6, "gradient_clip": 0.1, "accumulate": 2, "recompute": True},
 }
 options = TrainingOptions(
-    device="cpu", strategy=strategy, checkpoint_every=4, evaluate_every=6, sample_every=12, log_every=4
+    device="cpu", strategy=strategy, checkpoint_every=2, evaluate_every=3, sample_every=6, log_every=2
 )
 sizes = {}
 
@@ -87,7 +87,7 @@ def model(out):
     return load_file(out / "model" / "model.safetensors")
 
 
-def checkpoint(out, step=12):
+def checkpoint(out, step=6):
     folder = out / "checkpoints" / "prior" / f"step-{step:08d}"
     return {path.stem: load_file(path) for path in folder.glob("*.safetensors")}
 
@@ -180,9 +180,9 @@ def test_a_run_in_parts_goes_on_in_parts_or_whole(run, parts, tmp_path, strategy
     out = tmp_path / "run"
     shutil.copytree(parts[0], out)
     shutil.rmtree(out / "model")
-    shutil.rmtree(out / "checkpoints" / "prior" / "step-00000012")
+    shutil.rmtree(out / "checkpoints" / "prior" / "step-00000006")
     _, said = run(out, strategy)
-    assert "going on with stage prior after step 8" in said
+    assert "going on with stage prior after step 4" in said
     for kind, tensors in checkpoint(parts[0]).items():
         for name, value in checkpoint(out)[kind].items():
             if strategy == "fsdp":
