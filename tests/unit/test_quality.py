@@ -259,7 +259,8 @@ def test_samples_of_a_run_are_drawn_once_and_figures_stay(run, monkeypatch):
     assert {f.id for f in Evaluation.read(run.path / "evaluation.json").figures} >= {"recall", "codes"}
 
 
-def test_the_scores_of_a_run_stand_beside_those_of_reconstructions(run, digits):
+def test_the_scores_of_a_run_stand_beside_those_of_reconstructions(run, digits, monkeypatch):
+    monkeypatch.setattr(score, "_TRAININGS", 2)
     found = figures_of(evaluate(run, measures=["score"], samples=64, write=False))
     assert list(found) == [f"classification_accuracy_score{of}" for of in ("", "_of_reconstructions")]
     figure = found["classification_accuracy_score"]
@@ -275,7 +276,8 @@ def test_the_scores_of_a_run_stand_beside_those_of_reconstructions(run, digits):
         evaluate(run, strangers, measures=["score"], samples=64)
 
 
-def test_rejection_is_a_trade_off_that_is_drawn(run):
+def test_rejection_is_a_trade_off_that_is_drawn(run, monkeypatch):
+    monkeypatch.setattr(score, "_TRAININGS", 2)
     found = evaluate(run, measures=["rejection"], samples=160)
     values = figures_of(found)
     names = ("precision", "recall", "frechet_distance", "classification_accuracy_score")
