@@ -350,7 +350,7 @@ def test_the_stream_adds_up_to_the_likelihood(name):
 
 @pytest.mark.parametrize("name", ["gated-pixelcnn", "transformer"])
 def test_a_compiled_network_streams_the_same_tokens(name):
-    model = build(name, "gray", layers=1)
+    model = build(name, "gray")
     labels, contexts = given(model, 2)
     uniforms = noise(model, 2)
     plain = model.quantile(uniforms, labels, contexts=contexts)
