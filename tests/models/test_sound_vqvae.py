@@ -21,8 +21,17 @@ TINY = SoundVQVAE.Config.tiny()
 LEVELS = replace(TINY, strides=(8, 4))
 MEL = replace(TINY, input="log-mel", bands=3, hops=2, strides=(160,))
 FAST = replace(TINY, decoder=FeedForward(least_width=4))
+HELPED = replace(MEL, auxiliary=2.0)
 ATTENTIVE = replace(LEVELS, prior=Transformer.Config.tiny())
-CONFIGS = {"waveform": TINY, "levels": LEVELS, "feed-forward": FAST, "transformer": ATTENTIVE}
+SKETCHED = replace(TINY, auxiliary=1.0, bands=3, hops=2)
+CONFIGS = {
+    "waveform": TINY,
+    "levels": LEVELS,
+    "feed-forward": FAST,
+    "transformer": ATTENTIVE,
+    "auxiliary": SKETCHED,
+    "auxiliary beside feed-forward": replace(FAST, auxiliary=1.0),
+}
 
 
 def model_of(config: SoundVQVAE.Config = TINY, spec: Spec = SPEC) -> SoundVQVAE:
@@ -200,6 +209,27 @@ def test_jitter_takes_neighbors_alike():
     assert float(short[:, 2].max()) == 2
 
 
+def test_the_auxiliary_decoder_adds_to_the_loss_and_to_nothing_else():
+    spec = replace(SPEC, shape=(1, 640))
+    helped, plain = model_of(HELPED, spec), model_of(MEL, spec)
+    helped.load_state_dict(plain.state_dict() | helped.sketch.state_dict(prefix="sketch."))
+    lengths = torch.tensor([640, 170, 320])
+    batch = Batch(sounds(3, 640, spec), torch.tensor([0, 1, 0]), lengths=lengths)
+    with torch.no_grad():
+        assert torch.equal(helped.log_likelihood(batch), plain.log_likelihood(batch))
+        loss, without = (m.loss(batch, "tokenizer", Progress.at(0, 1)) for m in (helped, plain))
+        torch.testing.assert_close(loss.total, without.total + 2 * loss.terms["sketch"])
+        # Each code of each sound counts alike: 4, 2 and 2 of them.
+        alone = [
+            helped.loss(
+                Batch(batch.x[i : i + 1, :, :n], batch.labels[i : i + 1]), "tokenizer", Progress.at(0, 1)
+            )
+            for i, n in enumerate(lengths.tolist())
+        ]
+        errors = [part.terms["sketch"] for part in alone]
+        torch.testing.assert_close(loss.terms["sketch"], (4 * errors[0] + 2 * errors[1] + 2 * errors[2]) / 8)
+
+
 @pytest.mark.parametrize(
     ("changes", "spec", "message"),
     [
@@ -211,6 +241,7 @@ def test_jitter_takes_neighbors_alike():
         ({"hops": 3}, SPEC, "a power of 2 as hops, got 3"),
         ({"input": "log-mel", "hops": 4, "strides": (6,)}, SPEC, "a stride that 4 frames divide, got 6"),
         ({"input": "log-mel"}, Spec(shape=(1, 32), levels=4), "sounds with a rate for mel bands, got none"),
+        ({"auxiliary": 1.0}, Spec(shape=(1, 32), levels=4), "sounds with a rate for mel bands, got none"),
     ],
 )
 def test_what_does_not_go_together(changes, spec, message):
@@ -226,9 +257,10 @@ def test_lengths_that_codes_do_not_cover():
 @pytest.mark.filterwarnings(
     "ignore:.*should not be instantiated:DeprecationWarning"
 )  # raised by torch.compile itself
-def test_a_step_on_mel_bands_is_one_graph():
+@pytest.mark.parametrize("config", [MEL, HELPED], ids=["plain", "auxiliary"])
+def test_a_step_on_mel_bands_is_one_graph(config):
     spec = replace(SPEC, shape=(1, 320))
-    model, batch = model_of(MEL, spec), Batch(sounds(2, 320, spec), torch.tensor([0, 1]))
+    model, batch = model_of(config, spec), Batch(sounds(2, 320, spec), torch.tensor([0, 1]))
     given = batch, "tokenizer", Progress.at(0, 1)
     # Anything that a compiled step would leave for Python raises.
     compiled = torch.compile(model.loss, backend="eager", dynamic=False, fullgraph=True)(*given)

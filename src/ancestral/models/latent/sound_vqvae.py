@@ -1,7 +1,8 @@
 """VQ-VAE of sound (van den Oord et al., 2017, section 4.4), https://arxiv.org/abs/1711.00937.
 
 With the log-mel input and the time jitter of Chorowski et al., Unsupervised speech representation learning
-using WaveNet autoencoders, 2019, https://arxiv.org/abs/1901.08810.
+using WaveNet autoencoders, 2019, https://arxiv.org/abs/1901.08810, and an auxiliary decoder for
+small data.
 """
 
 from collections.abc import Callable, Sequence
@@ -100,6 +101,27 @@ class Condition(nn.Module):
         return own(self.last(relu(h)), lengths)
 
 
+class Sketch(nn.Module):
+    """Mel bands of features ``(N, E, L)`` and the class, those of a code together: ``(N, B hops, L)``.
+
+    An auxiliary decoder (De Fauw et al., 2019, https://arxiv.org/abs/1903.04933), for training alone.
+    """
+
+    def __init__(self, classes: int, features: int, config: "SoundVQVAE.Config") -> None:
+        super().__init__()
+        self.given = Given(classes, features)
+        self.first = nn.Conv1d(features, config.width, 3, padding=1)
+        self.block = ResidualSequence(config.width, config.residual_width)
+        self.last = nn.Conv1d(config.width, config.bands * config.hops, 1)
+
+    def forward(self, features: Tensor, labels: Tensor | None, lengths: Tensor | None) -> Tensor:
+        """``(N, B hops, L)``, where ``lengths`` of the features are the sound's own."""
+        h = self.given(labels, (features,), features.dtype)[:, :, 0]
+        h = self.block(own(self.first(own(h, lengths)), lengths), lengths)
+        found: Tensor = self.last(relu(h))
+        return found
+
+
 class SoundVQVAE(TwoStage, Lengthens, Converts):
     """Codes of sounds ``(N, 1, T)`` at a few dozen hertz, a decoder that is told the speaker, and priors.
 
@@ -138,6 +160,9 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
         """Share of the places whose code is replaced by a neighbor's in training."""
         unknown: Share = 0.1
         """Share of the sounds whose class the decoder is not told in training, so that it can do without."""
+        auxiliary: NonNegative = 0.0
+        """Weight of the squared error of mel bands that a small network makes of codes and class in training,
+        beside a WaveNet: a decoder that knows the past is slow to learn what the codes are for."""
         quantizer: Codes = field(default_factory=Vector)
         """How features become codes, on each level."""
         decoder: WaveNet.Config | FeedForward = field(default_factory=WaveNet.Config)
@@ -163,6 +188,7 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
         "small": Recipe(
             source="a start for a quarter of an hour of speech at 8 kHz on two CPU cores; not tuned",
             model=Config(
+                auxiliary=1.0,
                 quantizer=Vector(codebook_size=256),
                 decoder=WaveNet.Config(width=48, gate_width=48, skip_width=96, layers=9, cycles=2),
                 prior=WaveNet.Config(layers=5, cycles=2, dropout=0.1),
@@ -251,7 +277,14 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
             least = config.decoder.least_width
             self.decoder = Upsampling(1, factor=config.strides[-1], least=least, **sizes)
         self.condition = Condition(sum(dims), features, config)
+        if self.sketches:
+            self.sketch = Sketch(speakers, features, config)
         self.priors = nn.ModuleList(config.prior.build(of) for of in self.prior_specs())
+
+    @property
+    def sketches(self) -> bool:
+        """Whether there is an auxiliary decoder: a feed-forward one has its spectral distance."""
+        return bool(self.config.auxiliary) and isinstance(self.config.decoder, WaveNet.Config)
 
     def _check(self, spec: Spec) -> None:
         """Raise UserError unless the strides and the sounds go together."""
@@ -267,9 +300,10 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
         if not _is_power(config.hops):
             raise UserError(f"expected a power of 2 as hops, got {config.hops}", "try 4")
         finest = config.strides[-1]
-        if config.input == "log-mel":
+        if config.input == "log-mel" or self.sketches:
             if spec.rate is None:
-                raise UserError("expected sounds with a rate for mel bands, got none", "take input waveform")
+                how = "take input waveform, without an auxiliary decoder"
+                raise UserError("expected sounds with a rate for mel bands, got none", how)
             if finest % config.hops:
                 problem = f"expected a stride that {config.hops} frames divide, got {finest}"
                 raise UserError(problem, "change --model.hops or --model.strides")
@@ -344,9 +378,9 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
         lengths = batch.counts if batch.lengths is None else batch.lengths
         return replace(batch, x=pad(batch.x, (0, excess)), lengths=lengths)
 
-    def heard(self, batch: Batch) -> Tensor:
-        """What the encoder sees of whole sounds: waveforms ``(N, 1, T)`` or mel bands ``(N, B, frames)``."""
-        if self.config.input == "waveform":
+    def heard(self, batch: Batch, kind: str) -> Tensor:
+        """Whole sounds as waveforms ``(N, 1, T)`` or mel bands ``(N, B, frames)``."""
+        if kind == "waveform":
             return own(self.scale(batch.x), batch.lengths)
         assert self.spec.rate is not None
         amplitudes = own(expanded(batch.x, self.spec).to(self.dtype), batch.lengths)[:, 0]
@@ -360,7 +394,7 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
         """See ``TwoStage.encode``: features fine to coarse, then codes coarse to fine."""
         batch, levels = self.whole(batch), len(self.config.strides)
         lengths = [self.code_lengths(batch.lengths, i) for i in range(levels)]
-        heard = self.heard(batch)
+        heard = self.heard(batch, self.config.input)
         frames = self.config.hops if self.config.input == "log-mel" else self.config.strides[-1]
         finest = lengths[-1]
         features = [self.encoder(own(heard, None if finest is None else finest * frames), finest)]
@@ -420,17 +454,29 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
             assert isinstance(self.config.decoder, FeedForward)
             total = apart + self.config.decoder.spectral_weight * spectral + commitment
             return Loss(total, {"mse": apart.detach(), "spectral": spectral.detach()} | terms)
-        nats = self._decoder_cost(batch, z, speakers)
-        distortion = bits_per_dim(nats.mean(), batch.x.shape[2])
+        features = self.features(z, batch.lengths)
+        nats = self._decoder_cost(batch, features, speakers)
+        total = bits_per_dim(nats.mean(), batch.x.shape[2]) + commitment
         shown = bits(nats.sum() / batch.counts.sum()).detach()
-        return Loss(distortion + commitment, {"decoder_bits_per_sample": shown} | terms)
+        if self.sketches:
+            apart = self._sketch_error(batch, features, speakers)
+            total, terms = total + self.config.auxiliary * apart, {"sketch": apart.detach()} | terms
+        return Loss(total, {"decoder_bits_per_sample": shown} | terms)
 
-    def _decoder_cost(self, batch: Batch, z: Sequence[Tensor], speakers: Tensor | None) -> Tensor:
+    def _sketch_error(self, batch: Batch, features: Tensor, speakers: Tensor | None) -> Tensor:
+        """Mean squared error of the mel bands that the auxiliary decoder gives."""
+        lengths = self.code_lengths(batch.lengths, len(self.config.strides) - 1)
+        bands = self.heard(batch, "log-mel").unflatten(2, (-1, self.config.hops))
+        target = bands.permute(0, 3, 1, 2).flatten(1, 2)
+        found = self.sketch(features, speakers, lengths).to(target)
+        counts = found.new_full((len(found),), found.shape[2]) if lengths is None else lengths
+        return own((found - target).square(), lengths).sum() / (counts.sum() * found.shape[1])
+
+    def _decoder_cost(self, batch: Batch, features: Tensor, speakers: Tensor | None) -> Tensor:
         """-log p(x|c) of whole sounds, ``(N,)`` nats."""
         if not isinstance(self.decoder, WaveNet):
             problem = "expected a decoder with a likelihood, got a feed-forward one"
             raise UserError(problem, "train with --model.decoder wavenet")
-        features = self.features(z, batch.lengths)
         return -self.decoder.log_likelihood(Batch(batch.x, speakers, (features,), batch.lengths))
 
     def _distances(self, batch: Batch, z: Sequence[Tensor], speakers: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -459,7 +505,8 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
     def distortion(self, batch: Batch, codes: Sequence[Tensor]) -> Tensor:
         """See ``Tokenizer.distortion``; given the class, where the batch has labels."""
         batch = self.whole(batch)
-        return self._decoder_cost(batch, self.code_vectors(codes), self.speakers(batch.labels, len(batch)))
+        features = self.features(self.code_vectors(codes), batch.lengths)
+        return self._decoder_cost(batch, features, self.speakers(batch.labels, len(batch)))
 
     @torch.no_grad()
     def decode(
