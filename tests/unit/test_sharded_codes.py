@@ -448,8 +448,9 @@ def test_killed_for_real_and_gone_on_with(program, saved, alone, start, stop, tm
 
 def test_two_processes_make_what_one_does(program, saved, alone, two_processes, tmp_path):
     out = tmp_path / "codes"
-    said = two_processes(command(program, saved, out)).splitlines()
-    assert [line for line in said if line.startswith(str(out))] == [
+    lines = two_processes(command(program, saved, out)).splitlines()
+    said = [line for line in lines if not line.startswith("[")]  # what PyTorch's C++ warns of
+    assert said == [
         f"{out}: process {rank} of 2 is done with its {own} of 91 shards" for rank, own in ((0, 46), (1, 45))
     ], "neither speaks for the other"
     assert contents(out) == alone

@@ -1,8 +1,8 @@
 """VQ-VAE of sound (van den Oord et al., 2017, section 4.4), https://arxiv.org/abs/1711.00937.
 
 With the log-mel input and the time jitter of Chorowski et al., Unsupervised speech representation learning
-using WaveNet autoencoders, 2019, https://arxiv.org/abs/1901.08810, and an auxiliary decoder for
-small data.
+using WaveNet autoencoders, 2019, https://arxiv.org/abs/1901.08810, and the auxiliary decoder of De Fauw et
+al., Hierarchical autoregressive image models with auxiliary decoders, 2019, https://arxiv.org/abs/1903.04933.
 """
 
 from collections.abc import Callable, Sequence
@@ -104,7 +104,7 @@ class Condition(nn.Module):
 class Sketch(nn.Module):
     """Mel bands of features ``(N, E, L)`` and the class, those of a code together: ``(N, B hops, L)``.
 
-    An auxiliary decoder (De Fauw et al., 2019, https://arxiv.org/abs/1903.04933), for training alone.
+    An auxiliary decoder (De Fauw et al., 2019), for training alone.
     """
 
     def __init__(self, classes: int, features: int, config: "SoundVQVAE.Config") -> None:
