@@ -186,16 +186,19 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
     }
     recipes: ClassVar = {
         "small": Recipe(
-            source="a start for a quarter of an hour of speech at 8 kHz on two CPU cores; not tuned",
+            source="a start for a quarter of an hour of speech at 8 kHz on two CPU cores",
             model=Config(
+                strides=(128,),
+                bands=20,
+                unknown=0.05,
                 auxiliary=1.0,
-                quantizer=Vector(codebook_size=256),
+                quantizer=Vector(codebook_size=64),
                 decoder=WaveNet.Config(width=48, gate_width=48, skip_width=96, layers=9, cycles=2),
                 prior=WaveNet.Config(layers=5, cycles=2, dropout=0.1),
             ),
             stages={
-                "tokenizer": Optimization(steps=4000, batch_size=8, learning_rate=2e-3, compile=True),
-                "prior": Optimization(steps=2000, batch_size=32, learning_rate=2e-3),
+                "tokenizer": Optimization(steps=5000, batch_size=8, learning_rate=2e-3, compile=True),
+                "prior": Optimization(steps=800, batch_size=32, learning_rate=2e-3, keep_best=True),
             },
         ),
         "tones": Recipe(
