@@ -437,18 +437,6 @@ def test_another_prior_by_from(call, runs):
     assert (manifest["config"]["quantizer"]["codebook_size"], manifest["config"]["prior"]["layers"]) == (8, 1)
 
 
-def test_no_blank_lines_where_nobody_watches(runs, tmp_path):
-    run = [sys.executable, "-m", "ancestral.cli"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "80"}
-    line = f"{TRAIN['mlp']} --out {tmp_path}/run"
-    done = subprocess.run(
-        [*run, "train", *shlex.split(line)], capture_output=True, text=True, env=environment, check=True
-    )
-    assert done.stderr == ""
-    assert all(line.strip() for line in done.stdout.splitlines()), done.stdout
-    assert json.loads((tmp_path / "run/run.json").read_text())["command"] == f"ancestral train {line}"
-
-
 # Mistakes
 
 T = "train vqvae --data digits --out out "

@@ -36,7 +36,7 @@ def place(tmp_path_factory):
     (place / "pictures/flags/empty.png").touch()
     (place / "pictures/flags/text.png").write_text("no picture")
     status, output, errors = cli(place, *TRAIN, "--data", "pictures", "--out", "runs/a run")
-    assert status == 0, errors
+    assert (status, errors) == (0, "")
     (place / "said").write_text(output)
     return place
 
@@ -90,6 +90,12 @@ def test_a_training_says_what_it_is_about_to_do(place):
         "the run runs/a run is complete; next: ancestral sample 'runs/a run' · "
         "ancestral evaluate 'runs/a run' · ancestral report 'runs/a run'"
     )
+
+
+def test_nobody_watches_and_no_line_is_blank(place):
+    assert all(line.strip() for line in (place / "said").read_text().splitlines())
+    command = shlex.join(["ancestral", *TRAIN, "--data", "pictures", "--out", "runs/a run"])
+    assert json.loads((place / "runs/a run/run.json").read_text())["command"] == command
 
 
 def test_an_evaluation_says_what_it_is_not_of(call):
