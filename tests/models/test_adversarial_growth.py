@@ -88,7 +88,7 @@ def test_maps_at_half_the_sides_of_the_image_see_all_of_themselves(name):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_configurations_keep_the_contract(name):
     config = VARIANTS[name]
-    small = Spec(shape=(1, 4, 4), levels=2, classes=2) if config.scales > 1 else SPECS[1]
+    small = Spec(shape=(1, 4, 4), levels=2, classes=2) if name == "biggan-deep" else SPECS[1]
     check_model(config.model, [small], config)
 
 
