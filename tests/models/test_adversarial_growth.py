@@ -34,7 +34,7 @@ GROWING = {"progan": ProGAN, "stylegan": StyleGAN}
 STYLED = {"stylegan": StyleGAN, "stylegan2": StyleGAN2}
 VARIANTS = {
     "biggan-deep": BigGAN.Config(
-        latents=4, width=8, critic_width=8, scales=2, attention=1, embedding=3, deep=True, orthogonal=0.0
+        latents=4, width=8, critic_width=8, scales=2, attention=1, embedding=3, deep=True
     ),
     "biggan-flat": BigGAN.Config(
         latents=4, width=4, critic_width=4, scales=1, attention=0, embedding=3, hierarchical=False
