@@ -102,7 +102,8 @@ def test_files_in_another_voice(call, runs):
     wave = 0.5 * np.sin(np.arange(200) / 5)
     soundfile.write("a.wav", wave, 8000)
     soundfile.write("b.wav", np.stack([wave, wave], 1), 16000)
-    assert call("convert RUNS/vqvae-sound a.wav b.wav --to 2 --out .")[:2] == (0, "conversions-cleo.png\n")
+    said = "b.wav: 2 channels made one, 16,000 Hz resampled to 8,000 Hz\nconversions-cleo.png\n"
+    assert call("convert RUNS/vqvae-sound a.wav b.wav --to 2 --out .")[:2] == (0, said)
     assert soundfile.info("conversions-cleo/conversions-cleo-0-converted.wav").frames == 200
     assert soundfile.info("conversions-cleo/conversions-cleo-1-converted.wav").frames == 100
 

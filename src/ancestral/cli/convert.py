@@ -59,6 +59,8 @@ def main(arguments: list[str]) -> None:
         device=subject.model.device,
         progress=True,
     )
+    for note in found.notes:
+        print(note)
     spec, classes = subject.model.spec, subject.model.classes
     shown = {
         "original": found.originals,

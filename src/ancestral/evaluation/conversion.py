@@ -37,6 +37,8 @@ class Conversion:
     """Classes of the originals, ``(n,)``; None where they are not known."""
     to: int
     """The class that they were converted to."""
+    notes: tuple[str, ...] = ()
+    """What was done to files to make them fit, in words, where anything was."""
 
 
 @undisturbed
@@ -76,10 +78,13 @@ def convert(
     subject = Subject.find(model, device)
     network, check = as_converting(subject.model), check_seed(seed)
     target = network.voice_of(to)
+    notes: tuple[str, ...] = ()
     if files:
         if data is not None:
             raise UserError("expected data or files, got both", "leave one of them out")
-        sounds, labels = [load_sound(file, network.spec)[0] for file in files], None
+        loaded, labels = [load_sound(file, network.spec) for file in files], None
+        sounds = [x for x, _ in loaded]
+        notes = tuple(f"{file}: {note}" for file, (_, note) in zip(files, loaded, strict=True) if note)
     else:
         if isinstance(data, Batch | Tensor):
             examples: Batch | Sounds = subject.examples(data, split)
@@ -99,7 +104,7 @@ def convert(
     silence = network.spec.silence
     originals, reconstructions, converted = (together(some, silence) for some in (sounds, *versions))
     known = None if labels is None else torch.tensor(labels)
-    return Conversion(originals, reconstructions, converted, torch.tensor(own), known, target)
+    return Conversion(originals, reconstructions, converted, torch.tensor(own), known, target, notes)
 
 
 def as_converting(model: Model) -> Converts:
