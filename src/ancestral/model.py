@@ -69,6 +69,8 @@ class Model(nn.Module, ABC):
             return self.model(self, spec)
 
     recipes: ClassVar[Mapping[str, Recipe]]
+    default_data: ClassVar[str] = "digits"
+    """An embedded data set of the kind that the model is mostly for."""
     choices: ClassVar[Mapping[str, tuple[Configuration, ...]]] = {}
     """For each field of Config that holds one of several configurations: those it may be, as the command line
     starts from them."""

@@ -460,7 +460,7 @@ MISTAKES = [
     ("train vqvae --data nope --out out", "choose from asterisk, digits, fashion-mnist, gcin-voice, hub"),
     ("train vqvae --data fashionmnist --out out", "did you mean fashion-mnist?"),
     ("train vqvae --data ./nope --out out", "there is no folder ./nope"),
-    ("train vqvae --data empty --out out", "folder empty holds no images (looked for .png"),
+    ("train vqvae --data empty --out out", "folder empty holds no images or sounds (looked for .png"),
     (
         "train vqvae --data broken --out out",
         "broken can be read (0.png: not an image that can be read); check the files",

@@ -288,7 +288,7 @@ def test_what_is_no_file_or_cannot_be_entered_is_said(photos, monkeypatch):
         "cats/pipe.png: no file, but a pipe, a socket or a device",
         "dogs/: a folder that cannot be read (Permission denied)",
     )
-    with pytest.raises(UserError, match=r"holds no images \(.*: a folder that cannot be read"):
+    with pytest.raises(UserError, match=r"holds no images or sounds \(.*: a folder that cannot be read"):
         load_data(str(folder / "dogs"))
 
 
@@ -923,11 +923,13 @@ def test_the_source_says_which_preparation_it_takes():
     assert preparation_of("digits") is preparation_of("photos/") is preparation_of("hub:a/b") is ImageOptions
     assert load_data("digits").preparation == ImageOptions()
     with pytest.raises(
-        UserError, match=r"expected ImageOptions for digits, got TableOptions; prepare it by --images\b"
+        UserError, match=r"expected data for TableOptions \(table\), got digits \(images\); name other data"
     ):
         load_data("digits", TableOptions())
-    with pytest.raises(UserError, match=r"expected TableOptions for table:a\.csv, got ImageOptions"):
+    with pytest.raises(UserError, match=r"expected data for ImageOptions \(images\), got table:a\.csv"):
         load_data("table:a.csv", ImageOptions())
+    with pytest.raises(UserError, match=r"there is no folder \./none"):
+        load_data("./none", SoundOptions())
 
 
 @pytest.mark.parametrize(
@@ -1299,8 +1301,8 @@ def test_folders_that_cannot_be_used(tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     assert refused(empty) == (
-        f"folder {empty} holds no images (looked for .png .jpg .jpeg .webp .bmp .tiff .tif .gif); "
-        "check the path"
+        f"folder {empty} holds no images or sounds (looked for .png .jpg .jpeg .webp .bmp .tiff .tif .gif "
+        ".wav .flac .ogg .oga .opus .mp3 .aiff .aif .au); check the path"
     )
 
     odd = tmp_path / "odd"

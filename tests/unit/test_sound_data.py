@@ -227,7 +227,8 @@ def test_a_folder_is_one_of_sounds_if_it_holds_no_image(voices):
     assert refused(folder).endswith(
         "give a folder of sounds alone: one that holds images too is one of images"
     )
-    assert refused("tones", ImageOptions()).startswith("expected SoundOptions for tones, got ImageOptions")
+    expected = "expected data for ImageOptions (images), got tones (sound)"
+    assert refused("tones", ImageOptions()).startswith(expected)
 
 
 def test_options_survive_json_and_fit_a_model():

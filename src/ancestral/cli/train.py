@@ -51,7 +51,8 @@ def main(arguments: list[str]) -> None:
         return
     for required in ("data", "out"):
         if getattr(chosen, required) is None:
-            usage = f"write ancestral train {name} --data digits --out runs/{name.rpartition(':')[2]}"
+            source = chosen.data or plan.cls.default_data
+            usage = f"write ancestral train {name} --data {source} --out runs/{name.rpartition(':')[2]}"
             raise UserError(f"expected --{required}, got none", usage)
     leads = own_process()[0] == 0  # one of the processes that torchrun started speaks for all
     try:
@@ -148,6 +149,7 @@ def options_of(plan: Plan) -> Any:
     recipes = f"Named defaults, one of {', '.join(plan.cls.recipes)}; now {plan.recipe}: {plan.source}."
     source = "digits, fashion-mnist, a folder of images or of sounds, hub:OWNER/NAME, tones, asterisk, "
     source += "gcin-voice or table:FILE."
+    source += f" Below are the options of {plan.preparation.kind}; --help beside other --data shows theirs."
     folder = "Run directory; if it holds this run, the training goes on."
     only = "Stages to train, which need those that they build on; if left out all, or with --from those that "
     only += "none of its runs has."

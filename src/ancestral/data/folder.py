@@ -19,9 +19,12 @@ SOUNDS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".a
 """Endings of the files that are looked for."""
 
 
-def folder(path: Path) -> Pictures:
-    """The images under a folder, as ``listed`` has them. Raises UserError like it."""
-    found = listed(path, IMAGES, "images")
+def folder(path: Path, *, or_sounds: bool = False) -> Pictures:
+    """The images under a folder, as ``listed`` has them. Raises UserError like it.
+
+    With ``or_sounds`` that says that there are no sounds either: where they would have been taken.
+    """
+    found = listed(path, IMAGES, "images", SOUNDS if or_sounds else ())
     Image.init()  # before threads do
     return Pictures(
         **vars(found),
@@ -43,7 +46,7 @@ def sound_folder(path: Path) -> Recordings:
     )
 
 
-def listed(path: Path, suffixes: tuple[str, ...], what: str) -> Source:
+def listed(path: Path, suffixes: tuple[str, ...], what: str, sounds: tuple[str, ...] = ()) -> Source:
     """The files under a folder with certain endings, hidden ones left out, in the order of their paths.
 
     Names are as Python has them: bytes that are not UTF-8 are surrogates.
@@ -55,6 +58,7 @@ def listed(path: Path, suffixes: tuple[str, ...], what: str) -> Source:
         path: the folder.
         suffixes: the endings.
         what: what such files are.
+        sounds: endings of sounds, of which there are none either.
 
     Raises:
         UserError: there are none, the folder cannot be read, or it seems to have splits and other things
@@ -63,8 +67,9 @@ def listed(path: Path, suffixes: tuple[str, ...], what: str) -> Source:
     notes: list[str] = []
     found = sorted(files(path, suffixes, notes), key=lambda file: file.as_posix())
     if not found:
-        looked = f"looked for {' '.join(suffixes)}" + "".join(f"; {note}" for note in notes[:3])
-        raise UserError(f"folder {path} holds no {what} ({looked})", "check the path")
+        looked = f"looked for {' '.join(suffixes + sounds)}" + "".join(f"; {note}" for note in notes[:3])
+        either = " or sounds" if sounds else ""
+        raise UserError(f"folder {path} holds no {what}{either} ({looked})", "check the path")
     splits = _splits(path, found, what)
     given = np.array(
         [SPLIT_NAMES[file.parts[0]] for file in found] if splits else [TRAIN] * len(found), np.int8

@@ -70,10 +70,13 @@ def load_data(source: str, preparation: Preparation | None = None, cache: Path |
     kind = preparation_of(source)
     preparation = kind() if preparation is None else preparation
     if type(preparation) is not kind:
-        remedy = f"prepare it by --{kind.kind} options, or name other data"
+        if kind is ImageOptions:
+            find(source)  # raises if there is no such source
+        remedy = f"name other data, or prepare them by {kind.__name__}"
         if isinstance(preparation, SoundOptions) and Path(source).expanduser().is_dir():
             remedy = "give a folder of sounds alone: one that holds images too is one of images"
-        raise UserError(f"expected {kind.__name__} for {source}, got {type(preparation).__name__}", remedy)
+        expected = f"data for {type(preparation).__name__} ({preparation.kind})"
+        raise UserError(f"expected {expected}, got {source} ({kind.kind})", remedy)
     if isinstance(preparation, TableOptions):
         return load_table(source, preparation)
     if isinstance(preparation, SoundOptions):
@@ -177,7 +180,7 @@ def find(source: str) -> Pictures:
         return hub(source.removeprefix("hub:"))
     path = Path(source).expanduser()
     if source and path.is_dir():
-        return folder(path)
+        return folder(path, or_sounds=True)
     if source and path.exists():
         if path.suffix.lower() in (".csv", ".npy", ".parquet"):
             raise UserError(

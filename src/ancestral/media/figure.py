@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from ancestral.media.letters import font, shortened
 from ancestral.media.pixels import Pixels
 
 Color = tuple[int, int, int]
@@ -89,7 +90,7 @@ class Figure:
 
     def write(self, x: int, y: int, text: str, anchor: str, *, size: int = _TICK) -> int:
         """Write text with Pillow's anchor at a place; how wide it is."""
-        right, below, _, _ = _font(size).getbbox(text, anchor=anchor)
+        right, below, _, _ = font(text, size).getbbox(text, anchor=anchor)
         cover = _lettered(text, size)
         self.shade(x + math.floor(right), y + math.floor(below), cover, _INK)
         return cover.shape[1]
@@ -110,19 +111,8 @@ def names_of(versions: int) -> list[str]:
 
 def _lettered(text: str, size: int) -> npt.NDArray[np.float64]:
     """The share to which letters cover each pixel of their box."""
-    left, top, right, bottom = _font(size).getbbox(text)
+    letters = font(text, size)
+    left, top, right, bottom = letters.getbbox(text)
     image = Image.new("L", (max(1, math.ceil(right - left)), max(1, math.ceil(bottom - top))))
-    ImageDraw.Draw(image).text((-left, -top), text, fill=255, font=_font(size))
+    ImageDraw.Draw(image).text((-left, -top), text, fill=255, font=letters)
     return np.asarray(image) / 255.0
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
-def shortened(text: str, width: int, size: int) -> str:
-    """The text, or as much of it as the width has room for in letters of a size."""
-    font = _font(size)
-    if font.getlength(text) <= width:
-        return text
-    return next((t for i in range(len(text), 0, -1) if font.getlength(t := text[:i] + "…") <= width), "…")

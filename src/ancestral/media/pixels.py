@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ancestral.files import replacing
+from ancestral.media.letters import font
 
 Pixels = npt.NDArray[np.uint8]
 """Gray ``(H, W)`` or colors ``(H, W, 3)``; with a dimension before them, several pictures of one size."""
@@ -52,15 +53,15 @@ def gutter(tiles: Pixels) -> int:
 def with_key(pixels: Pixels, key: Mapping[str, tuple[int, int, int]]) -> Pixels:
     """Colors ``(H, W, 3)`` enlarged by a whole factor, above a key that says what each color means."""
     large = enlarged(pixels)
-    line, font = 26, ImageFont.load_default(16)
-    width = max(large.shape[1], *(int(font.getlength(name)) + 60 for name in key))
+    line, size = 26, 16
+    width = max(large.shape[1], *(int(font(name, size).getlength(name)) + 60 for name in key))
     image = Image.new("RGB", (width, large.shape[0] + line * len(key) + 20), (250, 250, 250))
     image.paste(Image.fromarray(large))
     draw = ImageDraw.Draw(image)
     for i, (name, color) in enumerate(key.items()):
         top = large.shape[0] + 12 + i * line
         draw.rectangle((12, top, 30, top + 16), fill=color, outline=(90, 90, 90))
-        draw.text((42, top), name, fill=(30, 30, 30), font=font)
+        draw.text((42, top), name, fill=(30, 30, 30), font=font(name, size))
     return np.asarray(image)
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ancestral.companding import to_amplitudes
 from ancestral.media import spectrogram
-from ancestral.media.figure import SERIES, Axis, Color, Figure, names_of, shortened
+from ancestral.media.figure import SERIES, Axis, Color, Figure, names_of
+from ancestral.media.letters import shortened
 from ancestral.media.pixels import Pixels
 from ancestral.media.spectrogram import Pitch
 from ancestral.spec import Spec

@@ -71,7 +71,7 @@ class Upsampling(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(ResidualSequence(width, hidden) for _ in range(blocks))
         doublings = factor.bit_length() - 1
-        widths = [max(least, width >> i) for i in range(doublings + 1)]
+        widths = [width, *(max(least, width >> i) for i in range(1, doublings + 1))]
         self.doublings = nn.ModuleList(
             nn.ConvTranspose1d(widths[i], widths[i + 1], 4, stride=2, padding=1) for i in range(doublings)
         )

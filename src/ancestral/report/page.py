@@ -20,7 +20,7 @@ from ancestral.records import as_record
 from ancestral.report import metrics, notation
 from ancestral.report.curves import line_chart, usage_chart
 from ancestral.report.metrics import Term
-from ancestral.report.pictures import Picture, drawn, latest, over_time, picture, progression
+from ancestral.report.pictures import Picture, converted, drawn, latest, over_time, picture, progression
 from ancestral.report.strips import NARROW, WIDE, axis_of, drawable, standing, strip
 from ancestral.taxonomy import FAMILIES, rows
 
@@ -198,6 +198,7 @@ def _context(run: Path) -> dict[str, Any]:
         "samples": drawn(run / "samples") or latest(run / "samples", "step", order),
         "reconstructions": picture(run / "samples" / "reconstructions.png", heard=True)
         or latest(run / "samples", "reconstructions", order),
+        "conversions": converted(run / "samples"),
         "levels": picture(run / "samples" / "levels.png"),
         "level_rows": [
             figure.name.removeprefix("MSE of ") for figure in figures if figure.name.startswith("MSE of ")

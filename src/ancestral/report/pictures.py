@@ -6,6 +6,7 @@ Of sounds, those that lie beside their sheet are there to be played.
 import base64
 import re
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from ancestral.clips import Clip, clips
 _PLAIN = re.compile(r"samples-seed\d+(-class.*)?")
 """The names of sheets of a model as it is, and of classes."""
 _PNG = b"\x89PNG\r\n\x1a\n"
-_MOST_SOUNDS, _MOST_BYTES = 8, 1_100_000
-"""What a sheet brings along at most: two of them make up 3 MB as base64."""
+_MOST_SOUNDS, _MOST_BYTES = 8, 750_000
+"""What a sheet brings along at most: three of them make up 3 MB as base64."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +107,18 @@ def latest(folder: Path, kind: str, order: list[str]) -> Picture | None:
 
 def drawn(folder: Path) -> Picture | None:
     """The sheet that ``ancestral sample`` drew last of a model as it is, without truncation or the like."""
-    paths = sorted(folder.glob("samples-*.png"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    plain = [path for path in paths if _PLAIN.fullmatch(path.stem)]
-    return next((found for path in plain if (found := picture(path, heard=True))), None)
+    return _newest(path for path in folder.glob("samples-*.png") if _PLAIN.fullmatch(path.stem))
+
+
+def converted(folder: Path) -> Picture | None:
+    """The sheet of conversions that ``ancestral convert`` or an evaluation wrote last."""
+    return _newest(folder.glob("conversions*.png"))
+
+
+def _newest(paths: Iterable[Path]) -> Picture | None:
+    """The last written of these sheets that is whole."""
+    ordered = sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return next((found for path in ordered if (found := picture(path, heard=True))), None)
 
 
 def progression(sheets: list[tuple[int, Path]], stage: str, limit: int = 7) -> list[Picture]:

@@ -59,7 +59,7 @@ class Plan:
         kind = preparation_of(data) if data is not None else None
         paths = [start_from] if isinstance(start_from, str | Path) else list(start_from or ())
         bases = tuple(map(Run.open, paths))
-        config, preparation = chosen.model, (kind or preparation_of("digits"))()
+        config, preparation = chosen.model, (kind or preparation_of(model.default_data))()
         for base in bases:
             if base.model_name != name_of(model):
                 problem = f"expected a run of the same model to start from, got {base.model_name}"

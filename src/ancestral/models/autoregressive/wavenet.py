@@ -88,6 +88,7 @@ class WaveNet(Shifted, Lengthens):
             """Small enough for a test."""
             return cls(width=6, gate_width=6, skip_width=6, layers=2, cycles=1, condition_width=4)
 
+    default_data: ClassVar = "tones"
     recipes: ClassVar = {
         "small": Recipe(
             source="a start for half an hour of speech at 8 kHz, mu-law, on two CPU cores; not tuned",

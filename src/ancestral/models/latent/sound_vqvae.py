@@ -179,6 +179,7 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
                 prior=WaveNet.Config.tiny(),
             )  # fmt: skip
 
+    default_data: ClassVar = "tones"
     choices: ClassVar = {
         "quantizer": CODES,
         "prior": (WaveNet.Config(layers=5, cycles=2, dropout=0.1), Transformer.Config(dropout=0.1)),
