@@ -74,7 +74,9 @@ def model_of(spec=SPEC, **changes):
 
 
 def test_sounds_of_the_data_in_another_voice(call, runs, data):
-    assert call("convert RUNS/vqvae-sound --to ben -n 3 --out .") == (0, "conversions-ben.png\n", "")
+    assert call("convert RUNS/vqvae-sound --to ben -n 3 --out .") == (
+        0, "conversions-ben.png\nconversions-ben/*.wav\n", ""
+    )  # fmt: skip
     heard = clips(Path("conversions-ben"))
     names = ("original", "converted", "reconstruction")
     assert list(heard) == [Clip(i, name) for i in range(3) for name in names]
@@ -102,10 +104,17 @@ def test_files_in_another_voice(call, runs):
     wave = 0.5 * np.sin(np.arange(200) / 5)
     soundfile.write("a.wav", wave, 8000)
     soundfile.write("b.wav", np.stack([wave, wave], 1), 16000)
-    said = "b.wav: 2 channels made one, 16,000 Hz resampled to 8,000 Hz\nconversions-cleo.png\n"
-    assert call("convert RUNS/vqvae-sound a.wav b.wav --to 2 --out .")[:2] == (0, said)
-    assert soundfile.info("conversions-cleo/conversions-cleo-0-converted.wav").frames == 200
-    assert soundfile.info("conversions-cleo/conversions-cleo-1-converted.wav").frames == 100
+    status, output, _ = call("convert RUNS/vqvae-sound a.wav b.wav --to 2 --out .")
+    assert (status, output.splitlines()) == (
+        0,
+        [
+            "b.wav: 2 channels made one, 16,000 Hz resampled to 8,000 Hz",
+            "conversions-cleo-a-b.png",
+            "conversions-cleo-a-b/*.wav",
+        ],
+    )
+    assert soundfile.info("conversions-cleo-a-b/conversions-cleo-a-b-0-converted.wav").frames == 200
+    assert soundfile.info("conversions-cleo-a-b/conversions-cleo-a-b-1-converted.wav").frames == 100
 
 
 def test_voices_differ_and_the_noise_does_not():

@@ -90,8 +90,9 @@ def written(folder):
 @pytest.mark.parametrize("name", ["wavenet", "vqvae"])
 def test_samples_are_as_long_as_asked_for(said, tmp_path, name):
     output = said(f"sample RUNS/{name} -n 3 --seconds 0.0125 --labels anna bert --out .")
-    assert output == "samples-seed0-0.0125s-classanna-bert.png\n"
-    assert written(tmp_path / output.strip().removesuffix(".png")) == [100] * 3
+    drawn = "samples-seed0-0.0125s-classanna-bert"
+    assert output == f"{drawn}.png\n{drawn}/*.wav\n"
+    assert written(tmp_path / drawn) == [100] * 3
     said(f"sample RUNS/{name} -n 2 --seconds .00975 --format npz --out .")
     assert np.load("samples-seed0-0.00975s.npz")["x"].shape == (2, 1, 78)  # no multiple of the stride
     said(f"sample RUNS/{name} -n 2 --out .")
@@ -133,15 +134,17 @@ def test_a_file_is_continued(said, runs, tmp_path):
     output = said("complete RUNS/wavenet --prefix RUNS/hello.flac --seconds .03 -n 2 --labels bert --out .")
     assert output.splitlines() == [
         f"{runs}/hello.flac: 16,000 Hz resampled to 8,000 Hz",
-        "continuations-hello-seed0.png",
+        "continuations-hello-seed0-0.03s-bert.png",
+        "continuations-hello-seed0-0.03s-bert/*.wav",
     ]
-    assert written(tmp_path / "continuations-hello-seed0") == [240] * 2
+    folder = tmp_path / "continuations-hello-seed0-0.03s-bert"
+    assert written(folder) == [240] * 2
     prefix, _ = ancestral.data.load_sound(runs / "hello.flac", ancestral.load(runs / "wavenet").spec)
     sounds = ancestral.continue_sound(runs / "wavenet", prefix, 0.03, 2, ["bert"])
     assert prefix.shape == (1, 160)
     assert (sounds[..., :160] == prefix).all()
     assert not torch.equal(sounds[0], sounds[1])
-    first = [soundfile.read(path)[0] for path in clips(tmp_path / "continuations-hello-seed0").values()]
+    first = [soundfile.read(path)[0] for path in clips(folder).values()]
     assert np.array_equal(first[0][:160], first[1][:160])
 
 
@@ -333,6 +336,11 @@ def test_two_runs_are_compared_in_bits_a_sample(said, runs):
         ("evaluate RUNS/vqvae --measures score", "got sounds; choose from codes, spectra"),
         ("tokenize RUNS/wavenet --out codes", "train a tokenizer: ancestral train vqvae-sound"),
         ("tokenize RUNS/vqvae --out codes.npy", "expected .safetensors for codes of sounds"),
+        ("detokenize RUNS/vqvae none", "expected the folder or file of codes, got none; check the path"),
+        ("detokenize RUNS/wavenet none", "train a tokenizer"),
+        ("sample RUNS/wavenet --keep .5", "expected a model of images for --keep, got one of sound"),
+        ("reconstruct RUNS/vqvae --data ./none", "there is no folder ./none"),
+        ("reconstruct RUNS/vqvae --data digits", "(sound), got digits (images); name other data"),
         ("complete RUNS/vqvae --prefix RUNS/hello.flac", "ancestral train wavenet"),
         ("reconstruct RUNS/wavenet", "expected a model that reconstructs, got WaveNet"),
         ("reconstruct RUNS/vqvae --seconds nan", "expected seconds above 0, got nan"),

@@ -28,6 +28,7 @@ CONFIGS = {
     "waveform": TINY,
     "levels": LEVELS,
     "feed-forward": FAST,
+    "feed-forward, narrower than its decoder": replace(TINY, decoder=FeedForward(least_width=8)),
     "transformer": ATTENTIVE,
     "auxiliary": SKETCHED,
     "auxiliary beside feed-forward": replace(FAST, auxiliary=1.0),

@@ -141,6 +141,16 @@ def test_many_sounds_are_spectrograms_alone_and_heads_stand_above_them():
     assert (headed[34:54, 54 + 150 : 54 + 300].min(-1) < 128).any()
 
 
+def test_each_comparison_has_a_head():
+    x = levels(*[sine(300, 400)] * 3)  # in two columns
+    plain, headed = comparison(LINEAR, x, x), comparison(LINEAR, x, x, heads=["one", "two", "three"])
+    assert len(headed) == len(plain) + 40
+    assert np.array_equal(headed[56:300], plain[36:280])
+    assert np.array_equal(headed[-300:], plain[-300:])
+    between = [part[:, 54 + 150 : 54 + 300].min(-1) < 100 for part in (headed[300:-300], plain[280:-300])]
+    assert between[0].sum() > between[1].sum(), "letters"
+
+
 def test_sounds_without_a_rate_are_waveforms():
     spec = Spec(shape=(1, 400), levels=2**16, encoding="linear")
     drawn = picture(spec, levels(sine(10, 400)))

@@ -136,6 +136,18 @@ def test_the_report_has_players_for_what_lies_beside_its_sheets(run):
     assert "0.008 s at 8,000 Hz, 256 levels, 2 classes" in text
 
 
+def test_the_report_has_the_last_conversions(run):
+    place = run.path / "samples" / "conversions-low.png"
+    write_png(place, np.zeros((2, 2, 3), np.uint8))
+    x = torch.full((1, 1, 64), 128, dtype=torch.uint8)
+    write_sounds(place.with_suffix(""), Spec(shape=(1, 64), rate=8000), {"original": x, "converted": x})
+    text = write_report(run.path).read_text()
+    assert '<section id="conversions">' in text
+    assert "1 converted</span>" in text
+    place.unlink()
+    assert '<section id="conversions">' not in write_report(run.path).read_text()
+
+
 def test_a_sheet_brings_whole_pairs_as_far_as_there_is_room(tmp_path):
     spec = Spec(shape=(1, 64), rate=8000)
     folder = tmp_path / "a"

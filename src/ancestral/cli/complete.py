@@ -17,6 +17,7 @@ from ancestral.cli.options import (
     SplitName,
     device,
     folder,
+    written,
 )
 from ancestral.cli.parse import parse, shown_as
 from ancestral.errors import UserError
@@ -105,10 +106,13 @@ def _continue(subject: Any, options: Options) -> None:
         device=model.device,
         progress=True,
     )
-    stem = re.sub(r"[^\w.+-]", "_", options.prefix.stem)
-    path = folder(options.run, options.out) / f"continuations-{stem}-seed{options.seed}.png"
-    write_sheet(path, Sheet(picture(spec, x, mark=prefix.shape[-1]), spec, {"": x}))
-    print(path)
+    name = f"continuations-{options.prefix.stem}-seed{options.seed}"
+    name += f"-{options.seconds:g}s" if options.seconds is not None else ""
+    name += "".join(f"-{label}" for label in options.labels)
+    path = folder(options.run, options.out) / (re.sub(r"[^\w.+-]", "_", name)[:100] + ".png")
+    heads = [options.labels[i % len(options.labels)] for i in range(len(x))] if options.labels else []
+    write_sheet(path, Sheet(picture(spec, x, heads=heads, mark=prefix.shape[-1]), spec, {"": x}))
+    print(written(path))
 
 
 def _complete(subject: Any, options: Options) -> None:

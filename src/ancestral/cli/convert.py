@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from ancestral.cli.options import DataName, Device, Folder, RunName, SplitName, device, folder
+from ancestral.cli.options import DataName, Device, Folder, RunName, SplitName, device, folder, written
 from ancestral.cli.parse import parse, shown_as
 from ancestral.errors import UserError
 
@@ -67,10 +67,14 @@ def main(arguments: list[str]) -> None:
         "reconstruction": found.reconstructions,
         "converted": found.converted,
     }
-    pixels = comparison(spec, *shown.values(), series=list(shown), lengths=found.lengths)
-    voice = re.sub(r"[^\w.-]+", "-", classes[found.to] if classes else str(found.to))
-    path = folder(options.run, options.out) / f"conversions-{voice}.png"
+    voice = classes[found.to] if classes else str(found.to)
+    labels = [] if found.labels is None else found.labels.tolist()
+    heads = [file.name for file in options.files] or [classes[k] if classes else str(k) for k in labels]
+    series = ["original", "reconstruction", f"converted to {voice}"]
+    pixels = comparison(spec, *shown.values(), series=series, heads=heads, lengths=found.lengths)
+    name = "-".join(["conversions", voice, *(file.stem for file in options.files)])
+    path = folder(options.run, options.out) / (re.sub(r"[^\w.-]+", "-", name)[:100] + ".png")
     write_sheet(path, Sheet(pixels, spec, shown, found.lengths))
-    print(path)
+    print(written(path))
     if not options.files and len(found.originals) < options.n:
         print(f"({options.split} has {len(found.originals)} sounds of other speakers only)")

@@ -37,10 +37,12 @@ def main(arguments: list[str]) -> None:
     options = parse(Options, arguments, "detokenize")
     from ancestral.evaluation import detokenize
     from ancestral.evaluation.code_files import read_labeled_codes
+    from ancestral.evaluation.tokens import as_tokenizer
     from ancestral.media import write_examples
     from ancestral.runs import load
 
     model = load(options.run, device(options.device))
+    as_tokenizer(model)  # before codes are read
     folder = options.codes.is_dir()
     if folder:
         _check_weights(model, options.codes)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ancestral.cli.parse import shown_as
+from ancestral.clips import clips
 from ancestral.errors import UserError
 from ancestral.sampling import Sampling
 
@@ -38,6 +39,12 @@ def folder(run: str, out: Path | None) -> Path:
     if out is not None:
         return out
     return Path(run) / "samples" if (Path(run) / "run.json").is_file() else Path()
+
+
+def written(path: Path) -> str:
+    """What a command says of a picture that it wrote: where it is, and the sounds beside it."""
+    sounds = path.with_suffix("")
+    return f"{path}\n{sounds / '*.wav'}" if path.suffix == ".png" and clips(sounds) else str(path)
 
 
 def device(choice: str) -> Any:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from ancestral.cli.options import DataName, Device, Folder, RunName, SplitName, device, folder
+from ancestral.cli.options import DataName, Device, Folder, RunName, SplitName, device, folder, written
 from ancestral.cli.parse import parse, shown_as
 from ancestral.errors import UserError
 
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> None:
     name = "levels" if options.levels else "reconstructions"
     path = folder(options.run, options.out) / f"{name}.png"
     write_sheet(path, Sheet(pixels, spec, dict(zip(series, (x, *versions), strict=True)), examples.lengths))
-    print(path)
+    print(written(path))
     if cut:
         print(f"({cut} of the sounds are longer, and were cut: --seconds takes more of each)")
     if len(x) < n:

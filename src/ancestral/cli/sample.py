@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ancestral.cli.options import Device, Folder, RunName, SamplingOptions, device, folder
+from ancestral.cli.options import Device, Folder, RunName, SamplingOptions, device, folder, written
 from ancestral.cli.parse import parse, shown_as
 from ancestral.errors import UserError
 from ancestral.sampling import Sampling
@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> None:
     columns, heads = _by_class(model, options.n, labels, len(options.labels))
     names = model.columns.names if model.columns else ()
     shown: dict[str, Any] = {"names": names, "columns": columns, "heads": heads}
-    print(write_examples(where, name, x, model.spec, labels, kind=kind, **shown))
+    print(written(write_examples(where, name, x, model.spec, labels, kind=kind, **shown)))
 
 
 def _film(model: Any, options: Options, path: Path) -> Path:
@@ -136,6 +136,9 @@ def _gate(options: Options, model: Any, place: Any) -> Any:
     if options.gate is None:
         from ancestral.training import classifier_of
 
+        if model.spec.domain != "image":
+            problem = f"expected a model of images for --keep, got one of {model.spec.domain}"
+            raise UserError(problem, "name a classifier with --gate, or leave it out")
         if not (Path(options.run) / "run.json").is_file():
             problem = f"expected a classifier for --keep, got none, and {options.run} is not a run with data"
             raise UserError(problem, "name one with --gate")

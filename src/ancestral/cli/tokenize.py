@@ -19,9 +19,9 @@ class Options:
     out: Annotated[Path, shown_as("PATH")]
     """Folder to write to: Parquet shards of 10,000 examples (of large maps fewer) that datasets.load_dataset
     opens, with columns level0, level1, …, label and name (docs/codes.md); the same command goes on. Or a
-    file: .npy (the codes alone) or .safetensors (levels and labels; its metadata tell the split, the names of
-    examples and classes, and the codebooks' sizes). Of sounds the samples of each are there too: as column
-    length, or in .safetensors as lengths beside padded codes."""
+    file: .npy (the codes alone; not of sounds) or .safetensors (levels and labels; its metadata tell the
+    split, the names of examples and classes, and the codebooks' sizes). Of sounds the samples of each are
+    there too: as column length, or in .safetensors as lengths beside padded codes."""
     data: DataName = None
     split: SplitName = "train"
     device: Device = "auto"

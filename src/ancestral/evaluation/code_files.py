@@ -92,15 +92,16 @@ def read_labeled_codes(path: str | Path, limit: int | None = None) -> Codes:
         raise UserError(f"expected at least 1 example, got {limit}", "ask for more")
     if path.is_dir():
         return read_code_shards(path).read(limit)
+    if path.suffix not in ENDINGS and not path.exists():
+        raise UserError(f"expected the folder or file of codes, got {path}", "check the path")
     check_codes_path(path)
     if path.suffix == ".safetensors":
         tensors = read_tensors(path)
         levels = [name for i in range(len(tensors)) if (name := f"level{i}") in tensors]
         if not levels:
-            raise UserError(
-                f"expected code maps level0, level1, … in {path}, got {', '.join(tensors) or 'nothing'}",
-                "give the file that tokenize wrote",
-            )
+            got = ", ".join([*tensors][:4]) + ", …" * (len(tensors) > 4) or "nothing"
+            problem = f"expected code maps level0, level1, … in {path}, got {got}"
+            raise UserError(problem, "give the file that tokenize wrote")
         maps = tuple(tensors[name][:limit] if tensors[name].ndim else tensors[name] for name in levels)
         labels, lengths = (
             _checked(tensors[name], name, tensors["level0"], path)[:limit] if name in tensors else None

@@ -39,7 +39,7 @@ def picture(
         x: the examples, on any device.
         columns: how many stand in a row; about as many as there are rows if None. A table has no use for it.
         names: of a table's columns.
-        heads: what stands above the columns of all but a table, one each: names of classes.
+        heads: what stands above the columns of all but a table, one each, or above each sound: classes.
         lengths: how many values of each sound are its own, ``(N,)``; all if None.
         mark: a place in time to mark in sounds, a sample's.
 
@@ -74,6 +74,7 @@ def comparison(
     columns: int = 8,
     names: Sequence[str] = (),
     series: Sequence[str] = (),
+    heads: Sequence[str] = (),
     lengths: Tensor | None = None,
 ) -> Pixels:
     """Rows of originals, each above the rows of their versions; of a table, all of them over each other.
@@ -85,12 +86,15 @@ def comparison(
         columns: how many originals stand in a row.
         names: of a table's columns.
         series: of tables and sounds, what originals and versions are called.
+        heads: of sounds, what stands above each of the originals.
         lengths: how many values of each sound and of its versions are their own, ``(N,)``; all if None.
     """
     if spec.domain == "table":
         return table.comparison(spec, originals, versions, names, series)
     if spec.domain == "sound":
-        return sound.comparison(spec, originals, versions, columns, lengths=lengths, series=series)
+        return sound.comparison(
+            spec, originals, versions, columns, lengths=lengths, series=series, heads=heads
+        )
     extremes = _extremes(originals)
     tiles = [_tiles(spec, x, extremes) for x in (originals, *versions)]
     if spec.domain == "codes":

@@ -62,13 +62,16 @@ def comparison(
     *,
     lengths: Tensor | None = None,
     series: Sequence[str] = (),
+    heads: Sequence[str] = (),
 ) -> Pixels:
-    """Rows of originals, each above the rows of their versions, in colors of their own."""
+    """Rows of originals, each below its head and above its versions, in colors of their own."""
     columns = min(columns, math.ceil(math.sqrt(len(originals))), 4)
     colors = [SERIES[min(i, len(SERIES) - 1)] for i in range(1 + len(versions))]
     stacks = [*map(list, zip(*(waves(spec, x, lengths) for x in (originals, *versions)), strict=True))]
     names = series or names_of(len(versions))
-    return _Drawing(spec=spec, stacks=stacks, colors=colors, columns=columns, series=names).draw()
+    return _Drawing(
+        spec=spec, stacks=stacks, colors=colors, columns=columns, series=names, heads=heads
+    ).draw()
 
 
 def waves(spec: Spec, x: Tensor, lengths: Tensor | None = None) -> list[Wave]:
@@ -108,6 +111,7 @@ class _Drawing:
     columns: int
     series: Sequence[str] = ()
     heads: Sequence[str] = ()
+    """What stands above columns, or above stacks if there are more."""
     mark: int | None = None
 
     @cached_property
@@ -146,8 +150,8 @@ class _Drawing:
     def corner(self, i: int) -> tuple[int, int]:
         """The left upper corner of stack i."""
         row, column = divmod(i, self.columns)
-        top = _TOP + _HEAD * (len(self.heads) > 0) + row * self.sizes[2]
-        return _LEFT + column * (self.width + _GAP), top
+        heads = 1 + min(row, (len(self.heads) - 1) // self.columns) if self.heads else 0
+        return _LEFT + column * (self.width + _GAP), _TOP + _HEAD * heads + row * self.sizes[2]
 
     def axis(self, i: int) -> Axis:
         """The axis of time of stack i."""
@@ -171,9 +175,10 @@ class _Drawing:
         right, bottom = self.corner(self.columns - 1)[0] + self.width, self.corner(rows * self.columns)[1]
         figure = Figure(right + _RIGHT, bottom - _GAP - _TICKS * self.apart + _BOTTOM)
         figure.title(self._said(), self.series)
-        for j, head in enumerate(self.heads[: self.columns]):
-            middle = self.corner(j)[0] + self.width // 2
-            figure.write(middle, _TOP - 2, shortened(head, self.width, 12), "ma")
+        for i, head in enumerate(self.heads[: len(self.stacks)]):
+            left, top = self.corner(i)
+            text = shortened(head, self.width, 12)
+            figure.write(left + self.width // 2, top - _HEAD - 2, text, "ma")
         self._draw_waves(figure)
         if self.heights[1]:
             self._draw_spectra(figure)

@@ -128,7 +128,7 @@ class Plan:
         names = [stage.name for stage in stages]
         if idle := [name for name in self.asked if name not in names]:
             problem = f"expected options of the stages {', '.join(names)}, got some of {idle[0]}"
-            raise UserError(problem, f"leave --{idle[0]} out: for these data there is no such stage")
+            raise UserError(problem, f"leave --{idle[0]} out: for this model and data there is no such stage")
         found = {}
         for i, stage in enumerate(stages):
             if known[i] or not stage.optional:

@@ -84,7 +84,7 @@ def measure(examined: Examined) -> Result:
     figures += _pitches(test, versions, note, data.classes)
 
     def sheet() -> Sheet:
-        return _sheet(model.spec, test, versions)
+        return _sheet(model.spec, test, versions, data.classes)
 
     return Result(figures=figures, pictures={"conversions": sheet})
 
@@ -235,13 +235,16 @@ def _median(several: Sequence[NDArray[np.floating]]) -> float:
     return float(np.median(values)) if len(values) else float("nan")
 
 
-def _sheet(spec: Spec, test: Recordings, versions: dict[str, Version]) -> Sheet:
+def _sheet(spec: Spec, test: Recordings, versions: dict[str, Version], classes: Sequence[str]) -> Sheet:
     """Originals, reconstructions and conversions of some sounds, evenly from all."""
-    rows = evenly(_SHOWN, len(versions[""].clips)).tolist()
+    converted = versions[""]
+    rows = evenly(_SHOWN, len(converted.clips)).tolist()
     series = {"original": "_real", "reconstruction": "_reconstruction", "converted": ""}
     shown = {
         name: together([versions[id].clips[i] for i in rows], spec.silence) for name, id in series.items()
     }
-    lengths = torch.tensor([versions[""].clips[i].shape[-1] for i in rows])
-    picture = comparison(spec, *shown.values(), series=list(shown), lengths=lengths)
+    lengths = torch.tensor([converted.clips[i].shape[-1] for i in rows])
+    ends = [(int(test.labels[converted.rows[i]]), int(converted.targets[i])) for i in rows]
+    heads = [" to ".join(classes[k] if classes else str(k) for k in end) for end in ends]
+    picture = comparison(spec, *shown.values(), series=list(shown), heads=heads, lengths=lengths)
     return Sheet(picture, spec, shown, lengths)

@@ -130,9 +130,9 @@ def _one_hot(codes: NDArray[np.int64], sizes: Sequence[int]) -> Features:
 
 
 def _chance(known: NDArray[np.generic], asked: NDArray[np.generic]) -> str:
-    """How often one is right who always says what is commonest in training."""
+    """How often one is right who always says what is commonest in training, or guesses."""
     values, counts = np.unique(known, return_counts=True)
-    return f"chance {np.mean(asked == values[counts.argmax()]):.3f}"
+    return f"chance {max(np.mean(asked == values[counts.argmax()]), 1 / len(values)):.3f}"
 
 
 def _speakers(learned: Heard, heard: Heard) -> list[Figure]:
