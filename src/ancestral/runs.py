@@ -72,10 +72,15 @@ class Run:
         differing = [_flag(d, manifest) for key, a, b in pairs for d in differences(a, b, key)]
         if run.manifest.get("model") != manifest.get("model"):  # all other options differ then
             differing = [f"model ({run.manifest.get('model')} there, {manifest.get('model')} here)"]
+        prepared = any(d.startswith(f"--{manifest['preparation']['kind']}.") for d in differing)
+        if prepared:  # what follows from that need not be said
+            differing = [d for d in differing if not d.startswith("spec.")]
         there, here = run.manifest["data"], manifest["data"]
         if there["fingerprint"] != here["fingerprint"]:
-            sources = f"data ({there['source']} there, {here['source']} here)"
-            differing.append(sources if there["source"] != here["source"] else "the data's content")
+            if there["source"] != here["source"]:
+                differing.append(f"data ({there['source']} there, {here['source']} here)")
+            elif not prepared:
+                differing.append("the data's content")
         if differing:
             more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
             problem = f"got {path} which holds a run with other options: {', '.join(differing[:4])}{more}"

@@ -404,6 +404,10 @@ def test_folders_without_images_and_models_that_cannot_be_measured_so(digits, tm
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no images"):
         evaluate(tmp_path / "empty", digits)
+    (tmp_path / "sounds").mkdir()
+    (tmp_path / "sounds" / "a.wav").touch()
+    with pytest.raises(UserError, match="expected images to measure, got sounds in"):
+        evaluate(tmp_path / "sounds", digits)
     (tmp_path / "x.npz").write_bytes(b"no archive")
     with pytest.raises(UserError, match=r"expected arrays x and labels in .*got"):
         evaluate(tmp_path / "x.npz", digits)

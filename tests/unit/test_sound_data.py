@@ -189,7 +189,7 @@ def test_what_cannot_be_used_is_counted_and_left_out(voices):
     assert sum(len(dataset.split(name)) for name in SPLITS) == 24
     skipped = dict(line.split(": ", 1) for line in dataset.skipped)
     assert skipped == {
-        "ada/empty.wav": "not a sound that can be read (Format not recognised)",
+        "ada/empty.wav": "not a sound that can be read (an empty file)",
         "ada/text.wav": "not a sound that can be read (Format not recognised)",
         "ada/zero.wav": "has no samples",
         "bob/infinite.wav": "has samples that are NaN or infinite",

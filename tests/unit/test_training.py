@@ -562,6 +562,9 @@ def test_resuming_on_changed_data_is_an_error(tmp_path):
     Image.new("L", (8, 8), 7).save(folder / "0.png")
     with pytest.raises(UserError, match="the data's content"):
         train("vqvae", stages=stages, **arguments)
+    prepared = r"other options: --images\.size \(None there, \[4, 4\] here\); choose"
+    with pytest.raises(UserError, match=prepared):  # and not what follows from that
+        train("vqvae", stages=stages, preparation={"size": [4, 4]}, **arguments)
 
 
 def test_public_names_are_there():

@@ -3,6 +3,7 @@
 Whatever the file, a recording becomes one channel (the mean of all) at one rate, before it gets levels.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -59,6 +60,8 @@ def opened(path: str | os.PathLike[str], rate: int) -> tuple[NDArray[np.float32]
             amplitudes = resampled(map(_mixed, blocks), own, rate)
     except (OSError, RuntimeError, ValueError) as error:  # soundfile's own are RuntimeErrors
         reason = str(error).rpartition(": ")[2].rstrip(".") or "damaged"
+        with contextlib.suppress(OSError, ValueError):
+            reason = reason if os.stat(path).st_size else "an empty file"  # noqa: PTH116 - bytes, too
         raise UnusableError(f"not a sound that can be read ({reason})") from None
     return amplitudes, own, channels
 

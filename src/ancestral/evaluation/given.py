@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ancestral.batch import Batch
-from ancestral.data import Dataset, ImageOptions
+from ancestral.data import Dataset, ImageOptions, SoundOptions, preparation_of
 from ancestral.data.load import load_examples
 from ancestral.errors import UserError
 from ancestral.evaluation.sharded_samples import read_shards
@@ -37,6 +37,8 @@ def read_examples(path: str | Path, dataset: Dataset) -> tuple[Batch, Mapping[st
         UserError: there are none, or they cannot be brought to what the data set holds.
     """
     path = Path(path)
+    if preparation_of(str(path)) is SoundOptions:
+        raise UserError(f"expected images to measure, got sounds in {path}", "give images, or a run")
     if path.suffix == ".npz":
         return _read_npz(path, dataset), {"from": str(path)}
     if (path / MANIFEST).is_file():
