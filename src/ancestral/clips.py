@@ -25,9 +25,10 @@ class Clip:
 
 
 def clips(folder: Path) -> dict[Clip, Path]:
-    """The sounds in a folder, by number and originals first; none if there is no folder."""
+    """The sounds in a folder, by number, originals and reconstructions first; none without a folder."""
     pattern = re.compile(rf"{re.escape(folder.name)}-(?P<number>\d+)(?:-(?P<name>[a-z0-9-]+))?\.wav")
     names = ((path, pattern.fullmatch(path.name)) for path in folder.glob("*.wav"))
     found = {Clip(int(m["number"]), (m["name"] or "").replace("-", " ")): path for path, m in names if m}
-    order = sorted(found, key=lambda clip: (clip.number, clip.name != "original", clip.name))
+    first = {"original": 0, "reconstruction": 1}
+    order = sorted(found, key=lambda clip: (clip.number, first.get(clip.name, 2), clip.name))
     return {clip: found[clip] for clip in order}

@@ -78,7 +78,7 @@ def test_sounds_of_the_data_in_another_voice(call, runs, data):
         0, "conversions-ben.png\nconversions-ben/*.wav\n", ""
     )  # fmt: skip
     heard = clips(Path("conversions-ben"))
-    names = ("original", "converted", "reconstruction")
+    names = ("original", "reconstruction", "converted")
     assert list(heard) == [Clip(i, name) for i in range(3) for name in names]
     # anna, cleo and anna again
     others = [own_sound(data.test, row) for row in (0, 2, 3)]

@@ -15,7 +15,7 @@ from ancestral.clips import Clip, clips
 _PLAIN = re.compile(r"samples-seed\d+(-class.*)?")
 """The names of sheets of a model as it is, and of classes."""
 _PNG = b"\x89PNG\r\n\x1a\n"
-_MOST_SOUNDS, _MOST_BYTES = 8, 750_000
+_MOST_SOUNDS, _MOST_BYTES = 9, 750_000
 """What a sheet brings along at most: three of them make up 3 MB as base64."""
 
 
@@ -43,6 +43,11 @@ class Picture:
     """Where in the training it was drawn; "" and 0 for a final picture."""
     sounds: tuple[Sound, ...] = ()
     """Some of what it shows, to be heard."""
+
+    @property
+    def versions(self) -> int:
+        """Sounds that belong together: an original and what became of it."""
+        return len({sound.name.partition(" ")[2] for sound in self.sounds})
 
 
 def picture(path: Path, *, stage: str = "", step: int = 0, heard: bool = False) -> Picture | None:
