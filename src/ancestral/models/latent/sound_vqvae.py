@@ -203,18 +203,20 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
             },
         ),
         "tones": Recipe(
-            source="a start for the embedded tones; not tuned",
+            source="a start for ten minutes of two CPU cores on the embedded tones",
             model=Config(
                 strides=(128,),
                 width=64,
                 blocks=1,
+                unknown=0.05,
+                auxiliary=1.0,
                 quantizer=Vector(codebook_size=64, dim=32),
                 decoder=WaveNet.Config(width=32, gate_width=32, skip_width=64, layers=7, cycles=2),
                 prior=WaveNet.Config(width=48, gate_width=48, layers=4, cycles=2, dropout=0.1),
             ),
             stages={
-                "tokenizer": Optimization(steps=1500, batch_size=8, learning_rate=2e-3),
-                "prior": Optimization(steps=1000, batch_size=32, learning_rate=2e-3),
+                "tokenizer": Optimization(steps=4000, batch_size=4, learning_rate=8e-3, compile=True),
+                "prior": Optimization(steps=400, batch_size=32, learning_rate=2e-3, keep_best=True),
             },
         ),
         "vctk": Recipe(
