@@ -98,7 +98,7 @@ class WaveNet(Shifted, Lengthens):
         "tones": Recipe(
             source="a start for the embedded tones; not tuned",
             model=Config(width=32, gate_width=32, skip_width=64, layers=8, cycles=2),
-            stages={"training": Optimization(steps=1000, batch_size=4, learning_rate=3e-3)},
+            stages={"training": Optimization(steps=1000, batch_size=4, learning_rate=8e-3)},
         ),
         "images": Recipe(
             source="a quarter of an hour on two CPU cores on Fashion-MNIST (docs/figures.md); not tuned",
