@@ -170,3 +170,10 @@ def test_a_step_is_one_graph():
     compiled = torch.compile(model.loss, backend="eager", dynamic=False, fullgraph=True)(*given)
     assert torch.equal(compiled.total, model.loss(*given).total)
     torch.compiler.reset()
+
+
+def test_sixteen_bits_are_no_softmax():
+    spec = replace(SOUND, levels=2**16)
+    with pytest.raises(UserError, match="at most 4,096 levels for a softmax over them, got 65,536; take the"):
+        WaveNet(WaveNet.Config.tiny(), spec)
+    WaveNet(replace(WaveNet.Config.tiny(), likelihood="logistic-mixture"), spec)

@@ -11,6 +11,7 @@ from torch.nn.functional import pad, relu
 from ancestral.batch import Batch
 from ancestral.capabilities import Lengthens
 from ancestral.configuration import Depth, Range, Width
+from ancestral.errors import UserError
 from ancestral.models.autoregressive.base import Autoregressive, Shifted
 from ancestral.models.autoregressive.stream import Stream
 from ancestral.models.autoregressive.wavenet_stream import compiles, generate
@@ -24,6 +25,8 @@ from ancestral.spec import Spec
 
 WINDOW = 2**15
 """Values of a long sound whose log-probabilities are computed at once."""
+_MOST_LEVELS = 2**12
+"""Of ordered values that a softmax has outputs for: with more they would be nearly all of the network."""
 _WORTH_COMPILING = 1000
 """Fewest steps that take the stream as long as it takes to load what was compiled once."""
 
@@ -122,6 +125,9 @@ class WaveNet(Shifted, Lengthens):
     }
 
     def __init__(self, config: Config, spec: Spec) -> None:
+        if config.likelihood == "categorical" and spec.ordered and (spec.levels or 0) > _MOST_LEVELS:
+            problem = f"expected at most {_MOST_LEVELS:,} levels for a softmax over them, got {spec.levels:,}"
+            raise UserError(problem, "take the likelihood logistic-mixture")
         # A softmax over mu-law levels goes with a vector for each level, a mixture with the level's height.
         super().__init__(
             config,
