@@ -1,6 +1,5 @@
 """``ancestral complete RUN``."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from ancestral.cli.options import (
     SamplingOptions,
     SplitName,
     device,
+    file_name,
     folder,
     written,
 )
@@ -109,7 +109,7 @@ def _continue(subject: Any, options: Options) -> None:
     name = f"continuations-{options.prefix.stem}-seed{options.seed}"
     name += f"-{options.seconds:g}s" if options.seconds is not None else ""
     name += "".join(f"-{label}" for label in options.labels)
-    path = folder(options.run, options.out) / (re.sub(r"[^\w.+-]", "_", name)[:100] + ".png")
+    path = folder(options.run, options.out) / f"{file_name(name)}.png"
     heads = [options.labels[i % len(options.labels)] for i in range(len(x))] if options.labels else []
     write_sheet(path, Sheet(picture(spec, x, heads=heads, mark=prefix.shape[-1]), spec, {"": x}))
     print(written(path))

@@ -1,13 +1,22 @@
 """``ancestral convert RUN --to CLASS``."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from ancestral.cli.options import DataName, Device, Folder, RunName, SplitName, device, folder, written
+from ancestral.cli.options import (
+    DataName,
+    Device,
+    Folder,
+    RunName,
+    SplitName,
+    device,
+    file_name,
+    folder,
+    written,
+)
 from ancestral.cli.parse import parse, shown_as
 from ancestral.errors import UserError
 
@@ -73,7 +82,7 @@ def main(arguments: list[str]) -> None:
     series = ["original", "reconstruction", f"converted to {voice}"]
     pixels = comparison(spec, *shown.values(), series=series, heads=heads, lengths=found.lengths)
     name = "-".join(["conversions", voice, *(file.stem for file in options.files)])
-    path = folder(options.run, options.out) / (re.sub(r"[^\w.-]+", "-", name)[:100] + ".png")
+    path = folder(options.run, options.out) / f"{file_name(name)}.png"
     write_sheet(path, Sheet(pixels, spec, shown, found.lengths))
     print(written(path))
     if not options.files and len(found.originals) < options.n:

@@ -1,5 +1,6 @@
 """Options that several commands have."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,6 +40,15 @@ def folder(run: str, out: Path | None) -> Path:
     if out is not None:
         return out
     return Path(run) / "samples" if (Path(run) / "run.json").is_file() else Path()
+
+
+def file_name(text: str) -> str:
+    """A text as a part of the name of a file, cut where that would be too long for a disk.
+
+    >>> file_name("conversions-Zoë B.")
+    'conversions-Zoë_B.'
+    """
+    return re.sub(r"[^\w.+-]", "_", text)[:60]
 
 
 def written(path: Path) -> str:

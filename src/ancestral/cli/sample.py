@@ -1,14 +1,13 @@
 """``ancestral sample RUN``."""
 
 import math
-import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from ancestral.cli.options import Device, Folder, RunName, SamplingOptions, device, folder, written
+from ancestral.cli.options import Device, Folder, RunName, SamplingOptions, device, file_name, folder, written
 from ancestral.cli.parse import parse, shown_as
 from ancestral.errors import UserError
 from ancestral.sampling import Sampling
@@ -162,7 +161,7 @@ def _name(options: Options) -> str:
         )
     name += f"-keep{options.keep:g}" if options.keep != 1 else ""
     if options.labels:
-        name += "-class" + "-".join(re.sub(r"[^\w.+-]", "_", label) for label in options.labels)
+        name += "-class" + "-".join(map(file_name, options.labels))
     return name
 
 

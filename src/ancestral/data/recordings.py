@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -60,8 +61,8 @@ def opened(path: str | os.PathLike[str], rate: int) -> tuple[NDArray[np.float32]
             amplitudes = resampled(map(_mixed, blocks), own, rate)
     except (OSError, RuntimeError, ValueError) as error:  # soundfile's own are RuntimeErrors
         reason = str(error).rpartition(": ")[2].rstrip(".") or "damaged"
-        with contextlib.suppress(OSError, ValueError):
-            reason = reason if os.stat(path).st_size else "an empty file"  # noqa: PTH116 - bytes, too
+        with contextlib.suppress(OSError):  # of a link that leads nowhere
+            reason = reason if Path(path).stat().st_size else "an empty file"
         raise UnusableError(f"not a sound that can be read ({reason})") from None
     return amplitudes, own, channels
 

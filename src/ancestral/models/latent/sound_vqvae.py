@@ -203,7 +203,7 @@ class SoundVQVAE(TwoStage, Lengthens, Converts):
             },
         ),
         "tones": Recipe(
-            source="a start for ten minutes of two CPU cores on the embedded tones",
+            source="a start for a quarter of an hour of two CPU cores on the embedded tones",
             model=Config(
                 strides=(128,),
                 width=64,
